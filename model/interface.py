@@ -1,0 +1,205 @@
+"""The contract between the rooms: what an episode holds, what a network gives back, what a part must offer.
+
+A meta-learner is three steps, two of which look at one image only (see ``docs/architecture.md``)::
+
+    query    = meta.encode_query(features)           # one query image
+    support  = meta.encode_support(features, mask)   # one support image and its mask
+    guidance = meta.match(query, support)            # K support encodings against the query
+    result   = meta.segment(query, guidance)         # guidance to logits
+
+``decode`` is ``match`` then ``segment``; test-time adaptation works between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+IGNORE = 255
+"""The label of pixels that count neither in losses nor in metrics."""
+
+Encoding = dict[str, Tensor]
+"""Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A batch of few-shot tasks: B queries, each with N ways of K annotated supports.
+
+    Attributes:
+        query: normalised query images, float [B,3,H,W].
+        support: normalised support images, float [B,N,K,3,H,W].
+        support_mask: 0 background, 1 the way's class, 255 void; int64 [B,N,K,H,W].
+        class_id: dataset ids of the ways' classes, int64 [B,N].
+        class_index: the same, zero-based among the fold's base classes, int64 [B,N]; training only.
+        query_mask: 0 background, n the n-th way, 255 void; int64 [B,H,W].
+        base_label: 0 background, j the j-th base class, 255 void; int64 [B,H,W].
+        query_padding: True where the query holds letterbox padding instead of image, bool [B,H,W].
+        auxiliary: images known only to contain the way's class, float [B,N,M,3,H,W].
+    """
+
+    query: Tensor
+    support: Tensor
+    support_mask: Tensor
+    class_id: Tensor
+    class_index: Tensor | None = None
+    query_mask: Tensor | None = None
+    base_label: Tensor | None = None
+    query_padding: Tensor | None = None
+    auxiliary: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.query.ndim != 4:
+            raise ValueError(f"query must be [B,3,H,W], got {list(self.query.shape)}")
+        if self.support.ndim != 6 or self.support.shape[0] != len(self.query):
+            raise ValueError(
+                f"support must be [B,N,K,3,H,W] with B = {len(self.query)}, got {list(self.support.shape)}"
+            )
+        wanted = self.support.shape[:3] + self.support.shape[-2:]
+        if self.support_mask.shape != wanted:
+            raise ValueError(f"support_mask must be {list(wanted)}, got {list(self.support_mask.shape)}")
+        if self.class_id.shape != self.support.shape[:2]:
+            raise ValueError(
+                f"class_id must be [B,N] = {list(self.support.shape[:2])}, got {list(self.class_id.shape)}"
+            )
+
+    @property
+    def ways(self) -> int:
+        return self.support.shape[1]
+
+    @property
+    def shots(self) -> int:
+        return self.support.shape[2]
+
+    def to(self, device: torch.device | str) -> Episode:
+        """Return the episode with every tensor on ``device``."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about B queries.
+
+    Attributes:
+        logits: [B,1+N,H,W], channel 0 the background.
+        parts: named intermediates for losses, reports, figures and parity: ``meta`` and ``base`` logits,
+            ``prior``, ``prototype``, ...; first axis the queries.
+    """
+
+    logits: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class SupportView(Enum):
+    """What the support branch of a meta-learner is fed."""
+
+    PLAIN = "the image as it is"
+    MASKED_LAYER4 = "the image up to layer3; layer4 sees the masked layer3 features"
+    MASKED_IMAGE = "the image with everything but the object set to zero"
+
+
+class Backbone(nn.Module):
+    """A network whose stages ``layer0`` .. ``layer4`` run one after the other.
+
+    Features go by name: ``layer3`` is the output of a stage, ``layer3.5`` the tap of its sixth block before
+    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output).
+
+    Attributes:
+        channels: output channels of every stage.
+        stages: names of the stages in order.
+    """
+
+    channels: dict[str, int]
+    stages: tuple[str, ...]
+
+    def forward(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the named features of ``image`` [B,3,H,W], running no stage beyond the last one needed."""
+        raise NotImplementedError
+
+    def run_stage(self, name: str, x: Tensor) -> Tensor:
+        """Run the one stage ``name`` on the output ``x`` of the stage before it."""
+        raise NotImplementedError
+
+    def taps(self, stage: str) -> tuple[str, ...]:
+        """Return the names of the taps of ``stage``, shallow to deep."""
+        raise NotImplementedError
+
+
+class BaseLearner(nn.Module):
+    """A plain segmenter of the base classes; its backbone and head serve the meta-learners frozen.
+
+    Attributes:
+        backbone: the shared feature extractor.
+        classes: number of output channels, background included.
+    """
+
+    backbone: Backbone
+    classes: int
+
+    def head(self, layer4: Tensor) -> Tensor:
+        """Classify ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]."""
+        raise NotImplementedError
+
+
+class MetaLearner(nn.Module):
+    """A method of few-shot segmentation on top of a backbone. It owns no device, file, schedule or sampling.
+
+    Attributes:
+        query_features, support_features: names of the backbone features that it reads.
+        support_view: what its support branch is fed.
+        multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
+        trains_backbone: whether the backbone learns with it.
+        batch_dependent: whether an encoding depends on the other images of its batch.
+        fix_bn: whether every BatchNorm stays in evaluation mode during training.
+        align_corners: how its logits are enlarged to the image.
+        mixable: entries of the guidance that may be blended with those of another support set, which is
+            what test-time adaptation does; empty where the method cannot be adapted that way.
+        published_names: prefix of a parameter here -> its prefix in published checkpoints, for the
+            prefixes that differ.
+    """
+
+    query_features: tuple[str, ...]
+    support_features: tuple[str, ...]
+    support_view: SupportView = SupportView.PLAIN
+    multi_way: bool = False
+    trains_backbone: bool = False
+    batch_dependent: bool = False
+    fix_bn: bool = True
+    align_corners: bool = True
+    mixable: tuple[str, ...] = ()
+    published_names: Mapping[str, str] = {}
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        """Encode query images from their backbone features [B,C,h,w]."""
+        raise NotImplementedError
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        """Encode support images from their features and float foreground masks [B,1,H,W] of 0 and 1."""
+        raise NotImplementedError
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        """Compare B query encodings with K support encodings each ([B,K,...]) and fuse them over the shots."""
+        raise NotImplementedError
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        """Turn query encodings and guidance into a prediction at any resolution."""
+        raise NotImplementedError
+
+    def decode(self, query: Encoding, support: Encoding) -> Prediction:
+        """Segment B queries from K support encodings each."""
+        return self.segment(query, self.match(query, support))
+
+    def losses(self, prediction: Prediction, episode: Episode) -> dict[str, Tensor]:
+        """Return the named, weighted losses of this learner's own ``prediction``; their sum is minimised."""
+        raise NotImplementedError
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by the name of their group, in the order of the published optimizer."""
+        return {
+            name: list(child.parameters()) for name, child in self.named_children() if any(True for _ in child.parameters())
+        }
