@@ -179,7 +179,7 @@ class MetaLearner(nn.Module):
         raise NotImplementedError
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        """Encode support images from their features and float foreground masks [B,1,H,W] of 0 and 1."""
+        """Encode support images from their features and masks of 0, 1 and 255, int64 [B,H,W]."""
         raise NotImplementedError
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
