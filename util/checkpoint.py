@@ -1,0 +1,173 @@
+"""Weight files and snapshots: written atomically, read without running foreign code.
+
+A checkpoint is one safetensors file: the tensors of a model and, as metadata, what it is (method, backbone,
+fold, classes, ...). The state of a training run (optimiser, schedule, random generators) lies in a file of
+its own, which holds tensors and plain Python values only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from util.errors import CheckpointError
+from util.files import write_atomically
+
+META_KEY = "fewseg"
+"""The entry of the safetensors metadata that holds ours, as JSON."""
+
+
+def save_checkpoint(path: str | Path, model_state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write the tensors of a model and what it is.
+
+    Args:
+        path: the file, by custom ``*.safetensors``.
+        model_state: name -> tensor, on any device.
+        meta: plain values: arch, backbone, fold, shot, base_classes, image_size, epoch, step, score, ...
+
+    Raises:
+        CheckpointError: the file cannot be written; one that stood there is untouched.
+    """
+    # A clone per tensor: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model_state.items()}
+    content = save(tensors, metadata={META_KEY: json.dumps(meta)})
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content), CheckpointError)
+
+
+def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint of ours: its tensors (on the CPU) and its metadata.
+
+    Raises:
+        CheckpointError: missing, truncated, or not written by ``save_checkpoint``.
+    """
+    path = _existing(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            meta = json.loads((file.metadata() or {}).get(META_KEY, "null"))
+            # safe_open maps the file; the clones survive its replacement by a later snapshot.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as failure:
+        if _is_torch_file(path):
+            raise CheckpointError(
+                f"{path}: is a torch file, not one of FewSeg's checkpoints; convert it with tools/convert_checkpoint.py"
+            ) from failure
+        raise CheckpointError(
+            f"{path}: truncated or no safetensors file ({_first_line(failure)}); copy it again or use another snapshot"
+        ) from failure
+    if not isinstance(meta, dict):
+        raise CheckpointError(
+            f"{path}: has no FewSeg metadata, so its method and backbone are unknown; "
+            "write it with tools/convert_checkpoint.py"
+        )
+    return state, meta
+
+
+def save_training_state(path: str | Path, state: dict[str, Any]) -> None:
+    """Write the state of a training run: tensors, numbers, texts, lists and dicts of them.
+
+    Raises:
+        CheckpointError: the file cannot be written; one that stood there is untouched.
+    """
+    write_atomically(path, lambda temporary: _torch_save(state, temporary), CheckpointError)
+
+
+def load_training_state(path: str | Path) -> dict[str, Any]:
+    """Read what ``save_training_state`` wrote.
+
+    Raises:
+        CheckpointError: missing, truncated, or holding anything but tensors and plain values.
+    """
+    state = _load_torch(_existing(path))
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a training state; name a snapshot's .state.pt")
+    return state
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of any weight file: ours, another safetensors file, or a published ``.pth``.
+
+    A published file may hold the tensors directly or under ``state_dict`` (``model`` in some); names are
+    returned as they are.
+
+    Raises:
+        CheckpointError: missing, truncated, unsafe, or without tensors.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as failure:
+            raise CheckpointError(f"{path}: truncated or no safetensors file; copy it again") from failure
+    content = _load_torch(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: holds no weights (a dict of tensors, or one under 'state_dict'); check the path")
+    return dict(content)
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
+    digest = hashlib.sha256()
+    with _existing(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name a file in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; check the path")
+    return path
+
+
+def _load_torch(path: Path) -> Any:
+    """Read a torch file, unpickling nothing but tensors and plain values."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as failure:
+        if "Unsupported" in str(failure) or "weights_only" in str(failure).lower():
+            raise CheckpointError(
+                f"{path}: holds Python objects beside tensors and could run code when read, so it is refused; "
+                "ask for a file that holds a state_dict only"
+            ) from failure
+        raise CheckpointError(f"{path}: no torch file or a damaged one; copy it again") from failure
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as failure:
+        raise CheckpointError(f"{path}: truncated or no torch file ({_first_line(failure)}); copy it again") from failure
+
+
+def _torch_save(state: dict[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as failure:  # torch reports a full disk this way
+        raise OSError(_first_line(failure)) from failure
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _is_torch_file(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head in (b"PK", b"\x80\x02")  # zip archive, or the older bare pickle
+
+
+def _first_line(failure: Exception) -> str:
+    return (str(failure).strip() or type(failure).__name__).splitlines()[0][:120]

@@ -1,0 +1,60 @@
+"""Writing files so that a crash never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from util.errors import UserError
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None], error: type[UserError] = UserError) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
+
+    Whatever goes wrong (disk full, no permission, interruption), a file that stood at ``path`` is untouched.
+
+    Args:
+        path: the file to make; missing folders are made too.
+        write: receives the temporary path and writes the content.
+        error: the class of the error that is raised.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as failure:
+        raise error(
+            f"{path}: cannot be written ({failure.strerror or failure}); free some space or choose another folder"
+        ) from failure
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    write_atomically(path, lambda temporary: _write_utf8(temporary, text), error)
+
+
+def _write_utf8(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
