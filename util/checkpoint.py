@@ -88,7 +88,9 @@ def load_training_state(path: str | Path) -> dict[str, Any]:
     """
     state = _load_torch(_existing(path))
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a training state; name a snapshot's .state.pt")
+        raise CheckpointError(
+            f"{path}: holds a {type(state).__name__}, not a training state; name a snapshot's .state.pt"
+        )
     return state
 
 
@@ -114,8 +116,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path}: holds no weights (a dict of tensors, or one under 'state_dict'); check the path")
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
+        raise CheckpointError(
+            f"{path}: holds no weights (a dict of tensors, or one under 'state_dict'); check the path"
+        )
     return dict(content)
 
 
@@ -142,14 +150,16 @@ def _load_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as failure:
-        if "Unsupported" in str(failure) or "weights_only" in str(failure).lower():
-            raise CheckpointError(
-                f"{path}: holds Python objects beside tensors and could run code when read, so it is refused; "
-                "ask for a file that holds a state_dict only"
-            ) from failure
-        raise CheckpointError(f"{path}: no torch file or a damaged one; copy it again") from failure
+        if "Unsupported operand" in str(failure):  # not even a pickle
+            raise CheckpointError(f"{path}: no torch file or a damaged one; copy it again") from failure
+        raise CheckpointError(
+            f"{path}: holds Python objects beside tensors and could run code when read, so it is refused; "
+            "ask for a file that holds a state_dict only"
+        ) from failure
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as failure:
-        raise CheckpointError(f"{path}: truncated or no torch file ({_first_line(failure)}); copy it again") from failure
+        raise CheckpointError(
+            f"{path}: truncated or no torch file ({_first_line(failure)}); copy it again"
+        ) from failure
 
 
 def _torch_save(state: dict[str, Any], path: Path) -> None:

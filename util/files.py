@@ -10,7 +10,9 @@ from pathlib import Path
 from util.errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None], error: type[UserError] = UserError) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[Path], None], error: type[UserError] = UserError
+) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
     Whatever goes wrong (disk full, no permission, interruption), a file that stood at ``path`` is untouched.

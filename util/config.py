@@ -1,0 +1,224 @@
+"""Config files: YAML with inheritance, command-line overrides, types and readable errors.
+
+``load_config("config/pascal/bam_resnet50.yaml", ["split", "1", "shot", "5"])`` gives a read-only ``Config`` with
+the sections ``Data``, ``Train``, ``Method`` and ``Test_Finetune``. Every error is one line that names the file,
+the line, the key, what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from util import config_schema
+from util.config_file import Entry, parse_value, read_config_files
+from util.config_published import SECTION_ALIASES, TRANSLATED, UNUSED, guess_arch, translate
+from util.config_schema import SECTIONS, contradictions
+from util.errors import ConfigError
+
+_LOG = logging.getLogger("fewseg.config")
+_HOMES = {
+    key: [s for s, model in SECTIONS.items() if key in model.model_fields]
+    for m in SECTIONS.values()
+    for key in m.model_fields
+}
+_BY_LOWER_CASE = {name.lower(): name for name in SECTIONS} | SECTION_ALIASES
+
+
+class Config(BaseModel):
+    """The settings of one run; read-only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    Data: config_schema.Data
+    Train: config_schema.Train
+    Method: config_schema.Method
+    Test_Finetune: config_schema.TestFinetune
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def stage(self) -> int:
+        """1 trains a base learner, 2 a meta-learner."""
+        return 1 if self.Method.arch == "pspnet" else 2
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this run keeps its snapshots and logs: ``Train.save_path``, or a path made of what the run is."""
+        if self.Train.save_path is not None:
+            return Path(self.Train.save_path)
+        shot = None if self.stage == 1 else self.Data.shot
+        return run_folder(self.Data.data_set, self.Method.arch, self.Method.backbone, self.Data.split, shot)
+
+    def where(self, key: str) -> str:
+        """Return where ``key`` ("Train.base_lr") got its value: ``file.yaml:12``, ``--opts``, or ``default``."""
+        return self._sources.get(key, "default")
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the sections as plain values, fit for JSON."""
+        return self.model_dump(mode="json")
+
+    def dump_yaml(self) -> str:
+        """Return the whole config as YAML that ``load_config`` reads back."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+
+def run_folder(data_set: str, arch: str, backbone: str, split: int, shot: int | None) -> Path:
+    """Return the folder of a run by custom: ``exp/pascal/bam_resnet50/split0_shot1``; no shot for a base learner."""
+    return (
+        Path("exp") / data_set / f"{arch}_{backbone}" / (f"split{split}" + (f"_shot{shot}" if shot else ""))
+    )
+
+
+def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
+    """Read a config file, apply overrides and check everything.
+
+    Args:
+        path: a YAML file; its ``_base_`` files are relative to it.
+        opts: pairs of key and value, the key by itself ("split") or with its section ("Data.split").
+
+    Raises:
+        ConfigError: one line with file, line, key path, what is wrong and what to do.
+    """
+    settings: dict[str, Entry] = {}
+    for file in read_config_files(path):
+        settings |= _placed(file.entries)
+    settings |= _placed(_overrides(opts))
+    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for key_path, entry in settings.items():
+        section, key, *option = key_path.split(".", 2)
+        if option:
+            values[section].setdefault(key, {})[option[0]] = entry.value
+        else:
+            values[section][key] = entry.value
+    if not values["Method"].get("arch"):
+        values["Method"]["arch"] = guess_arch(values["Data"])
+    return _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
+
+
+def _overrides(opts: Sequence[str]) -> list[Entry]:
+    if len(opts) % 2:
+        raise ConfigError(f"--opts: {opts[-1]!r} has no value; give pairs: --opts split 1 shot 5")
+    entries = []
+    for name, text in zip(opts[::2], opts[1::2], strict=True):
+        source = f"--opts {name}"
+        section, _, key = name.rpartition(".")
+        value: Any = parse_value(text, source)
+        if section.lower() == "method.options":
+            section, key, value = "Method", "options", {key: Entry("", key, value, source)}
+        entries.append(Entry(section, key, value, source))
+    return entries
+
+
+def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Translate the published spellings of one file and send every key to its home: key path -> entry."""
+    placed: dict[str, Entry] = {}
+    for entry in _translated(entries):
+        home = _home(entry)
+        if home is None:
+            _LOG.info("%s: %s has no effect here: %s", entry.source, entry.key, UNUSED[entry.key])
+            continue
+        key_path = f"{home}.{entry.key}"
+        if key_path == "Method.options" and isinstance(entry.value, dict):
+            placed |= {f"{key_path}.{option}": inner for option, inner in entry.value.items()}
+            continue
+        if key_path in placed and not entry.source.startswith("--opts"):
+            raise ConfigError(
+                f"{entry.source}: {key_path}: duplicate key, first given at {placed[key_path].source}; keep one"
+            )
+        placed[key_path] = entry
+    return placed
+
+
+def _translated(entries: Sequence[Entry]) -> Iterator[Entry]:
+    changes = translate({entry.key: entry.value for entry in entries})
+    for entry in entries:
+        key, value = changes.get(entry.key, (entry.key, entry.value))
+        if key:
+            yield Entry("" if key != entry.key else entry.section, key, value, entry.source)
+
+
+def _home(entry: Entry) -> str | None:
+    """Return the section that a key belongs to, whichever it was written in; None for a published key without effect."""
+    written_in = _section(entry) if entry.section else ""
+    if entry.key in UNUSED:
+        return None
+    homes = _HOMES.get(entry.key, [])
+    if written_in in homes:
+        return written_in
+    if len(homes) == 1:
+        return homes[0]
+    name = f"{written_in}.{entry.key}" if written_in else entry.key
+    if homes:
+        raise ConfigError(
+            f"{entry.source}: {name}: ambiguous; say " + " or ".join(f"{h}.{entry.key}" for h in homes)
+        )
+    known = [*_HOMES, *UNUSED, *TRANSLATED]
+    raise ConfigError(f"{entry.source}: {name}: unknown key; {_nearest(entry.key, known)}")
+
+
+def _section(entry: Entry) -> str:
+    section = _BY_LOWER_CASE.get(entry.section.lower())
+    if section is None:
+        raise ConfigError(
+            f"{entry.source}: {entry.section}: unknown section; {_nearest(entry.section, SECTIONS)}"
+        )
+    return section
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    by_lower_case = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {by_lower_case[close[0]]}?"
+    return "a method's own switches go under Method.options; docs/config.md lists the keys"
+
+
+def _validated(values: dict[str, dict[str, Any]], sources: dict[str, str], path: str) -> Config:
+    try:
+        config = Config(**values)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        key_path = ".".join(str(part) for part in error["loc"][:2])
+        raise ConfigError(f"{_place(key_path, sources, path)}: {key_path}: {_message(error)}") from failure
+    for key_path, wrong in contradictions(config.Data, config.Test_Finetune):
+        raise ConfigError(f"{_place(key_path, sources, path)}: {key_path}: {wrong}")
+    config._sources.update(sources)
+    return config
+
+
+def _place(key_path: str, sources: dict[str, str], path: str) -> str:
+    return sources.get(key_path, path)
+
+
+def _message(error: Any) -> str:
+    """Say in plain words what pydantic found."""
+    limits = error.get("ctx", {})
+    kind = error["type"]
+    words = {
+        "greater_than": "must be greater than {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "less_than": "must be less than {lt}",
+        "less_than_equal": "must be at most {le}",
+        "literal_error": "must be one of {expected}",
+        "finite_number": "must be a finite number",
+        "too_long": "must have {max_length} values",
+        "missing": "must have more values",
+    }
+    by_family = {
+        "int": "must be a whole number",
+        "float": "must be a number",
+        "bool": "must be True or False",
+        "string": "must be text",
+        "tuple": "must be a list in brackets",
+        "dict": "must be a mapping",
+        "value": "{error}",
+    }
+    text = words.get(kind) or by_family.get(kind.split("_")[0], error["msg"])
+    got = "nothing" if error["input"] is None else repr(error["input"])
+    return f"{text.format(**limits)}, got {got}"

@@ -1,0 +1,195 @@
+"""The typed sections of a config file. Key names are BAM's, because that is what this field's users edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+FOLDS: dict[str, int] = {"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1}
+"""Folds of a data set. A data set of one's own (``folder``) may have any number."""
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _empty_is_none(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _path(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Count = Annotated[Int, Field(ge=1)]
+Fold = Annotated[Int, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Size = Annotated[Int, Field(ge=32)]
+Label = Annotated[Int, Field(ge=0, le=255)]
+Seed = Annotated[Int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, BeforeValidator(_lower)]
+OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+OptionalPath = Annotated[str | None, BeforeValidator(_path), BeforeValidator(_empty_is_none)]
+
+
+class Section(BaseModel):
+    """A part of the config; read-only once built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Data(Section):
+    """What is read and how it is cut: data set, fold, episode form, image sizes, augmentation."""
+
+    data_set: Annotated[Literal["pascal", "coco", "fss1000", "shapes", "folder"], BeforeValidator(_lower)] = (
+        "pascal"
+    )
+    data_root: OptionalPath = None
+    train_list: OptionalPath = None
+    val_list: OptionalPath = None
+    base_data_root: OptionalPath = None
+    """Accepted for published files: base labels are made while loading, no folder of them is read."""
+    classes: Count = 2
+    """Output channels as published files state them; the data set and the fold decide."""
+    use_split_coco: bool = False
+    split: Fold = 0
+    shot: Count = 1
+    ways: Count = 1
+    protocol: Annotated[Literal["bam", "pfenet", "hsnet", "panet", "mlc"], BeforeValidator(_lower)] = "bam"
+    novel_in_train: Literal["remove", "background"] | None = None
+    """What becomes of training images that hold novel classes; unset: as the protocol says."""
+    ann_type: Annotated[Literal["mask", "bbox", "scribble"], BeforeValidator(_lower)] = "mask"
+    ignore_label: Label = 255
+    padding_label: Label = 255
+    train_h: Size = 473
+    train_w: Size = 473
+    val_size: Size = 473
+    scale_min: Positive = 0.9
+    scale_max: Positive = 1.1
+    rotate_min: Number = -10.0
+    rotate_max: Number = 10.0
+    resized_val: bool = True
+    ori_resize: bool = True
+
+
+class Train(Section):
+    """The training loop: optimiser, schedule, validation, what is kept."""
+
+    batch_size: Count = 8
+    """Over all processes together."""
+    batch_size_val: Count = 1
+    base_lr: Positive = 0.005
+    epochs: Count = 200
+    start_epoch: Annotated[Int, Field(ge=0)] = 0
+    stop_interval: Count = 75
+    index_split: Annotated[Int, Field(ge=-1)] = -1
+    """Parameter groups after this one learn 10 times as fast; -1: all of them."""
+    power: NotNegative = 0.9
+    warmup: bool = False
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 1e-4
+    optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
+    manual_seed: Seed | None = 321
+    seed_deterministic: bool = False
+    fix_random_seed_val: bool = True
+    fix_bn: bool | None = None
+    """Whether every BatchNorm keeps its running statistics; unset: as the method was published."""
+    aux_weight: NotNegative | None = None
+    aux_weight1: NotNegative | None = None
+    aux_weight2: NotNegative | None = None
+    workers: Annotated[Int, Field(ge=0)] = 8
+    print_freq: Count = 10
+    save_freq: Count = 10
+    save_path: OptionalPath = None
+    weight: OptionalPath = None
+    """A checkpoint whose weights training starts from."""
+    resume: OptionalPath = None
+    """A snapshot of an interrupted run to go on with."""
+    evaluate: bool = True
+    SubEpoch_val: bool = False
+    val_episodes: Count = 1000
+    amp: bool = False
+    compile: bool = False
+
+
+class Method(Section):
+    """The network. ``None`` leaves a choice to the method's own default."""
+
+    arch: Name
+    backbone: Name = "resnet50"
+    base: OptionalName = None
+    ensemble: OptionalName = None
+    pretrained: OptionalPath = None
+    """``none``, ``imagenet``, or the path of a backbone's weights."""
+    base_weight: OptionalPath = None
+    """Checkpoint of the base learner, for stage 2."""
+    low_fea: OptionalName = None
+    kshot_trans_dim: Annotated[Int, Field(ge=0)] | None = None
+    ppm_scales: tuple[Positive, ...] | None = None
+    zoom_factor: Literal[1, 2, 4, 8] | None = None
+    merge: Literal["final", "base"] = "final"
+    """Generalised FSS: which of the two predictions wins a pixel."""
+    merge_tau: Share = 0.9
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own switches, checked by the method."""
+
+
+class TestFinetune(Section):
+    """Evaluation and test-time adaptation."""
+
+    weight: OptionalPath = None
+    """The checkpoint to test; unset: the run's best."""
+    episodes: Count | None = None
+    """Per seed; unset: as the protocol says."""
+    seeds: tuple[Seed, ...] | None = None
+    folds: tuple[Fold, ...] | None = None
+    shots: tuple[Count, ...] | None = None
+    cache_gib: Positive = 4.0
+    """Memory for encodings that later episodes need again."""
+    panels: Annotated[Int, Field(ge=0)] = 8
+    """Episodes that are drawn as pictures."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    adapt: OptionalName = None
+    ft_base_lr: Positive = 0.005
+    ft_power: NotNegative = 0.9
+    ft_number: Count = 5
+    sr_aux_weight1: NotNegative = 1.0
+    change_weighting: tuple[Share, Share] = (0.8, 0.2)
+    q2s_filt_para: Share = 0.2
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "Data": Data,
+    "Train": Train,
+    "Method": Method,
+    "Test_Finetune": TestFinetune,
+}
+
+
+def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:
+    """Yield (key path, what is wrong) for values that do not fit together."""
+    folds = FOLDS.get(data.data_set)
+    if folds is not None:
+        allowed = (
+            f"{data.data_set} has folds 0 to {folds - 1}" if folds > 1 else f"{data.data_set} has fold 0 only"
+        )
+        if data.split >= folds:
+            yield "Data.split", f"{allowed}, got {data.split}"
+        for fold in test.folds or ():
+            if fold >= folds:
+                yield "Test_Finetune.folds", f"{allowed}, got {fold}"
+    for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
+        if getattr(data, low) > getattr(data, high):
+            yield f"Data.{low}", f"must not exceed {high} = {getattr(data, high)}, got {getattr(data, low)}"
