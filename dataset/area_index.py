@@ -1,0 +1,200 @@
+"""How many pixels of every label each mask holds: what lists, folds and protocols are derived from.
+
+The masks are read once, in parallel, and the result is kept in a file ``.fewseg/areas-<key>.npz`` in the data
+root (or, where that cannot be written, in the user's cache folder). The file is a plain NumPy archive:
+
+    version      int64          layout of this file
+    fingerprint  uint8 [32]     SHA-256 of every mask's path, byte size and time of change
+    names        uint8 [bytes]  paths of the masks below the root, UTF-8, one per line
+    size         int32 [n,2]    height and width
+    start        int64 [n+1]    labels of mask i stand at start[i]:start[i+1] in the two arrays below
+    label        uint8 [m]      labels that occur in the mask, ascending; 255 is void
+    area         int32 [m]      their pixel counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset.mask import read_mask
+from util.errors import DataError
+from util.files import write_atomically
+
+VERSION = 1
+CHUNK = 64
+"""Masks that one task of a worker reads."""
+
+PARALLEL_FROM = 512
+"""Fewer masks are read faster than workers start."""
+
+
+@dataclass(frozen=True)
+class AreaIndex:
+    """Label areas of n masks, as the arrays that the module's page describes.
+
+    Attributes:
+        names: paths of the masks below the data root.
+        size, start, label, area: see above.
+    """
+
+    names: tuple[str, ...]
+    size: np.ndarray
+    start: np.ndarray
+    label: np.ndarray
+    area: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def areas(self, position: int) -> dict[int, int]:
+        """Return label -> pixel count of one mask, void included."""
+        entries = slice(self.start[position], self.start[position + 1])
+        return dict(zip(self.label[entries].tolist(), self.area[entries].tolist(), strict=True))
+
+    def table(self) -> np.ndarray:
+        """Return all areas as one matrix, int32 [n,256]."""
+        table = np.zeros((len(self), 256), np.int32)
+        rows = np.repeat(np.arange(len(self)), np.diff(self.start))
+        table[rows, self.label] = self.area
+        return table
+
+    @classmethod
+    def from_areas(cls, areas: Mapping[str, tuple[int, int, Mapping[int, int]]]) -> AreaIndex:
+        """Make an index from known figures: name -> (height, width, {label: pixels})."""
+        rows = [
+            (
+                height,
+                width,
+                np.array(sorted(found), np.uint8),
+                np.array([found[i] for i in sorted(found)], np.int32),
+            )
+            for height, width, found in areas.values()
+        ]
+        return cls._from_rows(tuple(areas), rows)
+
+    @classmethod
+    def _from_rows(
+        cls, names: tuple[str, ...], rows: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
+    ) -> AreaIndex:
+        size = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
+        start = np.cumsum([0, *(len(row[2]) for row in rows)], dtype=np.int64)
+        label = np.concatenate([row[2] for row in rows]) if rows else np.empty(0, np.uint8)
+        area = np.concatenate([row[3] for row in rows]) if rows else np.empty(0, np.int32)
+        return cls(names, size, start, label, area)
+
+
+def index_masks(
+    root: str | Path, names: Iterable[str], workers: int | None = None, progress: bool = True
+) -> AreaIndex:
+    """Return the label areas of the masks ``names`` below ``root``, from the cache if nothing has changed.
+
+    Args:
+        root: data root.
+        names: paths of the masks below it, in the order of the list.
+        workers: processes to read with; all cores if None.
+        progress: show a bar while reading.
+
+    Raises:
+        DataError: a mask is missing or unreadable.
+    """
+    root, names = Path(root), tuple(names)
+    stamp = _fingerprint(root, names)
+    key = hashlib.sha256("\n".join((str(root.resolve()), *names)).encode()).hexdigest()[:12]
+    files = [folder / f"areas-{key}.npz" for folder in (root / ".fewseg", _user_cache())]
+    for file in files:
+        index = _load(file, stamp)
+        if index is not None:
+            return index
+    index = AreaIndex._from_rows(names, _scan(root, names, workers or _cores(), progress))
+    for file in files:
+        try:
+            write_atomically(file, lambda path: _save(path, index, stamp), DataError)
+            break
+        except DataError:
+            continue  # a read-only root; without any cache the next run only reads again
+    return index
+
+
+def _fingerprint(root: Path, names: Sequence[str]) -> bytes:
+    digest = hashlib.sha256()
+    for name in names:
+        try:
+            status = os.stat(root / name)
+        except OSError:
+            raise DataError(
+                f"{root / name}: the mask is missing; check the image list and the data root"
+            ) from None
+        digest.update(f"{name}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    return digest.digest()
+
+
+def _scan(
+    root: Path, names: Sequence[str], workers: int, progress: bool
+) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    chunks = [[str(root / name) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
+    rows = []
+    with tqdm(total=len(names), desc="reading masks", unit="mask", disable=not progress, leave=False) as bar:
+        if workers <= 1 or len(names) < PARALLEL_FROM:
+            for chunk in chunks:
+                rows += _count_labels(chunk)
+                bar.update(len(chunk))
+            return rows
+        # Fresh processes: a fork would copy the locks of whatever threads already run here.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for found in pool.map(_count_labels, chunks):
+                rows += found
+                bar.update(len(found))
+    return rows
+
+
+def _count_labels(paths: Sequence[str]) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    rows = []
+    for path in paths:
+        mask = read_mask(path)
+        counts = np.bincount(mask.reshape(-1), minlength=256)
+        labels = np.flatnonzero(counts)
+        rows.append((*mask.shape, labels.astype(np.uint8), counts[labels].astype(np.int32)))
+    return rows
+
+
+def _save(path: Path, index: AreaIndex, stamp: bytes) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            version=np.int64(VERSION),
+            fingerprint=np.frombuffer(stamp, np.uint8),
+            names=np.frombuffer("\n".join(index.names).encode(), np.uint8),
+            size=index.size,
+            start=index.start,
+            label=index.label,
+            area=index.area,
+        )
+
+
+def _load(file: Path, stamp: bytes) -> AreaIndex | None:
+    """Return the cached index, or None if there is none, it is stale or it cannot be read."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if int(stored["version"]) != VERSION or stored["fingerprint"].tobytes() != stamp:
+                return None
+            names = tuple(stored["names"].tobytes().decode().split("\n"))
+            return AreaIndex(names, *(stored[key] for key in ("size", "start", "label", "area")))
+    except (OSError, ValueError, KeyError, EOFError):
+        return None  # also what a damaged archive raises: it is made anew
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewseg"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

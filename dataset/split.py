@@ -1,0 +1,102 @@
+"""Which classes of a data set a fold trains on (base) and which it is tested on (novel)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from dataset.names import known_names
+from util.errors import DataError
+
+BACKGROUND = 0
+VOID = 255
+"""The label of pixels that belong to no class: unsure borders and padding."""
+
+FOLDS = 4
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """The classes of one fold.
+
+    Attributes:
+        novel, base: dataset ids, ascending. The base learner's channel of a base class is its position + 1.
+        names: name of every class by id, ``names[0]`` the background.
+    """
+
+    novel: tuple[int, ...]
+    base: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @cached_property
+    def base_table(self) -> np.ndarray:
+        """Look-up table uint8 [256] from a mask to base labels: rank of a base class, 0 else, 255 void."""
+        if self.base[-1] >= VOID:
+            raise DataError(f"class {self.base[-1]} does not fit 8-bit masks, whose ids end at {VOID - 1}")
+        table = np.zeros(256, np.uint8)
+        table[list(self.base)] = np.arange(1, len(self.base) + 1)
+        table[VOID] = VOID
+        return table
+
+    @cached_property
+    def base_index(self) -> dict[int, int]:
+        """Zero-based position of every base class among the base classes."""
+        return {class_id: index for index, class_id in enumerate(self.base)}
+
+
+def class_split(
+    data_set: str,
+    fold: int,
+    *,
+    interleaved: bool = False,
+    folds: int = FOLDS,
+    names: Sequence[str] | None = None,
+) -> ClassSplit:
+    """Return the classes of ``fold``.
+
+    Args:
+        data_set: ``pascal``, ``coco`` or ``shapes``, whose classes are known, or any other with ``names``.
+        fold: zero-based.
+        interleaved: fold i tests classes i+1, i+1+folds, ... (COCO's ``use_split_coco: True``) instead of the
+            i-th run of consecutive ids.
+        folds: number of folds.
+        names: names of the classes with or without a leading "background"; required for a folder of one's own.
+
+    Raises:
+        DataError: unknown data set without names, or a fold outside the range.
+    """
+    if names is None:
+        names = known_names(data_set)
+    names = tuple(names) if names and names[0] == "background" else ("background", *names)
+    classes = len(names) - 1
+    if not 1 <= folds <= classes:
+        raise DataError(f"data_set {data_set}: {classes} classes cannot be cut into {folds} folds")
+    if not 0 <= fold < folds:
+        raise DataError(f"split {fold}: data set {data_set} has the folds 0 to {folds - 1}")
+    if interleaved:
+        novel = range(fold + 1, classes + 1, folds)
+    else:
+        novel = range(fold * classes // folds + 1, (fold + 1) * classes // folds + 1)
+    base = tuple(c for c in range(1, classes + 1) if c not in novel)
+    return ClassSplit(tuple(novel), base, names)
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Read ``classes.txt``: line n names class n, counted from a first line "background" if there is one.
+
+    Raises:
+        DataError: the file is missing or names no class.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: the class names cannot be read ({reason})") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names or names == ["background"]:
+        raise DataError(f"{path}: names no class; write one name per line")
+    return tuple(names) if names[0] == "background" else ("background", *names)
