@@ -119,7 +119,15 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the named features of ``image`` [B,3,H,W], running no stage beyond the last one needed."""
-        raise NotImplementedError
+        wanted = frozenset(names)
+        last = max(self.stages.index(name.partition(".")[0]) for name in wanted)
+        features, x = {}, image
+        for stage in self.stages[: last + 1]:
+            x, tapped = self._run(stage, x, wanted)
+            features |= tapped
+            if stage in wanted:
+                features[stage] = x
+        return features
 
     def run_stage(self, name: str, x: Tensor) -> Tensor:
         """Run the one stage ``name`` on the output ``x`` of the stage before it."""
@@ -129,27 +137,49 @@ class Backbone(nn.Module):
         """Return the names of the taps of ``stage``, shallow to deep."""
         raise NotImplementedError
 
+    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the stage ``name`` on ``x`` and return its output and those of its taps that are wanted."""
+        raise NotImplementedError
+
 
 class BaseLearner(nn.Module):
     """A plain segmenter of the base classes; its backbone and head serve the meta-learners frozen.
 
     Attributes:
         backbone: the shared feature extractor.
+        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w].
         classes: number of output channels, background included.
     """
 
     backbone: Backbone
+    head: nn.Module
     classes: int
 
-    def head(self, layer4: Tensor) -> Tensor:
-        """Classify ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]."""
-        raise NotImplementedError
+
+@dataclass(frozen=True)
+class Setting:
+    """What a meta-learner is built for.
+
+    Attributes:
+        backbone: the network whose features it will read, for their channels.
+        shot: supports per way, K.
+        base_classes: number of base classes of the fold.
+        image_size: side of the square input in pixels.
+        low_feature: backbone stage whose Gram matrices tell how alike two scenes are.
+    """
+
+    backbone: Backbone
+    shot: int
+    base_classes: int
+    image_size: int
+    low_feature: str
 
 
 class MetaLearner(nn.Module):
     """A method of few-shot segmentation on top of a backbone. It owns no device, file, schedule or sampling.
 
     Attributes:
+        Options: frozen dataclass of its switches; the constructor takes a ``Setting`` and such options.
         query_features, support_features: names of the backbone features that it reads.
         support_view: what its support branch is fed.
         multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
@@ -159,10 +189,16 @@ class MetaLearner(nn.Module):
         align_corners: how its logits are enlarged to the image.
         mixable: entries of the guidance that may be blended with those of another support set, which is
             what test-time adaptation does; empty where the method cannot be adapted that way.
-        published_names: prefix of a parameter here -> its prefix in published checkpoints, for the
-            prefixes that differ.
+        default_base, default_ensemble: the parts that the published method is composed with, or None.
+        backbone_variants: backbone family (``resnet``, ``vgg``) -> options of the backbone that the published
+            method is built on, where it is not the default one.
+        published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
+            it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
+            whole model's.
+        published_extra: prefixes of entries of published checkpoints that the network has no use for.
     """
 
+    Options: type
     query_features: tuple[str, ...]
     support_features: tuple[str, ...]
     support_view: SupportView = SupportView.PLAIN
@@ -172,7 +208,11 @@ class MetaLearner(nn.Module):
     fix_bn: bool = True
     align_corners: bool = True
     mixable: tuple[str, ...] = ()
+    default_base: str | None = None
+    default_ensemble: str | None = None
+    backbone_variants: Mapping[str, Mapping[str, object]] = {}
     published_names: Mapping[str, str] = {}
+    published_extra: tuple[str, ...] = ()
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their backbone features [B,C,h,w]."""
@@ -194,8 +234,13 @@ class MetaLearner(nn.Module):
         """Segment B queries from K support encodings each."""
         return self.segment(query, self.match(query, support))
 
-    def losses(self, prediction: Prediction, episode: Episode) -> dict[str, Tensor]:
-        """Return the named, weighted losses of this learner's own ``prediction``; their sum is minimised."""
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named, weighted losses of this learner's own ``prediction``; their sum is minimised.
+
+        The loss of the prediction itself is ``main``. ``generator`` serves losses that draw random pixels.
+        """
         raise NotImplementedError
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:

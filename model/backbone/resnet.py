@@ -1,0 +1,158 @@
+"""Residual networks whose last stages may be dilated (He et al., CVPR 2016; Zhao et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from model.interface import Backbone
+
+BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Depth -> blocks in each of the four stages."""
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions around a shortcut; widens its planes by four."""
+
+    expansion = 4
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int, dilation: int, *, stride_first: bool = False
+    ) -> None:
+        super().__init__()
+        strides = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, planes, 1, strides[0], bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, strides[1], dilation, dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.downsample = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual sum, before the last activation."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = relu(self.bn1(self.conv1(x)), inplace=True)
+        x = relu(self.bn2(self.conv2(x)), inplace=True)
+        return self.bn3(self.conv3(x)) + shortcut
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int, dilation: int, *, stride_first: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, dilation, dilation, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual sum, before the last activation."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = relu(self.bn1(self.conv1(x)), inplace=True)
+        return self.bn2(self.conv2(x)) + shortcut
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(Backbone):
+    """A residual network in five stages.
+
+    Args:
+        depth: 18, 50, 101 or 152.
+        stem: ``deep`` is three 3x3 convolutions, the layout of the published few-shot checkpoints;
+            ``standard`` one 7x7 convolution, torchvision's layout.
+        dilation: of the four residual stages. A stage with dilation above 1 keeps its resolution.
+        dilate_first_block: whether the first block of a dilated stage is dilated too, as in PSPNet;
+            torchvision leaves it at the dilation of the stage before.
+        stride_first: whether a bottleneck's stride sits on its first 1x1 convolution, as in Caffe.
+        ceil_pool: whether the stem's pooling rounds its output size up.
+        width: channels of the first stage; 64 in every published network.
+        last_stage: the deepest stage that exists, ``layer4`` or ``layer3``.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        stem: str = "deep",
+        dilation: Sequence[int] = (1, 1, 2, 4),
+        dilate_first_block: bool = True,
+        stride_first: bool = False,
+        ceil_pool: bool = False,
+        width: int = 64,
+        last_stage: str = "layer4",
+    ) -> None:
+        super().__init__()
+        block = BasicBlock if depth == 18 else Bottleneck
+        self.stages = ("layer0", "layer1", "layer2", "layer3", "layer4")[: int(last_stage[-1]) + 1]
+        self.layer0, channels = _stem(stem, width, ceil_pool)
+        self.channels = {"layer0": channels}
+        for index, name in enumerate(self.stages[1:]):
+            planes, dilated = width << index, dilation[index]
+            stride = 1 if index == 0 or dilated > 1 else 2
+            before = dilation[index - 1] if index else 1
+            blocks = []
+            for number in range(BLOCKS[depth][index]):
+                first = number == 0
+                spread = dilated if dilate_first_block or not first else before
+                blocks.append(
+                    block(channels, planes, stride if first else 1, spread, stride_first=stride_first)
+                )
+                channels = planes * block.expansion
+            self.add_module(name, nn.Sequential(*blocks))
+            self.channels[name] = channels
+        _initialise(self)
+
+    def run_stage(self, name: str, x: Tensor) -> Tensor:
+        return self._run(name, x, frozenset())[0]
+
+    def taps(self, stage: str) -> tuple[str, ...]:
+        return tuple(f"{stage}.{number}" for number in range(len(self.get_submodule(stage))))
+
+    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        if name == "layer0":
+            return self.layer0(x), {}
+        tapped = {}
+        for number, block in enumerate(self.get_submodule(name)):
+            x = block(x)
+            key = f"{name}.{number}"
+            if key in wanted:
+                tapped[key] = x
+            x = relu(x, inplace=key not in wanted)
+        return x, tapped
+
+
+def _stem(kind: str, width: int, ceil_pool: bool) -> tuple[nn.Sequential, int]:
+    pool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_pool)
+    if kind == "standard":
+        convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True), pool), width
+    if kind != "deep":
+        raise ValueError(f"stem is {kind!r}; choose 'deep' or 'standard'")
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, 2 * width, 1)):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, pool), 2 * width
+
+
+def _initialise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,62 @@
+"""The base learner of BAM's family: a plain PSPNet trained on the base classes of a fold (Zhao et al., CVPR 2017)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from model.interface import Backbone, BaseLearner
+from model.layer.loss import pixel_cross_entropy
+from model.layer.ppm import PyramidPooling
+from model.layer.resize import resize
+
+_HIDDEN = 512
+"""Channels of the published classifier; a backbone narrower than this keeps its own number."""
+
+
+class PyramidHead(nn.Module):
+    """Pyramid pooling and a classifier on ``layer4`` features."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        hidden = min(_HIDDEN, channels)
+        self.ppm = PyramidPooling(channels, channels // 4)
+        self.cls = nn.Sequential(
+            nn.Conv2d(2 * channels, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(hidden, classes, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,channels,h,w] -> logits [B,classes,h,w]."""
+        return self.cls(self.ppm(x))
+
+
+class PSPNet(BaseLearner):
+    """Backbone, pyramid pooling, classifier.
+
+    Args:
+        backbone: features up to ``layer4``.
+        classes: output channels: the background and the base classes in ascending order of their ids.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classes = classes
+        self.head = PyramidHead(backbone.channels["layer4"], classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment images [B,3,H,W] -> logits [B,classes,H,W]."""
+        logits = self.head(self.backbone(image, ("layer4",))["layer4"])
+        return resize(logits, tuple(image.shape[-2:]))
+
+    def losses(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Return the named losses of ``logits`` against labels [B,H,W] of 0..classes-1 and 255."""
+        return {"main": pixel_cross_entropy(logits, label)}
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters by group, in the order of the published optimizer."""
+        parts = {"backbone": self.backbone, "ppm": self.head.ppm, "cls": self.head.cls}
+        return {name: list(part.parameters()) for name, part in parts.items()}

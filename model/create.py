@@ -1,0 +1,142 @@
+"""The one place that knows all the parts, and puts a network together from their names."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Callable, Mapping
+from types import UnionType
+
+from model.backbone.resnet import BLOCKS, ResNet
+from model.backbone.vgg import VGG16
+from model.base.pspnet import PSPNet
+from model.ensemble import BaseMetaEnsemble
+from model.fewshot import FewShotModel
+from model.interface import Backbone, BaseLearner, MetaLearner, Setting
+from model.meta.bam import BAM
+
+METHODS: dict[str, type[MetaLearner]] = {"bam": BAM}
+BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
+ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    **{f"resnet{depth}": lambda depth=depth, **options: ResNet(depth, **options) for depth in BLOCKS},
+    "vgg16": VGG16,
+}
+
+_METHOD_DEFAULT = "default"
+
+
+def list_models() -> list[str]:
+    """Return the names of all methods."""
+    return sorted(METHODS)
+
+
+def create_backbone(name: str, **options: object) -> Backbone:
+    """Build a backbone with random weights.
+
+    Args:
+        name: ``resnet18``, ``resnet50``, ``resnet101``, ``resnet152`` or ``vgg16``.
+        options: of that network; see ``model/backbone``.
+    """
+    return _known("backbone", name, BACKBONES)(**options)
+
+
+def create_base_learner(
+    name: str, *, backbone: str | Backbone, classes: int, backbone_options: Mapping[str, object] | None = None
+) -> BaseLearner:
+    """Build a base learner with random weights: image [B,3,H,W] -> logits [B,classes,H,W].
+
+    Args:
+        name: ``pspnet``.
+        backbone: its name, or a network.
+        classes: output channels, background included.
+        backbone_options: of a backbone given by name.
+    """
+    if isinstance(backbone, str):
+        backbone = create_backbone(backbone, **(backbone_options or {}))
+    return _known("base learner", name, BASE_LEARNERS)(backbone, classes)
+
+
+def create_model(
+    name: str,
+    *,
+    backbone: str = "resnet50",
+    shot: int = 1,
+    base_classes: int = 15,
+    image_size: int = 473,
+    base: str | None = _METHOD_DEFAULT,
+    ensemble: str | None = _METHOD_DEFAULT,
+    low_fea: str = "layer2",
+    base_dropout: bool = True,
+    backbone_options: Mapping[str, object] | None = None,
+    **options: object,
+) -> FewShotModel:
+    """Compose a few-shot model with random weights.
+
+    Args:
+        name: of the method, one of ``list_models()``.
+        backbone: of the feature extractor.
+        shot: supports per way, K.
+        base_classes: number of base classes of the fold.
+        image_size: side of the square input in pixels.
+        base: the base learner, ``pspnet`` or None; by default what the published method has.
+        ensemble: how base and meta learner are merged, ``bam`` or None; by default as published.
+        low_fea: backbone stage whose Gram matrices tell how alike two scenes are.
+        base_dropout: see ``FewShotModel``.
+        backbone_options: changes to the backbone that the published method is built on.
+        options: switches of the method; see the dataclass in its file.
+
+    Raises:
+        ValueError: a name or an option that does not exist, or parts that do not fit together.
+    """
+    method = _known("method", name, METHODS)
+    base = method.default_base if base == _METHOD_DEFAULT else base
+    if ensemble == _METHOD_DEFAULT:
+        ensemble = method.default_ensemble if base is not None else None
+    if ensemble is not None and base is None:
+        raise ValueError(f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet")
+    if ensemble is not None and method.multi_way:
+        raise ValueError(f"{name} segments all ways at once and cannot go into an ensemble of binary learners")
+    chosen = _method_options(name, method, options)
+    variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
+    extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
+    setting = Setting(extractor, shot, base_classes, image_size, low_fea)
+    meta = method(setting, chosen)
+    head = None
+    if base is not None:
+        head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
+    merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)
+    return FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
+
+
+def _known(kind: str, name: str, registry: Mapping[str, object]) -> typing.Any:
+    if name not in registry:
+        raise ValueError(f"there is no {kind} {name!r}; known: {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def _method_options(name: str, method: type[MetaLearner], given: Mapping[str, object]) -> typing.Any:
+    """Build the method's options, with a readable error for what it does not know."""
+    types = typing.get_type_hints(method.Options)
+    for key, value in given.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(types) or 'none'}"
+            raise ValueError(f"{name} has no option {key!r}; {hint}")
+        if not _fits(value, types[key]):
+            wanted = getattr(types[key], "__name__", types[key])
+            raise ValueError(f"option {key!r} of {name} must be {wanted}, got {value!r}")
+    return method.Options(**given)
+
+
+def _fits(value: object, wanted: typing.Any) -> bool:
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, part) for part in typing.get_args(wanted))
+    kind = typing.get_origin(wanted) or wanted
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is tuple:
+        return isinstance(value, list | tuple)
+    return not isinstance(kind, type) or isinstance(value, kind)

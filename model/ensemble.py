@@ -1,0 +1,80 @@
+"""BAM's ensemble of base and meta learner, usable around any binary meta-learner.
+
+C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022, section 4.3: what the base learner
+recognises cannot be the novel class, and how far that may be trusted depends on how alike query and support are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from model.interface import Encoding
+from model.layer.gram import gram_distance, gram_matrix
+from model.layer.resize import resize_like
+
+
+class BaseMetaEnsemble(nn.Module):
+    """Two 1x1 mixtures: of meta probabilities with the scene distance, then of background with base foreground.
+
+    Args:
+        low_feature: backbone stage whose Gram matrices tell how alike two scenes are.
+    """
+
+    def __init__(self, low_feature: str = "layer2") -> None:
+        super().__init__()
+        self.low_feature = low_feature
+        self.gram_merge = _mixture()
+        self.cls_merge = _mixture()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Backbone features that it reads, of query and support."""
+        return (self.low_feature,)
+
+    def encode(self, features: Mapping[str, Tensor]) -> Encoding:
+        """Return the Gram matrix [B,C,C] of an image."""
+        low = features[self.low_feature]
+        return {"gram": gram_matrix(resize_like(low, features["layer3"]) if "layer3" in features else low)}
+
+    def scene_distance(self, query: Encoding, support: Encoding, weights: Tensor | None) -> Tensor:
+        """Return the distance [B] between a query and its K supports, weighted [B,K] or plainly averaged."""
+        distance = gram_distance(query["gram"], support["gram"])
+        return distance.mean(1) if weights is None else (weights * distance).sum(1)
+
+    def forward(
+        self, meta: Tensor, base: Tensor, distance: Tensor, excluded: Tensor | None = None
+    ) -> Tensor:
+        """Merge both learners.
+
+        Args:
+            meta: binary logits [B,2,h,w].
+            base: logits [B,1+classes,h,w] at any resolution.
+            distance: scene distance [B].
+            excluded: zero-based base class [B] that is the target in meta-training and must not count as
+                background.
+
+        Returns:
+            [B,2,h,w]: unnormalised probabilities, which the published method uses as logits from here on.
+        """
+        probability = base.softmax(1)
+        known = probability[:, 1:].sum(1, keepdim=True)
+        if excluded is not None:
+            target = (excluded + 1)[:, None, None, None].expand(-1, 1, *base.shape[-2:])
+            known = known - probability.gather(1, target)
+        background, foreground = meta.softmax(1).split(1, 1)
+        distance = distance[:, None, None, None].expand_as(background)
+        background = self.gram_merge(torch.cat([background, distance], 1))
+        foreground = self.gram_merge(torch.cat([foreground, distance], 1))
+        background = self.cls_merge(torch.cat([background, resize_like(known, meta)], 1))
+        return torch.cat([background, foreground], 1)
+
+
+def _mixture() -> nn.Conv2d:
+    """A weighted sum of two maps that starts as the first of them."""
+    mixture = nn.Conv2d(2, 1, 1, bias=False)
+    with torch.no_grad():
+        mixture.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+    return mixture

@@ -1,0 +1,226 @@
+"""The whole network: backbone, meta-learner and, where wanted, base learner and ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from model.ensemble import BaseMetaEnsemble
+from model.interface import Backbone, BaseLearner, Encoding, Episode, MetaLearner, Prediction, SupportView
+from model.layer.encoding import group_encoding, repeat_encoding
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import foreground
+from model.layer.resize import resize, resize_like
+
+Features = dict[str, Tensor]
+
+
+class FewShotModel(nn.Module):
+    """Encode queries and supports, decode, merge with the base learner: the same in training and evaluation.
+
+    Args:
+        backbone: features of images; frozen unless the meta-learner trains it.
+        meta: the method.
+        base_head: the base learner's classifier on ``layer4``, frozen; or None.
+        ensemble: merges both; needs ``base_head``; or None.
+        base_dropout: whether the frozen classifier's dropout is active in meta-training, as in published BAM.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        meta: MetaLearner,
+        base_head: nn.Module | None = None,
+        ensemble: BaseMetaEnsemble | None = None,
+        *,
+        base_dropout: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.meta = meta
+        self.base_head = base_head
+        self.ensemble = ensemble
+        self.base_dropout = base_dropout
+        for frozen in self._frozen():
+            frozen.requires_grad_(False)
+
+    def forward(self, episode: Episode) -> Prediction:
+        """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
+        batch, ways, shots = episode.support.shape[:3]
+        classes = episode.class_id.flatten()
+        query = self.encode_query(episode.query)
+        support = self.encode_support(
+            episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes.repeat_interleave(shots)
+        )
+        excluded = episode.class_index.flatten() if self.training and episode.class_index is not None else None
+        size = tuple(episode.query.shape[-2:])
+        support = group_encoding(support, batch, ways, shots)
+        return self.decode(query, support, size, excluded)
+
+    def encode_query(self, image: Tensor) -> Encoding:
+        """Encode query images [B,3,H,W]."""
+        return self.encode_query_features(self.query_features(image))
+
+    def encode_support(self, image: Tensor, mask: Tensor, class_id: Tensor | None = None) -> Encoding:
+        """Encode support images [B,3,H,W] with masks [B,H,W] of 0, 1, 255, showing classes ``class_id`` [B]."""
+        return self.encode_support_features(self.support_features(image, mask), mask, class_id)
+
+    def decode(
+        self, query: Encoding, support: Encoding, size: tuple[int, int], excluded: Tensor | None = None
+    ) -> Prediction:
+        """Segment B encoded queries.
+
+        Args:
+            query: encodings, first axis B.
+            support: encodings, first axes B, N, K.
+            size: height and width of the images, to which the logits are enlarged.
+            excluded: zero-based base class of every target [B*N], in meta-training.
+        """
+        ways = next(iter(support.values())).shape[1]
+        if not self.meta.multi_way:
+            query = repeat_encoding(query, ways) if ways > 1 else query
+            support = {name: tensor.flatten(0, 1) for name, tensor in support.items()}
+        guidance = self.meta.match(query, support)
+        distance = self.scene_distance(query, support, guidance)
+        prediction = self.finish(self.meta.segment(query, guidance), query, distance, size, excluded)
+        return prediction if self.meta.multi_way or ways == 1 else _join_ways(prediction, ways)
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named, weighted losses; their sum is what is minimised."""
+        if self.ensemble is None:
+            return self.meta.losses(prediction, episode, generator)
+        learner = replace(prediction, logits=prediction.parts["meta"])
+        losses = self.meta.losses(learner, episode, generator)
+        losses = {
+            "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
+            "meta": losses.pop("main"),
+            **losses,
+        }
+        if episode.base_label is not None:  # no gradient: the base learner is frozen
+            losses["base"] = pixel_cross_entropy(prediction.parts["base"], episode.base_label)
+        return losses
+
+    def adopt(self, base_learner: BaseLearner) -> None:
+        """Take over the weights of a trained base learner of the same build."""
+        self.backbone.load_state_dict(base_learner.backbone.state_dict())
+        if self.base_head is not None:
+            self.base_head.load_state_dict(base_learner.head.state_dict())
+
+    def query_features(self, image: Tensor) -> Features:
+        """Return the backbone features of query images that some part reads."""
+        wanted = {*self.meta.query_features, *self._ensemble_features()}
+        if self.base_head is not None:
+            wanted.add("layer4")
+        return self._features(image, wanted)
+
+    def support_features(self, image: Tensor, mask: Tensor) -> Features:
+        """Return the backbone features of support images, seen as the meta-learner wants them seen."""
+        wanted = {*self.meta.support_features, *self._ensemble_features()}
+        if self.meta.support_view is SupportView.MASKED_IMAGE:
+            image = image * foreground(mask)
+        if self.meta.support_view is SupportView.MASKED_LAYER4 and "layer4" in wanted:
+            return self.mask_layer4(self._features(image, wanted - {"layer4"} | {"layer3"}), mask)
+        return self._features(image, wanted)
+
+    def mask_layer4(self, features: Features, mask: Tensor) -> Features:
+        """Return ``features`` with the ``layer4`` that follows from layer3 under ``mask`` [B,H,W]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
+            masked = features["layer3"] * resize_like(foreground(mask), features["layer3"])
+            return {**features, "layer4": self.backbone.run_stage("layer4", masked)}
+
+    def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
+        """Encode query images from their features; gradients reach the trainable part of the encoder."""
+        encoding = self.meta.encode_query(features)
+        if self.ensemble is not None and "gram" not in encoding:
+            encoding |= self.ensemble.encode(features)
+        if self.base_head is not None:
+            with torch.no_grad():
+                encoding["base"] = self.base_head(features["layer4"])
+        return encoding
+
+    def encode_support_features(
+        self, features: Mapping[str, Tensor], mask: Tensor, class_id: Tensor | None = None
+    ) -> Encoding:
+        """Encode support images from their features and masks."""
+        encoding = self.meta.encode_support(features, mask)
+        if self.ensemble is not None and "gram" not in encoding:
+            encoding |= self.ensemble.encode(features)
+        if class_id is not None:
+            encoding["class_id"] = class_id
+        return encoding
+
+    def scene_distance(self, query: Encoding, support: Encoding, guidance: Encoding) -> Tensor | None:
+        """Return how much each query's scene differs from its supports', [B]; None without an ensemble."""
+        if self.ensemble is None:
+            return None
+        return self.ensemble.scene_distance(query, support, guidance.get("shot_weights"))
+
+    def finish(
+        self,
+        prediction: Prediction,
+        query: Encoding,
+        distance: Tensor | None,
+        size: tuple[int, int],
+        excluded: Tensor | None = None,
+    ) -> Prediction:
+        """Merge the meta-learner's ``prediction`` with the base learner's and enlarge both to ``size``."""
+        parts = dict(prediction.parts)
+        meta = prediction.logits
+        enlarged = resize(meta, size, align_corners=self.meta.align_corners)
+        if self.base_head is not None:
+            parts["base"] = resize(query["base"], size)
+        if self.ensemble is None:
+            return Prediction(enlarged, parts)
+        final = self.ensemble(meta, query["base"], distance, excluded)
+        parts |= {"meta": enlarged, "scene_distance": distance}
+        return Prediction(resize(final, size), parts)
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by the name of their group."""
+        groups = self.meta.param_groups()
+        if self.meta.trains_backbone:
+            groups = {"backbone": [p for p in self.backbone.parameters() if p.requires_grad], **groups}
+        if self.ensemble is not None:
+            groups |= {name: list(part.parameters()) for name, part in self.ensemble.named_children()}
+        return groups
+
+    def train(self, mode: bool = True) -> FewShotModel:
+        """Set the mode of every part; frozen statistics stay as they are where the method says so."""
+        super().train(mode)
+        if mode and self.meta.fix_bn:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        if mode and self.base_head is not None and not self.base_dropout:
+            self.base_head.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        parts = [] if self.meta.trains_backbone else [self.backbone]
+        return parts if self.base_head is None else [*parts, self.base_head]
+
+    def _ensemble_features(self) -> tuple[str, ...]:
+        return () if self.ensemble is None else self.ensemble.features
+
+    def _features(self, image: Tensor, names: set[str]) -> Features:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
+            return self.backbone(image, sorted(names))
+
+
+def _join_ways(prediction: Prediction, ways: int) -> Prediction:
+    """Combine one binary prediction per way, [B*N,2,H,W], to logits [B,1+N,H,W].
+
+    A pixel belongs to the way whose foreground stands out most, to the background where none does.
+    """
+    margin = prediction.logits[:, 1] - prediction.logits[:, 0]
+    margin = margin.unflatten(0, (-1, ways))
+    logits = torch.cat([torch.zeros_like(margin[:, :1]), margin], 1)
+    parts = {name: part.unflatten(0, (-1, ways)) for name, part in prediction.parts.items()}
+    if "base" in parts:  # the same for every way
+        parts["base"] = parts["base"][:, 0]
+    return Prediction(logits, parts)

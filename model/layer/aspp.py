@@ -1,0 +1,29 @@
+"""Atrous spatial pyramid pooling without normalisation, as BAM's family uses it (Chen et al., 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ASPP(nn.Module):
+    """Five parallel branches: the global mean, a 1x1 convolution, and 3x3 ones of dilation 6, 12 and 18.
+
+    Args:
+        inputs, outputs: channels before, and after each branch.
+        dropout: probability of dropping whole channels after every branch.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(inputs, outputs, 1), nn.Conv2d(inputs, outputs, 1)]
+        convolutions += [nn.Conv2d(inputs, outputs, 3, padding=d, dilation=d) for d in (6, 12, 18)]
+        for index, convolution in enumerate(convolutions):
+            nn.init.kaiming_normal_(convolution.weight)
+            layers = [convolution, nn.ReLU(inplace=True)] + [nn.Dropout2d(dropout)] * (dropout > 0)
+            self.add_module(f"branch{index}", nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,inputs,h,w] -> [B,5*outputs,h,w]."""
+        mean = self.branch0(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return torch.cat([mean, self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)

@@ -1,0 +1,41 @@
+"""Short chains of layers that many heads are built from."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def reduction(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """1x1 convolution without bias, ReLU, and channel dropout where asked for."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Dropout2d(dropout)) if dropout else nn.Sequential(*layers)
+
+
+def classifier(channels: int, classes: int = 2, dropout: float = 0.1) -> nn.Sequential:
+    """3x3 convolution without bias, ReLU, channel dropout, 1x1 convolution to ``classes`` logits."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(channels, classes, 1),
+    )
+
+
+class Residual(nn.Sequential):
+    """Two 3x3 convolutions without bias around a shortcut.
+
+    Args:
+        channels: before and after.
+        last_relu: whether the second convolution is activated, before the sum.
+    """
+
+    def __init__(self, channels: int, *, last_relu: bool = True) -> None:
+        super().__init__(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            *[nn.ReLU(inplace=True)] * last_relu,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x

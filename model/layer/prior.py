@@ -1,0 +1,51 @@
+"""PFENet's training-free prior: where the query looks like some pixel of the support object (Tian et al., eq. 3-5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.layer.resize import resize_like
+
+_EPSILON = 1e-7
+
+
+def unit(features: Tensor) -> Tensor:
+    """Scale vectors along axis 1 to length one; zero vectors stay zero."""
+    return features / features.norm(dim=1, keepdim=True).clamp_min(_EPSILON)
+
+
+def object_features(features: Tensor, mask: Tensor) -> Tensor:
+    """Gather the unit feature vectors under a mask -> [B,C,P], P the most positions that an image has.
+
+    Positions outside the mask would be zero vectors, whose cosine is 0: padding images with fewer positions by
+    zeros therefore stands for them, and so does the one zero column of an empty mask.
+
+    Args:
+        features: [B,C,h,w].
+        mask: foreground [B,1,H,W] at any resolution; a position counts where its resized value is above 0.
+    """
+    inside = (resize_like(mask, features) > 0).flatten(1)
+    positions = max(1, int(inside.sum(1).max()))
+    flat = features.flatten(2)
+    gathered = flat.new_zeros(*flat.shape[:2], positions)
+    for image, (vectors, chosen) in enumerate(zip(flat, inside, strict=True)):
+        found = vectors[:, chosen]
+        gathered[image, :, : found.shape[1]] = found
+    return unit(gathered)
+
+
+def prior(query: Tensor, support_object: Tensor) -> Tensor:
+    """Return the largest cosine of every query position with a support object, stretched to [0,1] per image.
+
+    Args:
+        query: unit query features [B,C,h,w].
+        support_object: what ``object_features`` gives, [B,C,P].
+
+    Returns:
+        [B,1,h,w].
+    """
+    batch, _, height, width = query.shape
+    similarity = torch.matmul(support_object.transpose(1, 2), query.flatten(2)).amax(1)
+    low, high = similarity.aminmax(dim=1, keepdim=True)
+    return ((similarity - low) / (high - low + _EPSILON)).view(batch, 1, height, width)

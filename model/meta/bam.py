@@ -1,0 +1,124 @@
+"""BAM's meta-learner: C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022.
+
+A support prototype and PFENet's prior guide an ASPP decoder over the query. The other half of BAM, the base
+learner and the ensemble that suppresses what it knows, is ``model/ensemble.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from model.layer.aspp import ASPP
+from model.layer.block import Residual, classifier, reduction
+from model.layer.features import middle_channels, middle_features
+from model.layer.gram import gram_distance, gram_matrix
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import foreground, masked_average_pool, tile
+from model.layer.prior import object_features, prior, unit
+from model.layer.resize import resize_like
+from model.layer.shot_weights import ShotWeights, fuse_shots
+
+
+@dataclass(frozen=True)
+class BAMOptions:
+    """Switches of BAM.
+
+    Attributes:
+        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
+        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
+            checkpoint with any K.
+        channels: width of the decoder; 256 in the published network.
+    """
+
+    kshot_trans_dim: int = 2
+    shot_weights: str = "learned"
+    channels: int = 256
+
+
+class BAM(MetaLearner):
+    """Prototype and prior, fused over the shots by learned weights, then an ASPP decoder."""
+
+    Options = BAMOptions
+    query_features = ("layer2", "layer3", "layer4")
+    support_features = ("layer2", "layer3", "layer4")
+    support_view = SupportView.MASKED_LAYER4
+    default_base = "pspnet"
+    default_ensemble = "bam"
+    mixable = ("prototype", "prior")
+    published_names: Mapping[str, str] = {
+        "query_reduction": "down_query",
+        "support_reduction": "down_supp",
+        "merge": "init_merge",
+        "aspp.branch": "ASPP_meta.layer6_",
+        "compress": "res1_meta",
+        "refine": "res2_meta",
+        "classify": "cls_meta",
+        "shot_weights": "kshot_rw",
+    }
+
+    def __init__(self, setting: Setting, options: BAMOptions) -> None:
+        super().__init__()
+        width, inputs = options.channels, middle_channels(setting.backbone)
+        self.query_reduction = reduction(inputs, width, dropout=0.5)
+        self.support_reduction = reduction(inputs, width, dropout=0.5)
+        self.merge = reduction(2 * width + 1, width)
+        self.aspp = ASPP(width, width)
+        self.compress = reduction(5 * width, width)
+        self.refine = Residual(width)
+        self.classify = classifier(width)
+        self.low_feature = setting.low_feature
+        learned = setting.shot > 1 and options.shot_weights == "learned"
+        self.shot_weights = ShotWeights(setting.shot, options.kshot_trans_dim) if learned else None
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            "feature": self.query_reduction(middle_features(features)),
+            "prior_query": unit(features["layer4"]),
+            **self._scene(features),
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        mask = foreground(mask)
+        feature = self.support_reduction(middle_features(features))
+        return {
+            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
+            "prior_object": object_features(features["layer4"], mask),
+            **self._scene(features),
+        }
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        weights = self._weigh(query, support)
+        priors = [prior(query["prior_query"], shot) for shot in support["prior_object"].unbind(1)]
+        return {
+            "prototype": fuse_shots(support["prototype"], weights),
+            "prior": fuse_shots(torch.stack(priors, 1), weights),
+            "shot_weights": weights,
+        }
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        feature = query["feature"]
+        guide = tile(guidance["prototype"], feature)
+        merged = self.merge(torch.cat([feature, guide, resize_like(guidance["prior"], feature)], 1))
+        refined = self.refine(self.compress(self.aspp(merged)))
+        return Prediction(self.classify(refined), dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+
+    def _scene(self, features: Mapping[str, Tensor]) -> Encoding:
+        if self.shot_weights is None:
+            return {}
+        return {"gram": gram_matrix(resize_like(features[self.low_feature], features["layer3"]))}
+
+    def _weigh(self, query: Encoding, support: Encoding) -> Tensor:
+        if self.shot_weights is None:
+            batch, shots = support["prototype"].shape[:2]
+            return query["feature"].new_full((batch, shots), 1 / shots)
+        return self.shot_weights(gram_distance(query["gram"], support["gram"]))

@@ -1,0 +1,115 @@
+"""Published checkpoint names <-> ours, and strict loading with a readable difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from model.fewshot import FewShotModel
+from model.interface import BaseLearner
+
+_MODEL_PARTS = ("backbone.", "base_head.", "ensemble.")
+_MODEL_NAMES = {
+    "backbone.": "",
+    "base_head.ppm": "learner_base.0",
+    "base_head.cls": "learner_base.1",
+    "ensemble.": "",
+    "meta.": "",
+}
+_BASE_LEARNER_NAMES = {"backbone.": "", "head.": ""}
+_SHOWN = 6
+
+
+def load_published(model: nn.Module, state_dict: Mapping[str, object]) -> None:
+    """Load a published checkpoint into ``model``.
+
+    Args:
+        model: a ``FewShotModel``, or a base learner.
+        state_dict: entries under their published names, with or without ``module.`` in front, or a file's
+            dictionary that holds them under ``state_dict``.
+
+    Raises:
+        ValueError: names the missing, unexpected and misshaped entries; nothing has been changed then.
+    """
+    load_strict(model, to_ours(model, state_dict))
+
+
+def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Tensor]:
+    """Rename published entries to the names of ``model``; what has no name here keeps its own."""
+    published = _plain(state_dict)
+    if isinstance(model, BaseLearner):  # the official loader reads these copies last, so they win
+        copies = {f"layer{k.partition('.')[2]}": v for k, v in published.items() if k.startswith("encoder.")}
+        published = {k: v for k, v in published.items() if not k.startswith("encoder.")} | copies
+    elif isinstance(model, FewShotModel):
+        extra = model.meta.published_extra
+        published = {k: v for k, v in published.items() if not (extra and k.startswith(extra))}
+    ours = {published_name: name for name, published_name in published_names(model).items()}
+    return {ours.get(name, name): value for name, value in published.items()}
+
+
+def to_published(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our entries to the published names; a base learner's backbone is written twice, as official code
+    wants it."""
+    names = published_names(model)
+    published = {names[name]: value for name, value in state.items()}
+    if isinstance(model, BaseLearner):
+        layers = {k: v for k, v in published.items() if k.startswith("layer")}
+        published |= {f"encoder.{name.removeprefix('layer')}": value for name, value in layers.items()}
+    return published
+
+
+def published_names(model: nn.Module) -> dict[str, str]:
+    """Return our name -> published name of every entry of ``model``."""
+    if isinstance(model, FewShotModel):
+        own = {k if k.startswith(_MODEL_PARTS) else f"meta.{k}": v for k, v in model.meta.published_names.items()}
+        rules = {**_MODEL_NAMES, **own}
+    else:
+        rules = _BASE_LEARNER_NAMES
+    ordered = sorted(rules, key=len, reverse=True)
+    return {name: _rename(name, ordered, rules) for name in model.state_dict()}
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load ``state`` into ``model``, which it must fit in every entry.
+
+    Counters of BatchNorm steps may be absent, as in old files.
+
+    Raises:
+        ValueError: as ``load_published``.
+    """
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in wanted]
+    misshaped = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or unexpected or misshaped:
+        shapes = [f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}" for k in misshaped]
+        raise ValueError(
+            "the checkpoint does not fit this network: "
+            + "; ".join(
+                f"{len(names)} {kind} ({_shorten(names)})"
+                for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshaped", shapes))
+                if names
+            )
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _rename(name: str, prefixes: list[str], rules: Mapping[str, str]) -> str:
+    for prefix in prefixes:
+        rest = name.removeprefix(prefix)
+        if rest != name and (prefix.endswith(".") or rest[0] == "." or rest[0].isdigit()):
+            return rules[prefix] + rest
+    return name
+
+
+def _plain(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
+    inner = state_dict.get("state_dict", state_dict)
+    entries = {k: v for k, v in inner.items() if isinstance(v, Tensor)} if isinstance(inner, Mapping) else {}
+    if not entries:
+        raise ValueError("the checkpoint holds no tensors; expected a state dict, or one under 'state_dict'")
+    return {name.removeprefix("module."): value for name, value in entries.items()}
+
+
+def _shorten(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
