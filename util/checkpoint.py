@@ -58,10 +58,10 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     except (SafetensorError, OSError, ValueError) as failure:
         if _is_torch_file(path):
             raise CheckpointError(
-                f"{path}: is a torch file, not one of FewSeg's checkpoints; convert it with tools/convert_checkpoint.py"
+                f"{path}: a torch file, not a checkpoint of ours; convert it with tools/convert_checkpoint.py"
             ) from failure
         raise CheckpointError(
-            f"{path}: truncated or no safetensors file ({_first_line(failure)}); copy it again or use another snapshot"
+            f"{path}: truncated or no safetensors file ({_first_line(failure)}); copy it again"
         ) from failure
     if not isinstance(meta, dict):
         raise CheckpointError(

@@ -1,15 +1,15 @@
 """Config files: YAML with inheritance, command-line overrides, types and readable errors.
 
-``load_config("config/pascal/bam_resnet50.yaml", ["split", "1", "shot", "5"])`` gives a read-only ``Config`` with
-the sections ``Data``, ``Train``, ``Method`` and ``Test_Finetune``. Every error is one line that names the file,
-the line, the key, what is wrong and what to do.
+``load_config("config/pascal/bam_resnet50.yaml", ["split", "1"])`` gives a read-only ``Config`` with the
+sections ``Data``, ``Train``, ``Method`` and ``Test_Finetune``. Every error is one line that names the file, the
+line, the key, what is wrong and what to do.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from util import config_schema
 from util.config_file import Entry, parse_value, read_config_files
-from util.config_published import SECTION_ALIASES, TRANSLATED, UNUSED, guess_arch, translate
+from util.config_published import SECTION_ALIASES, SPELLINGS, UNUSED, guess_arch, translate
 from util.config_schema import SECTIONS, contradictions
 from util.errors import ConfigError
 
 _LOG = logging.getLogger("fewseg.config")
-_HOMES = {
-    key: [s for s, model in SECTIONS.items() if key in model.model_fields]
-    for m in SECTIONS.values()
-    for key in m.model_fields
-}
+_HOMES: dict[str, list[str]] = {}
+"""Key -> the sections that have it."""
+for _name, _model in SECTIONS.items():
+    for _key in _model.model_fields:
+        _HOMES.setdefault(_key, []).append(_name)
 _BY_LOWER_CASE = {name.lower(): name for name in SECTIONS} | SECTION_ALIASES
 
 
@@ -49,14 +49,14 @@ class Config(BaseModel):
 
     @property
     def run_folder(self) -> Path:
-        """Where this run keeps its snapshots and logs: ``Train.save_path``, or a path made of what the run is."""
+        """Where this run keeps its snapshots and logs: ``Train.save_path`` or, unset, by custom."""
         if self.Train.save_path is not None:
             return Path(self.Train.save_path)
         shot = None if self.stage == 1 else self.Data.shot
         return run_folder(self.Data.data_set, self.Method.arch, self.Method.backbone, self.Data.split, shot)
 
     def where(self, key: str) -> str:
-        """Return where ``key`` ("Train.base_lr") got its value: ``file.yaml:12``, ``--opts``, or ``default``."""
+        """Return where "Train.base_lr" got its value: ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
         return self._sources.get(key, "default")
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
@@ -69,7 +69,10 @@ class Config(BaseModel):
 
 
 def run_folder(data_set: str, arch: str, backbone: str, split: int, shot: int | None) -> Path:
-    """Return the folder of a run by custom: ``exp/pascal/bam_resnet50/split0_shot1``; no shot for a base learner."""
+    """Return the folder of a run by custom, ``exp/pascal/bam_resnet50/split0_shot1``.
+
+    The models of a base learner have no shot: ``exp/pascal/pspnet_resnet50/split0``.
+    """
     return (
         Path("exp") / data_set / f"{arch}_{backbone}" / (f"split{split}" + (f"_shot{shot}" if shot else ""))
     )
@@ -86,9 +89,8 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
         ConfigError: one line with file, line, key path, what is wrong and what to do.
     """
     settings: dict[str, Entry] = {}
-    for file in read_config_files(path):
-        settings |= _placed(file.entries)
-    settings |= _placed(_overrides(opts))
+    for group in translate([*(file.entries for file in read_config_files(path)), _overrides(opts)]):
+        settings |= _placed(group)
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key_path, entry in settings.items():
         section, key, *option = key_path.split(".", 2)
@@ -97,7 +99,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
         else:
             values[section][key] = entry.value
     if not values["Method"].get("arch"):
-        values["Method"]["arch"] = guess_arch(values["Data"])
+        values["Method"]["arch"] = guess_arch(values)
     return _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
 
 
@@ -116,35 +118,26 @@ def _overrides(opts: Sequence[str]) -> list[Entry]:
 
 
 def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Translate the published spellings of one file and send every key to its home: key path -> entry."""
+    """Send every key of one file, or of the command line, to its home: key path -> entry."""
     placed: dict[str, Entry] = {}
-    for entry in _translated(entries):
+    for entry in entries:
         home = _home(entry)
         if home is None:
-            _LOG.info("%s: %s has no effect here: %s", entry.source, entry.key, UNUSED[entry.key])
+            _LOG.info("%s: %s has no effect: %s", entry.source, entry.key, UNUSED[entry.key])
             continue
         key_path = f"{home}.{entry.key}"
-        if key_path == "Method.options" and isinstance(entry.value, dict):
-            placed |= {f"{key_path}.{option}": inner for option, inner in entry.value.items()}
+        if key_path == "Method.options" and isinstance(entry.value, dict | None):
+            placed |= {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
             continue
-        if key_path in placed and not entry.source.startswith("--opts"):
-            raise ConfigError(
-                f"{entry.source}: {key_path}: duplicate key, first given at {placed[key_path].source}; keep one"
-            )
+        if key_path in placed:
+            first = placed[key_path].source
+            raise ConfigError(f"{entry.source}: {key_path}: duplicate key, first given at {first}; keep one")
         placed[key_path] = entry
     return placed
 
 
-def _translated(entries: Sequence[Entry]) -> Iterator[Entry]:
-    changes = translate({entry.key: entry.value for entry in entries})
-    for entry in entries:
-        key, value = changes.get(entry.key, (entry.key, entry.value))
-        if key:
-            yield Entry("" if key != entry.key else entry.section, key, value, entry.source)
-
-
 def _home(entry: Entry) -> str | None:
-    """Return the section that a key belongs to, whichever it was written in; None for a published key without effect."""
+    """Return the section that a key belongs to, wherever it was written; None where it has no effect."""
     written_in = _section(entry) if entry.section else ""
     if entry.key in UNUSED:
         return None
@@ -155,11 +148,10 @@ def _home(entry: Entry) -> str | None:
         return homes[0]
     name = f"{written_in}.{entry.key}" if written_in else entry.key
     if homes:
-        raise ConfigError(
-            f"{entry.source}: {name}: ambiguous; say " + " or ".join(f"{h}.{entry.key}" for h in homes)
-        )
-    known = [*_HOMES, *UNUSED, *TRANSLATED]
-    raise ConfigError(f"{entry.source}: {name}: unknown key; {_nearest(entry.key, known)}")
+        choices = " or ".join(f"{home}.{entry.key}" for home in homes)
+        raise ConfigError(f"{entry.source}: {name}: ambiguous; say {choices}")
+    nearest = _nearest(entry.key, [*_HOMES, *UNUSED, *SPELLINGS])
+    raise ConfigError(f"{entry.source}: {name}: unknown key; {nearest}")
 
 
 def _section(entry: Entry) -> str:
@@ -185,15 +177,11 @@ def _validated(values: dict[str, dict[str, Any]], sources: dict[str, str], path:
     except ValidationError as failure:
         error = failure.errors()[0]
         key_path = ".".join(str(part) for part in error["loc"][:2])
-        raise ConfigError(f"{_place(key_path, sources, path)}: {key_path}: {_message(error)}") from failure
+        raise ConfigError(f"{sources.get(key_path, path)}: {key_path}: {_message(error)}") from failure
     for key_path, wrong in contradictions(config.Data, config.Test_Finetune):
-        raise ConfigError(f"{_place(key_path, sources, path)}: {key_path}: {wrong}")
+        raise ConfigError(f"{sources.get(key_path, path)}: {key_path}: {wrong}")
     config._sources.update(sources)
     return config
-
-
-def _place(key_path: str, sources: dict[str, str], path: str) -> str:
-    return sources.get(key_path, path)
 
 
 def _message(error: Any) -> str:
@@ -220,5 +208,6 @@ def _message(error: Any) -> str:
         "value": "{error}",
     }
     text = words.get(kind) or by_family.get(kind.split("_")[0], error["msg"])
-    got = "nothing" if error["input"] is None else repr(error["input"])
+    value = error["input"]
+    got = "nothing" if value is None else "a mapping" if isinstance(value, dict) else repr(value)
     return f"{text.format(**limits)}, got {got}"

@@ -103,7 +103,7 @@ def _parse(path: Path, source: str) -> ConfigFile:
             elif isinstance(node, yaml.MappingNode):
                 entries.extend(
                     Entry(name, key, _value(loader, child, line), line)
-                    for key, child, line in _pairs(node, shown)
+                    for key, child, line in _pairs(node, shown, f"{name}.")
                 )
             elif node.value:  # an empty section says nothing
                 raise ConfigError(
@@ -119,7 +119,7 @@ def _parse(path: Path, source: str) -> ConfigFile:
         raise ConfigError(f"{shown}: no text in UTF-8; save it as plain text") from failure
 
 
-def _pairs(mapping: yaml.MappingNode, shown: str) -> Iterable[tuple[str, yaml.Node, str]]:
+def _pairs(mapping: yaml.MappingNode, shown: str, prefix: str = "") -> Iterable[tuple[str, yaml.Node, str]]:
     """Yield key, value node and place of every pair of a mapping, refusing a key that comes twice."""
     seen: dict[str, int] = {}
     for key_node, value_node in mapping.value:
@@ -129,7 +129,7 @@ def _pairs(mapping: yaml.MappingNode, shown: str) -> Iterable[tuple[str, yaml.No
         key = key_node.value
         if key in seen:
             raise ConfigError(
-                f"{shown}:{line}: {key}: duplicate key, first given in line {seen[key]}; keep one"
+                f"{shown}:{line}: {prefix}{key}: duplicate key, first given in line {seen[key]}; keep one"
             )
         seen[key] = line
         yield key, value_node, f"{shown}:{line}"

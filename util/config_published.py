@@ -1,108 +1,91 @@
-"""What published config files of this field say differently: other spellings, and keys that have no effect here."""
+"""What published config files of this field say differently: other spellings, keys without effect here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-SECTION_ALIASES: dict[str, str] = {
-    "distributed": "Train",
-    "test": "Test_Finetune",
-    "finetune": "Test_Finetune",
-}
-"""Lower-case section names beside the four -> the section whose keys they hold."""
+from util.config_file import Entry
+
+SECTION_ALIASES: dict[str, str] = {"distributed": "Train"}
+"""Lower-case names of published sections -> the section that takes their keys."""
+
+SPELLINGS: tuple[str, ...] = ("layers", "vgg", "use_coco", "loop_ft")
+"""Published keys that have another name here: ``backbone`` (the first two), ``data_set``, ``adapt``."""
+
+_TORCHRUN = "processes are started by torchrun"
+_AMP = "mixed precision is Train.amp"
+_PANELS = "Test_Finetune.panels counts the pictures"
+_UNREAD = "nothing reads it in the published code either"
 
 UNUSED: dict[str, str] = {
-    # Devices and processes: torchrun starts them, the batch size is global.
-    "train_gpu": "processes are started by torchrun",
-    "test_gpu": "processes are started by torchrun",
-    "gpu": "processes are started by torchrun",
-    "gpu_id": "processes are started by torchrun",
-    "sync_bn": "BatchNorm is synchronised whenever several processes train it",
-    "multiprocessing_distributed": "processes are started by torchrun",
-    "distributed": "processes are started by torchrun",
-    "dist_url": "processes are started by torchrun",
-    "dist_backend": "processes are started by torchrun",
-    "world_size": "processes are started by torchrun",
-    "rank": "processes are started by torchrun",
-    "local_rank": "processes are started by torchrun",
-    "use_apex": "mixed precision is Train.amp",
-    "opt_level": "mixed precision is Train.amp",
-    "keep_batchnorm_fp32": "mixed precision is Train.amp",
-    "loss_scale": "mixed precision is Train.amp",
-    # Pictures and files.
-    "visualize": "pictures are counted by Test_Finetune.panels",
-    "show": "pictures are counted by Test_Finetune.panels",
-    "show_ft": "pictures are counted by Test_Finetune.panels",
-    "viz": "pictures are counted by Test_Finetune.panels",
-    "debug": "there is no debug mode",
-    "snapshot_path": "snapshots lie in Train.save_path",
-    "result_path": "results lie in Train.save_path",
-    "model_path": "checkpoints are named by weight and resume",
-    "save_folder": "results lie in Train.save_path",
-    "has_prediction": "predictions are always made",
-    "test_list": "the test list is Data.val_list",
-    "names_path": "class names come with the data set",
-    "colors_path": "colours come with the data set",
-    # Leftovers that the published code reads nowhere, or only before a loss without gradient.
-    "memo_weight": "the published code does not use it",
-    "memobank": "the published code does not use it",
-    "memolenth": "the published code does not use it",
-    "memochannel": "the published code does not use it",
-    "sr_aux_weight2": "the published code does not use it",
-    "base_size": "the published code does not use it",
-    "index_start": "the published code does not use it",
-    "index_step": "the published code does not use it",
-    "use_split_pascal": "PASCAL has one split",
-    "teacher_model": "the published code does not use it",
-    "cls_type": "the episode class is left out of the base map in training, as published",
-    "test_num": "the number of test episodes is Test_Finetune.episodes",
+    "train_gpu": _TORCHRUN,
+    "test_gpu": _TORCHRUN,
+    "multiprocessing_distributed": _TORCHRUN,
+    "dist_url": _TORCHRUN,
+    "dist_backend": _TORCHRUN,
+    "world_size": _TORCHRUN,
+    "rank": _TORCHRUN,
+    "sync_bn": "BatchNorm that learns is synchronised whenever there are several processes",
+    "use_apex": _AMP,
+    "opt_level": _AMP,
+    "keep_batchnorm_fp32": _AMP,
+    "loss_scale": _AMP,
+    "visualize": _PANELS,
+    "show": _PANELS,
+    "show_ft": _PANELS,
+    "memo_weight": _UNREAD,
+    "memobank": _UNREAD,
+    "memolenth": _UNREAD,
+    "memochannel": _UNREAD,
+    "sr_aux_weight2": _UNREAD,
 }
-"""Known keys of published files that change nothing here, each with the reason."""
+"""Known keys that change nothing here, each with the reason."""
 
 
-def translate(keys: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Rewrite the published spellings among ``keys``.
+def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
+    """Rewrite the published spellings.
 
     Args:
-        keys: the keys of one file with their values.
+        groups: the entries of every file, deepest base first, and those of the command line.
 
     Returns:
-        Per rewritten key its name here and its value; the name is empty where the key only repeats or refines
-        another one.
+        The same groups in our names; ``layers`` and ``vgg`` become one ``backbone`` where the last of them stood.
     """
-    changed: dict[str, tuple[str, Any]] = {}
-    if "layers" in keys:
-        changed["layers"] = ("backbone", f"resnet{keys['layers']}")
-    if _true(keys.get("vgg")):  # VGG files still carry ``layers: 50``
-        changed["vgg"] = ("backbone", "vgg16")
-        if "layers" in keys:
-            changed["layers"] = ("", None)
-    elif "vgg" in keys:
-        changed["vgg"] = ("", None)
-    if "use_coco" in keys:
-        changed["use_coco"] = (
-            "" if "data_set" in keys else "data_set",
-            "coco" if _true(keys["use_coco"]) else "pascal",
-        )
-    if "loop_ft" in keys:
-        changed["loop_ft"] = (
-            "" if "adapt" in keys else "adapt",
-            "eftnet" if _true(keys["loop_ft"]) else None,
-        )
-    return changed
+    network = [entry for group in groups for entry in group if entry.key in ("layers", "vgg")]
+    return [[ours for entry in group for ours in _translated(entry, network)] for group in groups]
 
 
-TRANSLATED = ("layers", "vgg", "use_coco", "loop_ft")
+def guess_arch(values: dict[str, dict[str, Any]]) -> str:
+    """Name the method of a file without ``arch``, which published scripts take from the command line.
 
-
-def guess_arch(values: dict[str, Any]) -> str:
-    """Name the method of a file without ``arch``: published scripts take it from the command line.
-
-    Stage-1 files state more than 2 output channels; the rest is BAM unless ``--opts arch NAME`` says otherwise.
+    The first that fits: more than 2 output channels (stage 1), EFTNet's switches, PFENet's pyramid; else BAM.
     """
-    classes = values.get("classes", 2)
-    return "pspnet" if isinstance(classes, int) and classes > 2 else "bam"
+    classes = values["Data"].get("classes", 2)
+    if isinstance(classes, int) and classes > 2:
+        return "pspnet"
+    if values["Test_Finetune"].get("adapt") == "eftnet":  # published for MSANet's checkpoints only
+        return "msanet"
+    return "pfenet" if "ppm_scales" in values["Method"] else "bam"
 
 
-def _true(value: Any) -> bool:
+def _translated(entry: Entry, network: Sequence[Entry]) -> list[Entry]:
+    if entry.key in ("layers", "vgg"):
+        backbone = _backbone({other.key: other.value for other in network})
+        last = entry is network[-1] and backbone is not None
+        return [Entry("Method", "backbone", backbone, entry.source)] if last else []
+    if entry.key == "use_coco":
+        return [Entry("Data", "data_set", "coco" if _is_true(entry.value) else "pascal", entry.source)]
+    if entry.key == "loop_ft":
+        return [Entry("Test_Finetune", "adapt", "eftnet" if _is_true(entry.value) else None, entry.source)]
+    return [entry]
+
+
+def _backbone(network: dict[str, Any]) -> str | None:
+    if _is_true(network.get("vgg")):  # VGG files still say ``layers: 50``
+        return "vgg16"
+    return f"resnet{network['layers']}" if "layers" in network else None
+
+
+def _is_true(value: Any) -> bool:
     return str(value).strip().lower() in ("true", "1", "yes", "on")

@@ -183,7 +183,9 @@ def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:
     folds = FOLDS.get(data.data_set)
     if folds is not None:
         allowed = (
-            f"{data.data_set} has folds 0 to {folds - 1}" if folds > 1 else f"{data.data_set} has fold 0 only"
+            f"{data.data_set} has the folds 0 to {folds - 1}"
+            if folds > 1
+            else f"{data.data_set} has fold 0 only"
         )
         if data.split >= folds:
             yield "Data.split", f"{allowed}, got {data.split}"

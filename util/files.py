@@ -39,9 +39,8 @@ def write_atomically(
         os.replace(temporary, path)
         temporary = None
     except OSError as failure:
-        raise error(
-            f"{path}: cannot be written ({failure.strerror or failure}); free some space or choose another folder"
-        ) from failure
+        reason = failure.strerror or failure
+        raise error(f"{path}: cannot be written ({reason}); free space or choose another folder") from failure
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
