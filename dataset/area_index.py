@@ -115,12 +115,14 @@ def index_masks(
         if index is not None:
             return index
     index = AreaIndex._from_rows(names, _scan(root, names, workers or _cores(), progress))
+    if not root.stat().st_mode & 0o222:
+        files = files[1:]  # marked read-only: to be left alone even where the system would allow it
     for file in files:
         try:
             write_atomically(file, lambda path: _save(path, index, stamp), DataError)
             break
         except DataError:
-            continue  # a read-only root; without any cache the next run only reads again
+            continue  # without any cache the next run only reads again
     return index
 
 

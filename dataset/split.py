@@ -64,7 +64,7 @@ def class_split(
         interleaved: fold i tests classes i+1, i+1+folds, ... (COCO's ``use_split_coco: True``) instead of the
             i-th run of consecutive ids.
         folds: number of folds.
-        names: names of the classes with or without a leading "background"; required for a folder of one's own.
+        names: names of the classes with or without a leading "background"; required for other data sets.
 
     Raises:
         DataError: unknown data set without names, or a fold outside the range.

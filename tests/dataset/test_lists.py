@@ -1,0 +1,240 @@
+"""Image lists, label areas and the lists that episodes draw from."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.area_index import AreaIndex, index_masks
+from dataset.lists import ImageList, check_labels, episode_lists, generalized_lists, read_image_list
+from dataset.split import class_split
+from util.errors import DataError
+
+
+@pytest.fixture
+def voc(tmp_path, monkeypatch):
+    """Six images in VOC layout: class 1 in four of them, class 6 in three, class 2 in one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "voc"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    names = [f"2007_{i:06}" for i in range(6)]
+    for name, labels in zip(names, [(1,), (1, 6), (1, 6), (1,), (6,), (2,)], strict=True):
+        mask = np.zeros((40, 50), np.uint8)
+        for place, label in enumerate(labels):
+            mask[:, 20 * place : 20 * place + 15] = label
+        mask[0] = 255
+        Image.fromarray(mask).save(root / f"SegmentationClass/{name}.png")
+        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(root / f"JPEGImages/{name}.jpg")
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def read(root, path="ImageSets/Segmentation/train.txt"):
+    return read_image_list(root, root / path)
+
+
+def test_ids_and_published_lines_name_the_same_files(voc):
+    ids = read(voc)
+    lines = [f"{image} {mask}" for image, mask in zip(ids.images, ids.masks, strict=True)]
+    (voc / "lines.txt").write_text("\n".join(lines))
+    assert read(voc, "lines.txt") == ids
+    assert ids.images[0] == "JPEGImages/2007_000000.jpg" and ids.names[5] == "2007_000005"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("", "is empty"),
+        ("a b c\n", r"list\.txt:1: expected an image id"),
+        ("2007_000000\n2007_000000\n", "2007_000000 is listed more than once"),
+    ],
+)
+def test_a_bad_list_is_one_line(voc, content, message):
+    if content is not None:
+        (voc / "list.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read(voc, "list.txt")
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: the data root is missing"):
+        read_image_list(tmp_path / "nowhere", tmp_path / "list.txt")
+
+
+def test_the_index_counts_labels_and_is_kept_until_a_mask_changes(voc):
+    first = read(voc).index(progress=False)
+    assert first.areas(1) == {0: 39 * 20, 1: 39 * 15, 6: 39 * 15, 255: 50}
+    assert first.size.tolist() == [[40, 50]] * 6
+    (stored,) = (voc / ".fewseg").iterdir()
+    again = read(voc).index(progress=False)
+    np.testing.assert_array_equal(again.table(), first.table())
+    assert again.names == first.names
+    written = stored.stat().st_mtime_ns
+    path = voc / first.names[0]
+    Image.fromarray(np.full((40, 50), 3, np.uint8)).save(path)
+    os.utime(path, ns=(1, 1))
+    assert read(voc).index(progress=False).areas(0) == {3: 2000}
+    assert stored.stat().st_mtime_ns != written
+
+
+def test_a_damaged_or_unwritable_cache_only_costs_time(voc, tmp_path):
+    expected = read(voc).index(progress=False).table()
+    (stored,) = (voc / ".fewseg").iterdir()
+    stored.write_bytes(stored.read_bytes()[:40])
+    np.testing.assert_array_equal(read(voc).index(progress=False).table(), expected)
+    stored.unlink()
+    (voc / ".fewseg").rmdir()
+    (voc / ".fewseg").write_text("a file where the folder would be")
+    np.testing.assert_array_equal(read(voc).index(progress=False).table(), expected)
+    assert list((tmp_path / "cache" / "fewseg").glob("areas-*.npz"))
+
+
+def test_workers_do_not_change_the_index(voc, monkeypatch):
+    monkeypatch.setattr("dataset.area_index.PARALLEL_FROM", 1)
+    monkeypatch.setattr("dataset.area_index.CHUNK", 2)
+    names = read(voc).masks
+    alone = index_masks(voc, names, workers=1, progress=False).table()
+    (next((voc / ".fewseg").iterdir())).unlink()
+    np.testing.assert_array_equal(index_masks(voc, names, workers=2, progress=False).table(), alone)
+
+
+def test_a_missing_mask_is_named(voc):
+    (voc / "SegmentationClass/2007_000003.png").unlink()
+    with pytest.raises(DataError, match=r"2007_000003\.png: the mask is missing"):
+        read(voc).index(progress=False)
+
+
+def test_labels_outside_the_classes_and_masks_of_nothing_but_void_are_refused(voc):
+    source = read(voc)
+    Image.fromarray(np.full((40, 50), 38, np.uint8)).save(voc / source.masks[2])
+    with pytest.raises(DataError, match=r"2007_000002\.png: label 38 lies outside the classes 0\.\.20"):
+        check_labels(source.index(progress=False), 20, voc)
+    Image.fromarray(np.full((40, 50), 255, np.uint8)).save(voc / source.masks[2])
+    with pytest.raises(DataError, match=r"2007_000002\.png: every pixel is void"):
+        check_labels(source.index(progress=False), 20, voc)
+
+
+def test_a_class_with_too_few_images_is_named_with_its_count(voc):
+    source = read(voc)
+    areas = source.index(progress=False)
+    arguments = {"novel": True, "shot": 1, "min_area": 100}
+    with pytest.raises(DataError, match=r"needs 2 images of a class, but bicycle \(2\) has 1, bird \(3\) has 0"):
+        episode_lists(source, areas, class_split("pascal", 0), **arguments)
+    with pytest.warns(UserWarning, match=r"bicycle \(2\) has 1"):
+        lists = episode_lists(
+            source, areas, class_split("pascal", 0), small_classes="leave_out", **arguments
+        )
+    assert lists.classes == (1,) and lists.queries == (0, 1, 2, 3)
+
+
+def test_a_class_without_images_is_left_out_with_a_warning(voc):
+    source = read(voc)
+    with pytest.warns(UserWarning, match=r"bus|car \(7\) has 0"):
+        lists = episode_lists(
+            source, source.index(progress=False), class_split("pascal", 1), novel=True, shot=2, min_area=100
+        )
+    assert lists.classes == (6,) and lists.supports == {6: (1, 2, 4)}
+    with pytest.raises(DataError, match="no class of the fold is left"):
+        episode_lists(source, source.index(progress=False), class_split("pascal", 3), novel=True, shot=1)
+
+
+def recorded_areas(folder):
+    """The areas of the published masks, by mask path."""
+    areas = {}
+    with gzip.open(folder / "class_areas.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            found = dict(pair.split(":") for pair in row["areas"].split())
+            path = f"SegmentationClassAug/{row['image']}.png"
+            areas[path] = (int(row["height"]), int(row["width"]), {int(c): int(n) for c, n in found.items()})
+    return areas
+
+
+def assert_expected_counts(folder, train, train_areas, val, val_areas):
+    expected = json.loads((folder / "expected_counts.json").read_text())
+    for fold in range(4):
+        split = class_split("pascal", fold)
+        rule = {"split": split, "shot": 5}
+        found = {
+            "train_drop": episode_lists(train, train_areas, novel=False, drop_unwanted=True, **rule),
+            "train_keep": episode_lists(train, train_areas, novel=False, **rule),
+            "val": episode_lists(val, val_areas, novel=True, **rule),
+        }
+        want = expected[str(fold)]
+        for key, total in (
+            ("train_drop", "train_drop_novel"),
+            ("train_keep", "train_keep_as_background"),
+            ("val", "val"),
+        ):
+            assert len(found[key].queries) == want[total]
+            counts = {str(c): len(images) for c, images in found[key].supports.items()}
+            assert counts == want[f"{key}_per_class"]
+
+
+@pytest.fixture
+def published(shared, tmp_path):
+    """The two published lists, read against an empty root."""
+    folder = shared / "splits" / "pascal"
+    return folder, *(read_image_list(tmp_path, folder / f) for f in ("train_5953.txt", "val_1449.txt"))
+
+
+def test_the_published_lists_have_the_expected_counts(published):
+    folder, train, val = published
+    areas = recorded_areas(folder)
+    train_areas, val_areas = (AreaIndex.from_areas({m: areas[m] for m in part.masks}) for part in (train, val))
+    assert_expected_counts(folder, train, train_areas, val, val_areas)
+
+
+@pytest.mark.slow
+def test_the_real_masks_have_the_expected_counts(shared, published, tmp_path):
+    folder, *_ = published
+    with tarfile.open(shared / "data" / "SegmentationClassAug.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    train, val = (read_image_list(tmp_path, folder / f) for f in ("train_5953.txt", "val_1449.txt"))
+    assert_expected_counts(folder, train, train.index(False), val, val.index(False))
+    areas = recorded_areas(folder)
+    names = tuple(areas)
+    measured = index_masks(tmp_path, names, progress=False)
+    np.testing.assert_array_equal(measured.table(), AreaIndex.from_areas(areas).table())
+
+
+def test_the_lists_of_the_small_set_equal_the_recorded_ones(parity_set):
+    folder, source, areas = parity_set
+    recorded = json.loads((folder / "lists.json").read_text())["lists"]
+    cases = {
+        "train_filtered": {"novel": False, "drop_unwanted": True},
+        "train_unfiltered": {"novel": False},
+        "val": {"novel": True},
+    }
+    for fold, wanted in recorded.items():
+        for case, rule in cases.items():
+            with pytest.warns(UserWarning):
+                lists = episode_lists(source, areas, class_split("pascal", int(fold)), shot=0, **rule)
+            assert list(lists.queries) == wanted[case]["images"], (fold, case)
+            found = {str(c): list(images) for c, images in lists.supports.items() if images}
+            assert found == wanted[case]["per_class"], (fold, case)
+
+
+def test_a_generalised_query_with_base_classes_may_be_asked_for_any_novel_class(parity_set):
+    _, source, areas = parity_set
+    split = class_split("pascal", 0)
+    with pytest.warns(UserWarning):
+        lists = generalized_lists(source, areas, split, shot=1)
+    assert lists.queries == tuple(range(8)) and lists.classes == (1, 2)
+    for query, candidates in enumerate(lists.candidates):
+        shown = set(areas.areas(query)) & set(split.novel)
+        has_base = bool(set(areas.areas(query)) & set(split.base))
+        assert set(candidates) == ({1, 2} if has_base else shown)
+
+
+def test_an_image_list_knows_positions(tmp_path):
+    source = ImageList(tmp_path, ("a", "b"), ("a.jpg", "b.jpg"), ("a.png", "b.png"))
+    assert source.position["b"] == 1 and len(source) == 2
