@@ -1,8 +1,8 @@
 """Config files: YAML with inheritance, command-line overrides, types and readable errors.
 
 ``load_config("config/pascal/bam_resnet50.yaml", ["split", "1"])`` gives a read-only ``Config`` with the
-sections ``Data``, ``Train``, ``Method`` and ``Test_Finetune``. Every error is one line that names the file, the
-line, the key, what is wrong and what to do.
+sections ``Data``, ``Train``, ``Method`` and ``Test_Finetune``. Every error is one line that names the file,
+the line, the key, what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from util import config_schema
 from util.config_file import Entry, parse_value, read_config_files
 from util.config_published import SECTION_ALIASES, SPELLINGS, UNUSED, guess_arch, translate
-from util.config_schema import SECTIONS, contradictions
+from util.config_schema import FREE_MAPPINGS, SECTIONS, contradictions
 from util.errors import ConfigError
 
 _LOG = logging.getLogger("fewseg.config")
@@ -28,6 +28,7 @@ _HOMES: dict[str, list[str]] = {}
 for _name, _model in SECTIONS.items():
     for _key in _model.model_fields:
         _HOMES.setdefault(_key, []).append(_name)
+_FREE_BY_LOWER_CASE = {key_path.lower(): key_path for key_path in FREE_MAPPINGS}
 _BY_LOWER_CASE = {name.lower(): name for name in SECTIONS} | SECTION_ALIASES
 
 
@@ -111,8 +112,9 @@ def _overrides(opts: Sequence[str]) -> list[Entry]:
         source = f"--opts {name}"
         section, _, key = name.rpartition(".")
         value: Any = parse_value(text, source)
-        if section.lower() == "method.options":
-            section, key, value = "Method", "options", {key: Entry("", key, value, source)}
+        if section.lower() in _FREE_BY_LOWER_CASE:
+            value = {key: Entry("", key, value, source)}
+            section, key = _FREE_BY_LOWER_CASE[section.lower()].split(".")
         entries.append(Entry(section, key, value, source))
     return entries
 
@@ -126,7 +128,7 @@ def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
             _LOG.info("%s: %s has no effect: %s", entry.source, entry.key, UNUSED[entry.key])
             continue
         key_path = f"{home}.{entry.key}"
-        if key_path == "Method.options" and isinstance(entry.value, dict | None):
+        if key_path in FREE_MAPPINGS and isinstance(entry.value, dict | None):
             placed |= {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
             continue
         if key_path in placed:

@@ -50,7 +50,7 @@ def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
         groups: the entries of every file, deepest base first, and those of the command line.
 
     Returns:
-        The same groups in our names; ``layers`` and ``vgg`` become one ``backbone`` where the last of them stood.
+        The same groups in our names; of ``layers`` and ``vgg`` the last one becomes ``backbone``.
     """
     network = [entry for group in groups for entry in group if entry.key in ("layers", "vgg")]
     return [[ours for entry in group for ours in _translated(entry, network)] for group in groups]

@@ -130,6 +130,7 @@ class Method(Section):
     arch: Name
     backbone: Name = "resnet50"
     base: OptionalName = None
+    """The base learner, or ``none``; unset: as the method was published. The same for ``ensemble``."""
     ensemble: OptionalName = None
     pretrained: OptionalPath = None
     """``none``, ``imagenet``, or the path of a backbone's weights."""
@@ -144,6 +145,8 @@ class Method(Section):
     merge_tau: Share = 0.9
     options: dict[str, Any] = Field(default_factory=dict)
     """The method's own switches, checked by the method."""
+    backbone_options: dict[str, Any] = Field(default_factory=dict)
+    """The backbone's own switches, checked by the backbone."""
 
 
 class TestFinetune(Section):
@@ -176,6 +179,10 @@ SECTIONS: dict[str, type[Section]] = {
     "Method": Method,
     "Test_Finetune": TestFinetune,
 }
+
+
+FREE_MAPPINGS = ("Method.options", "Method.backbone_options")
+"""Keys that hold names of a method's or backbone's own; these merge name by name."""
 
 
 def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,160 @@
+"""Checkpoint files: what goes in comes out, crashes leave the old file, unsafe files are refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from util.checkpoint import (
+    file_hash,
+    load_checkpoint,
+    load_training_state,
+    load_weights,
+    save_checkpoint,
+    save_training_state,
+)
+from util.errors import CheckpointError
+
+META = {"arch": "bam", "fold": 1, "score": 0.5, "base_classes": [6, 7], "epoch": 2.5}
+
+
+class Attack:
+    """Runs a command when unpickled by a careless reader."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch attacked",)
+
+
+def complaint(read: Callable[[Path], object], path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    shared_memory = torch.arange(6.0)
+    state = {
+        "a": shared_memory,
+        "b": shared_memory[:3],
+        "c": torch.arange(6).view(2, 3).T,
+        "d": torch.tensor(3),
+    }
+    save_checkpoint(tmp_path / "new/folder/best.safetensors", state, META)
+    read, meta = load_checkpoint(tmp_path / "new/folder/best.safetensors")
+    assert meta == META
+    assert all(torch.equal(read[name], state[name]) for name in state)
+    assert load_weights(tmp_path / "new/folder/best.safetensors").keys() == read.keys()
+
+
+def test_training_state_round_trip(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = {
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "step": 7,
+        "best": 0.25,
+        "seeds": [1, (2, None)],
+    }
+    save_training_state(tmp_path / "last.pt", state)
+    read = load_training_state(tmp_path / "last.pt")
+    assert read["seeds"] == [1, (2, None)]
+    assert torch.equal(read["rng"], state["rng"])
+    optimizer.load_state_dict(read["optimizer"])
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"epoch": 1, "state_dict": state}])
+def test_reads_published_files(tmp_path: Path, wrap: Callable[[dict], dict]) -> None:
+    torch.save(wrap({"module.layer0.0.weight": torch.ones(2)}), tmp_path / "published.pth")
+    assert load_weights(tmp_path / "published.pth")["module.layer0.0.weight"].tolist() == [1, 1]
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("save", [save_checkpoint, save_training_state])
+    def test_full_disk_keeps_the_previous_snapshot(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
+    ) -> None:
+        path = tmp_path / "last"
+        meta = (META,) if save is save_checkpoint else ()
+        save(path, {"a": torch.zeros(3)}, *meta)
+        before = path.read_bytes()
+
+        def full_disk(handle: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full_disk)
+        message = complaint(lambda p: save(p, {"a": torch.ones(3)}, *meta), path)
+        assert "No space left on device" in message
+        assert path.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+    def test_torch_reports_a_full_disk_its_own_way(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full_disk(state: object, path: Path) -> None:
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nmore")
+
+        monkeypatch.setattr(torch, "save", full_disk)
+        message = complaint(lambda p: save_training_state(p, {}), tmp_path / "last.pt")
+        assert "file write failed" in message
+
+    def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        assert "cannot be written" in complaint(
+            lambda p: save_checkpoint(p, {}, META), tmp_path / "file/best"
+        )
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize("read", [load_weights, load_training_state])
+    def test_malicious_pickle(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], zipped: bool
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        torch.save({"a": Attack()}, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+        assert "refused" in complaint(read, tmp_path / "evil.pth")
+        (tmp_path / "evil.pth").write_bytes(pickle.dumps(Attack(), protocol=2))
+        assert "refused" in complaint(read, tmp_path / "evil.pth")
+        assert not (tmp_path / "attacked").exists()
+
+    @pytest.mark.parametrize("read", [load_weights, load_training_state, load_checkpoint, file_hash])
+    def test_missing(self, tmp_path: Path, read: Callable[[Path], object]) -> None:
+        assert "no such file" in complaint(read, tmp_path / "gone.pth")
+        assert "is a folder" in complaint(read, tmp_path)
+
+    @pytest.mark.parametrize("share", [0, 0.3, 0.9])
+    def test_truncated(self, tmp_path: Path, share: float) -> None:
+        ours, published = tmp_path / "ours.safetensors", tmp_path / "published.pth"
+        save_checkpoint(ours, {"a": torch.zeros(999)}, META)
+        torch.save({"a": torch.zeros(999)}, published)
+        for path in (ours, published):
+            content = path.read_bytes()
+            path.write_bytes(content[: int(share * len(content))])
+            assert "truncated" in complaint(load_weights, path)
+        assert "truncated" in complaint(load_checkpoint, ours)
+
+    def test_not_ours(self, tmp_path: Path) -> None:
+        save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+        assert "no FewSeg metadata" in complaint(load_checkpoint, tmp_path / "foreign.safetensors")
+        torch.save({"a": torch.zeros(1)}, tmp_path / "published.pth")
+        assert "tools/convert_checkpoint.py" in complaint(load_checkpoint, tmp_path / "published.pth")
+        torch.save({"epoch": 3}, tmp_path / "empty.pth")
+        assert "holds no weights" in complaint(load_weights, tmp_path / "empty.pth")
+        torch.save([1], tmp_path / "list.pth")
+        assert "not a training state" in complaint(load_training_state, tmp_path / "list.pth")
+
+
+def test_file_hash(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea")

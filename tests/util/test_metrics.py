@@ -1,0 +1,150 @@
+"""IoU accounting against the figures of the published evaluation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from util.metrics import (
+    Counts,
+    IoUMeter,
+    count_logits,
+    intersection_union_target,
+    merge_generalised,
+    pad_to_square,
+    resize_logits,
+)
+
+NOVEL, BASE = 5, 15
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def inputs(shared: Path) -> ModuleType:
+    sys.path.insert(0, str(shared / "parity"))
+    try:
+        import reference_inputs
+    finally:
+        sys.path.pop(0)
+    return reference_inputs
+
+
+@pytest.fixture(scope="module")
+def recorded(shared: Path) -> dict:
+    return json.loads((shared / "parity/data/iou_accounting.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def episodes(recorded: dict, inputs: ModuleType) -> list[dict[str, Tensor | int]]:
+    def make(spec: list | int) -> Tensor | int:
+        return spec if isinstance(spec, int) else torch.from_numpy(getattr(inputs, spec[0])(*spec[1:]))
+
+    return [{key: make(spec) for key, spec in episode.items()} for episode in recorded["episodes"]]
+
+
+def square(label: Tensor, side: int | None) -> Tensor:
+    """The original label in its square, or, with ``side``, in the square of the network's input."""
+    if side is None:
+        return pad_to_square(label)
+    canvas = torch.full((side, side), 255, dtype=label.dtype)
+    canvas[: label.shape[0], : label.shape[1]] = label
+    return canvas
+
+
+class TestFewShot:
+    @pytest.mark.parametrize(("setting", "side"), [("fss_ori_resize", None), ("fss_square_label_96", 96)])
+    def test_matches_the_published_figures(
+        self, recorded: dict, episodes: list[dict], setting: str, side: int | None
+    ) -> None:
+        final, meta, base = IoUMeter(1 + NOVEL), IoUMeter(1 + NOVEL), IoUMeter(1 + BASE)
+        for episode in episodes:
+            rows = (0, 1 + episode["class_index"])
+            label = square(episode["label"][0], side)
+            final.add(count_logits(episode["logits"], label), rows)
+            meta.add(count_logits(episode["meta_logits"], label), rows)
+            base.add(count_logits(episode["base_logits"], square(episode["base_label"][0], side)))
+        measured = {
+            "mIoU": final.mean_iou(),
+            "FBIoU": final.foreground_background_iou(),
+            "pIoU": final.pooled_iou(),
+            "mIoU_meta": meta.mean_iou(),
+            "FBIoU_meta": meta.foreground_background_iou(),
+            "mIoU_base": base.mean_present_iou(),
+        }
+        assert measured == pytest.approx(recorded["results"][setting], abs=TOLERANCE)
+
+    def test_counts_of_every_episode(self, recorded: dict, episodes: list[dict]) -> None:
+        for episode, expected in zip(episodes, recorded["per_episode_final"], strict=True):
+            counts = count_logits(episode["logits"], pad_to_square(episode["label"][0]))
+            assert {name: value.tolist() for name, value in counts._asdict().items()} == expected
+
+
+@pytest.mark.parametrize("merge", ["final", "base"])
+@pytest.mark.parametrize("tau", [0.9, 0.5])
+def test_generalised_matches_the_published_figures(
+    recorded: dict, episodes: list[dict], merge: str, tau: float
+) -> None:
+    meter = IoUMeter(1 + BASE + NOVEL)
+    for episode in episodes:
+        label = pad_to_square(episode["gfss_label"][0])[None]
+        final, base = (resize_logits(episode[key], label.shape[-2:]) for key in ("logits", "base_logits"))
+        counts = intersection_union_target(merge_generalised(final, base, merge, tau), label, BASE + 2)
+        meter.add(counts, rows=(*range(1 + BASE), 1 + BASE + episode["class_index"]))
+    measured = {
+        "FBIoU": meter.foreground_background_iou(),
+        "pIoU": meter.pooled_iou(),
+        "mIoU_novel": meter.mean_iou(slice(1 + BASE, None)),
+        "mIoU_base": meter.mean_iou(slice(1, 1 + BASE)),
+        "mIoU_total": meter.mean_iou(),
+    }
+    assert measured == pytest.approx(recorded["results"][f"gfss_{merge}_tau{tau}"], abs=TOLERANCE)
+
+
+def test_void_pixels_count_nowhere() -> None:
+    counts = intersection_union_target(torch.tensor([1, 1, 0]), torch.tensor([1, 255, 255]), 2)
+    assert [part.tolist() for part in counts] == [[0, 1], [0, 1], [0, 1]]
+
+
+def test_all_void_gives_zero_and_no_nan() -> None:
+    meter = IoUMeter(2)
+    meter.add(intersection_union_target(torch.ones(4).long(), torch.full((4,), 255), 2))
+    assert (meter.mean_iou(), meter.foreground_background_iou(), meter.mean_present_iou()) == (0, 0, 0)
+
+
+def test_order_and_merging_change_nothing() -> None:
+    generator = torch.Generator().manual_seed(1)
+    parts = [
+        Counts(*(torch.randint(0, 1 << 50, (2,), generator=generator) for _ in range(3))) for _ in range(6)
+    ]
+    together, first, second = IoUMeter(4), IoUMeter(4), IoUMeter(4)
+    for number, counts in enumerate(parts):
+        together.add(counts, (0, 1 + number % 3))
+    for number, counts in reversed(list(enumerate(parts))):
+        (first if number % 2 else second).add(counts, (0, 1 + number % 3))
+    first += second
+    assert torch.equal(first.counts, together.counts)
+
+
+def test_values_outside_the_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="label holds values 0 to 7, expected 0 to 1"):
+        intersection_union_target(torch.tensor([0, 1]), torch.tensor([0, 7]), 2)
+    with pytest.raises(ValueError, match="resize one"):
+        intersection_union_target(torch.zeros(2, 2), torch.zeros(3, 2), 2)
+
+
+def test_pad_to_square_keeps_the_top_left_corner() -> None:
+    padded = pad_to_square(np.ones((2, 3), np.uint8))
+    assert padded.tolist() == [[1, 1, 1], [1, 1, 1], [255, 255, 255]]
+    assert padded.dtype == torch.uint8
+
+
+def test_unknown_merge_is_refused() -> None:
+    with pytest.raises(ValueError, match="'final' or 'base'"):
+        merge_generalised(torch.zeros(1, 2, 1, 1), torch.zeros(1, 3, 1, 1), "both")
