@@ -1,0 +1,48 @@
+"""The log file and the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from util.errors import UserError
+from util.log import get_log, progress, start_log, stop_log
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    stop_log()
+
+
+def test_file_and_terminal_get_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start_log(tmp_path / "run")
+    get_log("config").info("epoch %d", 3)
+    get_log().warning("careful")
+    shown = capsys.readouterr()
+    assert "epoch 3" in shown.out
+    assert "careful" in shown.err
+    written = (tmp_path / "run/log.txt").read_text()
+    assert "INFO epoch 3\n" in written
+    assert "WARNING careful\n" in written
+
+
+def test_starting_again_appends_and_does_not_repeat(tmp_path: Path) -> None:
+    for line in ("first", "second"):
+        start_log(tmp_path).info(line)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split()[-1] for line in lines] == ["first", "second"]
+    assert len(logging.getLogger("fewseg").handlers) == 2
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        start_log(tmp_path / "file")
+
+
+def test_progress_gives_the_items_on() -> None:
+    assert list(progress([1, 2, 3], "counting", disable=True)) == [1, 2, 3]

@@ -1,0 +1,77 @@
+"""What a run says: to the terminal, below any progress bar, and to a plain log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from util.distributed import is_main
+from util.errors import UserError
+
+Item = TypeVar("Item")
+ROOT = "fewseg"
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints through tqdm, so that progress bars stay whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+
+
+def start_log(folder: str | Path | None = None, name: str = "log.txt") -> logging.Logger:
+    """Set up the log and return it. Only the main process speaks, except for warnings.
+
+    Args:
+        folder: where the log file goes, appended to if it exists; unset: terminal only.
+        name: of the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    log = logging.getLogger(ROOT)
+    stop_log()
+    log.propagate = False
+    log.setLevel(logging.INFO if is_main() else logging.WARNING)
+    terminal = _TerminalHandler()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(terminal)
+    if folder is not None and is_main():
+        path = Path(folder) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = logging.FileHandler(path, encoding="utf-8")
+        except OSError as failure:
+            raise UserError(
+                f"{path}: cannot be written ({failure.strerror}); choose another folder"
+            ) from failure
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(file)
+    return log
+
+
+def stop_log() -> None:
+    """Close the log file and take the handlers away."""
+    log = logging.getLogger(ROOT)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    log.propagate = True
+
+
+def get_log(room: str = "") -> logging.Logger:
+    """Return the log, or the part of it named after a room."""
+    return logging.getLogger(f"{ROOT}.{room}" if room else ROOT)
+
+
+def progress(items: Iterable[Item], description: str, **options: Any) -> Iterable[Item]:
+    """Show a progress bar over ``items`` in the main process; ``options`` are tqdm's."""
+    from tqdm import tqdm
+
+    options = {"leave": False, "dynamic_ncols": True, "disable": not is_main(), **options}
+    return tqdm(items, desc=description, **options)
