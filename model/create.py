@@ -94,9 +94,13 @@ def create_model(
     if ensemble == _METHOD_DEFAULT:
         ensemble = method.default_ensemble if base is not None else None
     if ensemble is not None and base is None:
-        raise ValueError(f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet")
+        raise ValueError(
+            f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
+        )
     if ensemble is not None and method.multi_way:
-        raise ValueError(f"{name} segments all ways at once and cannot go into an ensemble of binary learners")
+        raise ValueError(
+            f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
+        )
     chosen = _method_options(name, method, options)
     variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
@@ -124,15 +128,22 @@ def _method_options(name: str, method: type[MetaLearner], given: Mapping[str, ob
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(types) or 'none'}"
             raise ValueError(f"{name} has no option {key!r}; {hint}")
         if not _fits(value, types[key]):
-            wanted = getattr(types[key], "__name__", types[key])
-            raise ValueError(f"option {key!r} of {name} must be {wanted}, got {value!r}")
+            raise ValueError(f"option {key!r} of {name} must be {_readable(types[key])}, got {value!r}")
     return method.Options(**given)
+
+
+def _readable(wanted: typing.Any) -> str:
+    if typing.get_origin(wanted) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(wanted)))
+    return getattr(wanted, "__name__", None) or str(wanted)
 
 
 def _fits(value: object, wanted: typing.Any) -> bool:
     if isinstance(wanted, UnionType):
         return any(_fits(value, part) for part in typing.get_args(wanted))
     kind = typing.get_origin(wanted) or wanted
+    if kind is typing.Literal:
+        return value in typing.get_args(wanted)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:

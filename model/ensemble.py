@@ -1,7 +1,8 @@
 """BAM's ensemble of base and meta learner, usable around any binary meta-learner.
 
-C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022, section 4.3: what the base learner
-recognises cannot be the novel class, and how far that may be trusted depends on how alike query and support are.
+C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022, section 4.3: what the base
+learner recognises cannot be the novel class; how far that may be trusted depends on how alike query and
+support are.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from model.interface import Encoding
-from model.layer.gram import gram_distance, gram_matrix
+from model.layer.gram import gram_distance, scene_gram
 from model.layer.resize import resize_like
 
 
 class BaseMetaEnsemble(nn.Module):
-    """Two 1x1 mixtures: of meta probabilities with the scene distance, then of background with base foreground.
+    """Two 1x1 mixtures: meta probabilities with the scene distance, then background with base foreground.
 
     Args:
         low_feature: backbone stage whose Gram matrices tell how alike two scenes are.
@@ -36,17 +37,14 @@ class BaseMetaEnsemble(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor]) -> Encoding:
         """Return the Gram matrix [B,C,C] of an image."""
-        low = features[self.low_feature]
-        return {"gram": gram_matrix(resize_like(low, features["layer3"]) if "layer3" in features else low)}
+        return {"gram": scene_gram(features, self.low_feature)}
 
     def scene_distance(self, query: Encoding, support: Encoding, weights: Tensor | None) -> Tensor:
         """Return the distance [B] between a query and its K supports, weighted [B,K] or plainly averaged."""
         distance = gram_distance(query["gram"], support["gram"])
         return distance.mean(1) if weights is None else (weights * distance).sum(1)
 
-    def forward(
-        self, meta: Tensor, base: Tensor, distance: Tensor, excluded: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, meta: Tensor, base: Tensor, distance: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Merge both learners.
 
         Args:

@@ -53,9 +53,13 @@ class FewShotModel(nn.Module):
         classes = episode.class_id.flatten()
         query = self.encode_query(episode.query)
         support = self.encode_support(
-            episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes.repeat_interleave(shots)
+            episode.support.flatten(0, 2),
+            episode.support_mask.flatten(0, 2),
+            classes.repeat_interleave(shots),
         )
-        excluded = episode.class_index.flatten() if self.training and episode.class_index is not None else None
+        excluded = (
+            episode.class_index.flatten() if self.training and episode.class_index is not None else None
+        )
         size = tuple(episode.query.shape[-2:])
         support = group_encoding(support, batch, ways, shots)
         return self.decode(query, support, size, excluded)
@@ -65,7 +69,7 @@ class FewShotModel(nn.Module):
         return self.encode_query_features(self.query_features(image))
 
     def encode_support(self, image: Tensor, mask: Tensor, class_id: Tensor | None = None) -> Encoding:
-        """Encode support images [B,3,H,W] with masks [B,H,W] of 0, 1, 255, showing classes ``class_id`` [B]."""
+        """Encode support images [B,3,H,W] with masks [B,H,W] of 0, 1, 255; they show ``class_id`` [B]."""
         return self.encode_support_features(self.support_features(image, mask), mask, class_id)
 
     def decode(

@@ -223,7 +223,7 @@ class MetaLearner(nn.Module):
         raise NotImplementedError
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        """Compare B query encodings with K support encodings each ([B,K,...]) and fuse them over the shots."""
+        """Compare B query encodings with K support encodings each ([B,K,...]); fuse them over the shots."""
         raise NotImplementedError
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -244,7 +244,9 @@ class MetaLearner(nn.Module):
         raise NotImplementedError
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters by the name of their group, in the order of the published optimizer."""
+        """Return the trainable parameters by group, in the order of the published optimizer."""
         return {
-            name: list(child.parameters()) for name, child in self.named_children() if any(True for _ in child.parameters())
+            name: list(child.parameters())
+            for name, child in self.named_children()
+            if any(True for _ in child.parameters())
         }

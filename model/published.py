@@ -62,7 +62,9 @@ def to_published(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Ten
 def published_names(model: nn.Module) -> dict[str, str]:
     """Return our name -> published name of every entry of ``model``."""
     if isinstance(model, FewShotModel):
-        own = {k if k.startswith(_MODEL_PARTS) else f"meta.{k}": v for k, v in model.meta.published_names.items()}
+        own = {
+            k if k.startswith(_MODEL_PARTS) else f"meta.{k}": v for k, v in model.meta.published_names.items()
+        }
         rules = {**_MODEL_NAMES, **own}
     else:
         rules = _BASE_LEARNER_NAMES

@@ -45,8 +45,11 @@ class VGG16(Backbone):
                 layers.append(nn.ReLU(inplace=True))
                 inputs = outputs
             if stride:
-                layers.append(nn.MaxPool2d(pool_kernel, stride, pool_kernel // 2 if pool_kernel == 3 else 0,
-                                           ceil_mode=ceil_pool))
+                layers.append(
+                    nn.MaxPool2d(
+                        pool_kernel, stride, pool_kernel // 2 if pool_kernel == 3 else 0, ceil_mode=ceil_pool
+                    )
+                )
             self.add_module(name, nn.Sequential(*layers))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

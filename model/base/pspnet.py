@@ -1,4 +1,4 @@
-"""The base learner of BAM's family: a plain PSPNet trained on the base classes of a fold (Zhao et al., CVPR 2017)."""
+"""The base learner of BAM's family: a PSPNet trained on a fold's base classes (Zhao et al., CVPR 2017)."""
 
 from __future__ import annotations
 

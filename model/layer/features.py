@@ -12,7 +12,7 @@ from model.layer.resize import resize_like
 
 
 def middle_features(features: Mapping[str, Tensor]) -> Tensor:
-    """Concatenate ``layer3`` and ``layer2`` on the grid of ``layer3`` (for VGG16, layer2 is twice as fine)."""
+    """Concatenate ``layer3`` and ``layer2`` on the grid of ``layer3``; in VGG16, layer2 is twice as fine."""
     return torch.cat([features["layer3"], resize_like(features["layer2"], features["layer3"])], 1)
 
 

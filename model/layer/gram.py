@@ -1,9 +1,16 @@
-"""BAM's adjustment factor: how much two scenes differ in the Gram matrices of their low-level features (Lang et al., eq. 8-10)."""
+"""BAM's adjustment factor: how much two scenes differ in the Gram matrices of their low-level features.
+
+Lang et al., "Learning What Not to Segment", CVPR 2022, section 4.3.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from model.layer.resize import resize_like
 
 
 def gram_matrix(features: Tensor) -> Tensor:
@@ -13,7 +20,12 @@ def gram_matrix(features: Tensor) -> Tensor:
     return torch.bmm(flat, flat.transpose(1, 2)) / (norm[:, :, None] * norm[:, None, :] + 1e-7)
 
 
+def scene_gram(features: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return the Gram matrix of the named feature, taken on the grid of ``layer3`` where that is there."""
+    return gram_matrix(resize_like(features[name], features.get("layer3", features[name])))
+
+
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:
-    """Return the Frobenius distances [B,K] of query Gram matrices [B,C,C] and support ones [B,K,C,C], over C."""
+    """Return the Frobenius distances [B,K], over C, of Gram matrices [B,C,C] and [B,K,C,C]."""
     difference = query.unsqueeze(1) - support
     return difference.flatten(2).norm(dim=2) / query.shape[-1]

@@ -1,4 +1,7 @@
-"""PFENet's training-free prior: where the query looks like some pixel of the support object (Tian et al., eq. 3-5)."""
+"""PFENet's training-free prior: where the query looks like some pixel of the support object.
+
+Tian et al., "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", TPAMI 2020, section 4.1.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ def unit(features: Tensor) -> Tensor:
 def object_features(features: Tensor, mask: Tensor) -> Tensor:
     """Gather the unit feature vectors under a mask -> [B,C,P], P the most positions that an image has.
 
-    Positions outside the mask would be zero vectors, whose cosine is 0: padding images with fewer positions by
-    zeros therefore stands for them, and so does the one zero column of an empty mask.
+    Positions outside the mask would be zero vectors, whose cosine is 0: the zeros that pad images with fewer
+    positions stand for them, and so does the one zero column of an empty mask.
 
     Args:
         features: [B,C,h,w].

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
 from model.layer.aspp import ASPP
 from model.layer.block import Residual, classifier, reduction
 from model.layer.features import middle_channels, middle_features
-from model.layer.gram import gram_distance, gram_matrix
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground, masked_average_pool, tile
 from model.layer.prior import object_features, prior, unit
@@ -36,7 +36,7 @@ class BAMOptions:
     """
 
     kshot_trans_dim: int = 2
-    shot_weights: str = "learned"
+    shot_weights: Literal["learned", "uniform"] = "learned"
     channels: int = 256
 
 
@@ -58,7 +58,7 @@ class BAM(MetaLearner):
         "compress": "res1_meta",
         "refine": "res2_meta",
         "classify": "cls_meta",
-        "shot_weights": "kshot_rw",
+        "shot_weights.network": "kshot_rw",
     }
 
     def __init__(self, setting: Setting, options: BAMOptions) -> None:
@@ -71,15 +71,15 @@ class BAM(MetaLearner):
         self.compress = reduction(5 * width, width)
         self.refine = Residual(width)
         self.classify = classifier(width)
-        self.low_feature = setting.low_feature
-        learned = setting.shot > 1 and options.shot_weights == "learned"
-        self.shot_weights = ShotWeights(setting.shot, options.kshot_trans_dim) if learned else None
+        self.shot_weights = ShotWeights(
+            setting, options.kshot_trans_dim, learned=options.shot_weights == "learned"
+        )
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
             "prior_query": unit(features["layer4"]),
-            **self._scene(features),
+            **self.shot_weights.encode(features),
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
@@ -88,11 +88,11 @@ class BAM(MetaLearner):
         return {
             "prototype": masked_average_pool(feature, resize_like(mask, feature)),
             "prior_object": object_features(features["layer4"], mask),
-            **self._scene(features),
+            **self.shot_weights.encode(features),
         }
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        weights = self._weigh(query, support)
+        weights = self.shot_weights(query, support)
         priors = [prior(query["prior_query"], shot) for shot in support["prior_object"].unbind(1)]
         return {
             "prototype": fuse_shots(support["prototype"], weights),
@@ -111,14 +111,3 @@ class BAM(MetaLearner):
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
-
-    def _scene(self, features: Mapping[str, Tensor]) -> Encoding:
-        if self.shot_weights is None:
-            return {}
-        return {"gram": gram_matrix(resize_like(features[self.low_feature], features["layer3"]))}
-
-    def _weigh(self, query: Encoding, support: Encoding) -> Tensor:
-        if self.shot_weights is None:
-            batch, shots = support["prototype"].shape[:2]
-            return query["feature"].new_full((batch, shots), 1 / shots)
-        return self.shot_weights(gram_distance(query["gram"], support["gram"]))

@@ -1,0 +1,173 @@
+"""What every meta-learner must be able to do; a method's own test class names it and adds its specials."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import create_model
+from model.fewshot import FewShotModel
+from model.interface import Episode
+from model.layer.encoding import group_encoding, stack_encodings
+
+
+def random_episode(
+    side: int, *, batch: int = 2, ways: int = 1, shots: int = 1, classes: int = 15, seed: int = 0
+) -> Episode:
+    """Draw an episode of smooth random images whose object is a rectangle."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def images(*axes: int) -> Tensor:
+        coarse = torch.randn(int(torch.tensor(axes).prod()), 3, 9, 9, generator=generator)
+        fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+        return fine.reshape(*axes, 3, side, side)
+
+    def masks(*axes: int, values: int = 1) -> Tensor:
+        mask = torch.zeros(*axes, side, side, dtype=torch.int64)
+        for number, item in enumerate(mask.view(-1, side, side)):
+            top, left = torch.randint(4, side // 3, (2,), generator=generator).tolist()
+            item[top : top + side // 2, left : left + side // 2] = 1 + number % values
+            item[-2:] = 255
+        return mask
+
+    return Episode(
+        query=images(batch),
+        support=images(batch, ways, shots),
+        support_mask=masks(batch, ways, shots),
+        class_id=torch.arange(1, batch * ways + 1).view(batch, ways),
+        class_index=torch.arange(batch * ways).view(batch, ways),
+        query_mask=masks(batch, values=ways),
+        base_label=masks(batch, values=classes),
+    )
+
+
+class MetaLearnerTester:
+    """Inherit and set ``method``; ``build`` may be given further options by ``options``."""
+
+    method: str
+    options: dict[str, object] = {}
+    backbone = "resnet18"
+    backbone_options: dict[str, object] = {"width": 8}
+    sides = (65, 81)
+    any_shot = False
+    """Whether a model built for one shot also runs with several."""
+
+    def build(self, *, shot: int = 1, side: int = 65, **changes: object) -> FewShotModel:
+        torch.manual_seed(0)
+        return create_model(
+            self.method,
+            backbone=self.backbone,
+            backbone_options=self.backbone_options,
+            shot=shot,
+            image_size=side,
+            **{**self.options, **changes},
+        )
+
+    @pytest.mark.parametrize("shot", [1, 5])
+    def test_forward(self, shot: int) -> None:
+        for side in self.sides:
+            model = self.build(shot=shot, side=side).eval()
+            with torch.no_grad():
+                logits = model(random_episode(side, shots=shot)).logits
+            assert logits.shape == (2, 2, side, side)
+            assert logits.isfinite().all()
+
+    @pytest.mark.parametrize("shot", [1, 5])
+    def test_backward_reaches_every_trained_parameter_and_no_other(self, shot: int) -> None:
+        model = self.build(shot=shot).train()
+        episode = random_episode(65, shots=shot)
+        losses = model.losses(model(episode), episode, torch.Generator().manual_seed(0))
+        assert "main" in losses
+        sum(losses.values()).backward()
+        trained = {id(p) for group in model.param_groups().values() for p in group}
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == (id(parameter) in trained), name
+            assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+    def test_frozen_statistics_stay(self) -> None:
+        model = self.build().train()
+        frozen = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+        model(random_episode(65))
+        moved = [k for k, v in frozen.items() if not torch.equal(v, model.state_dict()[k])]
+        assert (
+            not moved
+            if model.meta.fix_bn
+            else all(model.meta.trains_backbone or "backbone" in k for k in moved)
+        )
+
+    def test_save_and_load(self) -> None:
+        model, other = self.build().eval(), self.build().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01)
+        file = io.BytesIO()
+        torch.save(model.state_dict(), file)
+        file.seek(0)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        episode = random_episode(65)
+        with torch.no_grad():
+            assert torch.equal(model(episode).logits, other(episode).logits)
+
+    @pytest.mark.parametrize("shot", [1, 5])
+    def test_encoding_once_equals_one_by_one(self, shot: int) -> None:
+        model = self.build(shot=shot).eval()
+        if model.meta.batch_dependent:
+            pytest.skip("its encodings depend on the other images of the batch")
+        episode = random_episode(65, shots=shot)
+        with torch.no_grad():
+            whole = model(episode).logits
+            for item in range(2):
+                query = model.encode_query(episode.query[item : item + 1])
+                supports = [
+                    model.encode_support(
+                        episode.support[item, :, k], episode.support_mask[item, :, k], episode.class_id[item]
+                    )
+                    for k in range(shot)
+                ]
+                support = group_encoding(stack_encodings(supports), 1, 1, shot)
+                single = model.decode(query, support, (65, 65)).logits
+                torch.testing.assert_close(single, whole[item : item + 1], atol=1e-5, rtol=1e-4)
+
+    def test_same_answer_twice(self) -> None:
+        model = self.build().eval()
+        episode = random_episode(65)
+        with torch.no_grad():
+            assert torch.equal(model(episode).logits, model(episode).logits)
+
+    def test_support_mask_matters(self) -> None:
+        model = self.build().eval()
+        episode = random_episode(65)
+        turned = Episode(**{**vars(episode), "support_mask": (episode.support_mask != 1).long()})
+        with torch.no_grad():
+            assert not torch.equal(model(episode).logits, model(turned).logits)
+
+    def test_empty_mask_gives_finite_logits(self) -> None:
+        model = self.build().eval()
+        episode = random_episode(65)
+        empty = Episode(**{**vars(episode), "support_mask": torch.zeros_like(episode.support_mask)})
+        with torch.no_grad():
+            assert model(empty).logits.isfinite().all()
+
+    def test_two_ways(self) -> None:
+        model = self.build().eval()
+        with torch.no_grad():
+            logits = model(random_episode(65, ways=2)).logits
+        assert logits.shape == (2, 3, 65, 65)
+        assert logits.isfinite().all()
+
+    def test_other_number_of_shots(self) -> None:
+        episode = random_episode(65, shots=3)
+        model = self.build(shot=1).eval()
+        if self.any_shot:
+            with torch.no_grad():
+                assert model(episode).logits.isfinite().all()
+        else:
+            with pytest.raises(ValueError, match="retrain"):
+                model(episode)
+
+    def test_unknown_option_is_named(self) -> None:
+        with pytest.raises(ValueError, match="no option 'tempature'"):
+            self.build(tempature=2.0)

@@ -1,0 +1,93 @@
+"""The project's own training step against recorded steps of the published training of both stages."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.optimisation import PolySchedule, create_optimizer
+from engine.step import training_step
+from model import create_base_learner, create_model
+from model.published import load_published, published_names
+from tests.parity.recorded import SHARED, episode_from, fill, reader, without_dropout
+
+
+def recorded_steps(variant: str) -> tuple[object, object]:
+    """Return (variant, case) of a recording that has no arrays."""
+    cases = reader()
+    opened = cases.Variant(SHARED / "parity" / variant)
+    meta = cases.json.loads((opened.folder / "train_steps.json").read_text())
+    return opened, cases.Case("train_steps", meta, {})
+
+
+def encoder_weights(variant: object) -> dict[str, torch.Tensor]:
+    """Return the weights of the stage-1 recording, which drew the backbone's under its second name, ``encoder``."""
+    from reference_inputs import fill_parameter
+
+    shapes = variant.manifest["state_dict"]
+    drawn = {name: fill_parameter(name, tuple(shape)) for name, shape in shapes.items()}
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in drawn.items()}
+
+
+def run_steps(
+    model: nn.Module, batches: list, case: object, index_split: int
+) -> tuple[list[dict[str, float]], list]:
+    """Train on ``batches`` as the recording says; return the losses and the rates of every step."""
+    recorded = case.meta["schedule"]
+    schedule = PolySchedule(recorded["base_lr"], recorded["max_iter"], recorded["power"], index_split)
+    optimizer = create_optimizer(model.param_groups(), lr=recorded["base_lr"])
+    losses, rates = [], []
+    for step, batch in enumerate(batches, 1):
+        rates.append(schedule.apply(optimizer, step))
+        losses.append(training_step(model, batch, optimizer))
+    return losses, rates
+
+
+def assert_weights(model: nn.Module, recorded: dict[str, list[float]], relative: float) -> None:
+    """Compare [L2 norm, sum] of every trained tensor; a sum may cancel and is bounded by the norm."""
+    ours = {published: name for name, published in published_names(model).items()}
+    state = model.state_dict()
+    for published, (norm, total) in recorded.items():
+        tensor = state[ours[published.replace("encoder.", "layer")]]
+        assert float(tensor.norm()) == pytest.approx(norm, rel=relative), published
+        assert abs(float(tensor.sum()) - total) <= relative * norm * tensor.numel() ** 0.5, published
+
+
+def test_stage_two_steps_equal_the_published_training():
+    variant, case = recorded_steps("bam/resnet50")
+    model = create_model("bam", backbone="resnet50", image_size=97)
+    fill(model, variant, case)
+    without_dropout(model).train()
+    episodes = []
+    for spec in case.meta["steps"]:
+        arrays = reader().Case("step", {"episode": spec}, {}).episode()
+        episodes.append(episode_from(arrays))
+    losses, rates = run_steps(model, episodes, case, index_split=-1)
+
+    assert rates == [pytest.approx([rate] * 9) for rate in case.meta["schedule"]["lr_of_every_group"]]
+    order = case.meta["train_steps"]["order"]
+    for ours, recorded in zip(losses, case.meta["train_steps"]["losses"], strict=True):
+        assert [ours[name] for name in order] == pytest.approx(recorded, rel=1e-4)
+    assert_weights(model, case.meta["train_steps"]["weights"], relative=1e-5)
+
+
+def test_stage_one_steps_equal_the_published_training():
+    variant, case = recorded_steps("pspnet/resnet50")
+    model = create_base_learner("pspnet", backbone="resnet50", classes=16)
+    load_published(model, encoder_weights(variant))
+    without_dropout(model).train()
+    batches = []
+    for spec in case.meta["steps"]:
+        image, label = (
+            torch.from_numpy(np.ascontiguousarray(reader()._call(spec[key]))) for key in ("image", "label")
+        )
+        batches.append(SimpleNamespace(image=image, label=label))
+    losses, rates = run_steps(model, batches, case, index_split=0)
+
+    assert rates == [pytest.approx(recorded) for recorded in case.meta["schedule"]["lr_per_group"]]
+    assert [loss["main"] for loss in losses] == pytest.approx(case.meta["train_steps"]["losses"], rel=1e-3)
+    assert_weights(model, case.meta["train_steps"]["weights"], relative=1e-4)
