@@ -1,0 +1,121 @@
+"""Forms and textures of the Shapes data set, in integer arithmetic only.
+
+All draws come from the raw bits of PCG64, whose stream numpy guarantees, and no value passes through floating
+point: the same seed gives the same pixels on every machine and with every library version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Inside = NDArray[np.bool_]
+
+FINE = 16  # steps per pixel
+_UNIT = 1024  # circumscribed radius of a form in its own coordinates
+_TURN_BITS = 12  # scale of the sine and cosine tables
+_COSINE = tuple(round(math.cos(math.radians(degree)) * (1 << _TURN_BITS)) for degree in range(360))
+_SINE = tuple(round(math.sin(math.radians(degree)) * (1 << _TURN_BITS)) for degree in range(360))
+
+
+class Draws:
+    """Random integers that never change with the library version."""
+
+    def __init__(self, seed: int, index: int) -> None:
+        self._bits = np.random.PCG64(np.random.SeedSequence([seed, index]))
+
+    def between(self, low: int, high: int) -> int:
+        """An integer in low..high, both included."""
+        return low + ((int(self._bits.random_raw()) >> 32) * (high - low + 1) >> 32)
+
+    def grid(self, shape: tuple[int, ...], low: int, high: int) -> Integers:
+        """An array of integers in low..high, both included."""
+        raw = self._bits.random_raw(math.prod(shape)) >> np.uint64(40)
+        return (low + (raw.astype(np.int64) * (high - low + 1) >> 24)).reshape(shape)
+
+
+def turn(x: Integers, y: Integers, degree: int) -> tuple[Integers, Integers]:
+    """Coordinates along and across an axis that is turned by whole degrees."""
+    cosine, sine = _COSINE[degree % 360], _SINE[degree % 360]
+    return (x * cosine + y * sine) >> _TURN_BITS, (y * cosine - x * sine) >> _TURN_BITS
+
+
+# Forms: coordinates in units of 1/1024 of the circumscribed radius -> inside or not.
+
+
+def _ring(u: Integers, v: Integers) -> Inside:
+    distance = u * u + v * v
+    return (distance <= _UNIT * _UNIT) & (distance >= 440 * 440)
+
+
+def _star(u: Integers, v: Integers) -> Inside:
+    inside = np.zeros(u.shape, bool)
+    inner_u, inner_v = 414, 301  # a notch of the star: half the radius, 36 degrees off the tip
+    for degree in range(0, 360, 72):
+        along, across = turn(u, v, degree)
+        across = np.abs(across)
+        in_sector = across * inner_u <= (along + 4) * inner_v  # a hair more, against gaps from rounding
+        inside |= in_sector & ((_UNIT - along) * inner_v >= across * (_UNIT - inner_u))
+    return inside
+
+
+def _cross(u: Integers, v: Integers) -> Inside:
+    u, v = np.abs(u), np.abs(v)
+    return (np.minimum(u, v) <= 310) & (np.maximum(u, v) <= 980)
+
+
+def _triangle(u: Integers, v: Integers) -> Inside:
+    return np.logical_and.reduce([turn(u, v, degree)[0] <= _UNIT // 2 for degree in (90, 210, 330)])
+
+
+def _bar(u: Integers, v: Integers) -> Inside:
+    return (np.abs(u) <= 960) & (np.abs(v) <= 380)
+
+
+# The second entry is the area in 1/1000 of the squared radius: on average no form is larger than another.
+_FORM: dict[str, tuple[Callable[[Integers, Integers], Inside], int]] = {
+    "ring": (_ring, 2560),
+    "star": (_star, 1470),
+    "cross": (_cross, 1950),
+    "triangle": (_triangle, 1300),
+    "bar": (_bar, 1390),
+}
+
+
+FORMS = tuple(_FORM)
+TEXTURES = ("plain", "striped", "checked", "speckled")
+
+
+def radius_of(form: str, area: int) -> int:
+    """Circumscribed radius in 1/16 pixel of a form of ``area`` pixels."""
+    return math.isqrt(area * 1000 * FINE * FINE // _FORM[form][1])
+
+
+def inside_form(form: str, x: Integers, y: Integers, radius: int, stretch: int) -> Inside:
+    """Whether points lie in a form; x and y from its centre along its axes, like ``radius`` in 1/16 pixel.
+
+    ``stretch`` is the percentage by which the form is shorter along x and longer along y.
+    """
+    return _FORM[form][0](x * _UNIT * stretch // (radius * 100), y * _UNIT * 100 // (radius * stretch))
+
+
+def second_tone(draws: Draws, texture: str, x: Integers, y: Integers, size: int) -> Inside:
+    """Where a texture shows the second of its two tones; x and y in 1/16 pixel."""
+    u, v = turn(x, y, draws.between(0, 359))
+    u, v = u + draws.between(0, 1 << 12), v + draws.between(0, 1 << 12)
+    unit = size * FINE
+    if texture == "plain":
+        return np.zeros(x.shape, bool)
+    if texture == "striped":
+        period = draws.between(unit // 15, unit // 12)
+        return u % period < period // 2
+    if texture == "checked":
+        cell = draws.between(unit // 22, unit // 17)
+        return (u // cell + v // cell) % 2 == 0
+    cell = unit // 48
+    table = draws.grid((64, 64), 0, 1) == 1
+    return table[u // cell % 64, v // cell % 64]
