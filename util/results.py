@@ -1,0 +1,183 @@
+"""Result files: one JSON per run, complete enough to know in a year what the figures mean.
+
+A run is one model on one fold with one number of shots, measured with every seed of the protocol. IoUs are
+stored as fractions, 0 to 1; tables show per cent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+
+from util.errors import ResultError
+from util.files import write_text
+
+SCHEMA = 1
+"""Raised when a change makes older readers misread a file."""
+VERSION = "0.1.0"
+"""Of FewSeg."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a figure may depend on."""
+    return {"fewseg": VERSION, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+class SeedResult(BaseModel):
+    """The figures of one seed.
+
+    Attributes:
+        seed: that the episodes were drawn with.
+        episode_hash: of the episodes themselves; equal hashes mean equal episodes.
+        metrics: name -> value: ``mIoU``, ``FB-IoU``, ``pIoU``, ``mIoU_meta``, ``mIoU_base``, ...
+        class_iou: IoU by class name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    episode_hash: str
+    metrics: dict[str, float]
+    class_iou: dict[str, float] = Field(default_factory=dict)
+
+
+class Result(BaseModel):
+    """One run. Mean, standard deviation (of the population) and the joint hash follow from the seeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fewseg_result: Literal[1] = SCHEMA
+    method: str
+    backbone: str
+    data_set: str
+    fold: int
+    shot: int
+    ways: int = 1
+    protocol: str
+    novel_in_train: str | None = None
+    setting: str = "few-shot"
+    """What was measured: ``few-shot``, ``generalised``, or the name of an adaptation."""
+    episodes: int
+    seeds: tuple[SeedResult, ...] = Field(min_length=1)
+    seconds: float
+    config: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_hash: str | None = None
+    versions: dict[str, str] = Field(default_factory=versions)
+
+    @model_validator(mode="after")
+    def _seeds_agree(self) -> Result:
+        first = self.seeds[0]
+        for seed in self.seeds:
+            if seed.metrics.keys() != first.metrics.keys() or seed.class_iou.keys() != first.class_iou.keys():
+                raise ValueError(f"seed {seed.seed} has other metrics or classes than seed {first.seed}")
+        return self
+
+    @computed_field
+    @property
+    def mean(self) -> dict[str, float]:
+        """Every metric's mean over the seeds."""
+        return {name: statistics.fmean(values) for name, values in self._by_name().items()}
+
+    @computed_field
+    @property
+    def std(self) -> dict[str, float]:
+        """Every metric's standard deviation over the seeds."""
+        return {name: statistics.pstdev(values) for name, values in self._by_name().items()}
+
+    @computed_field
+    @property
+    def class_iou(self) -> dict[str, float]:
+        """Every class's mean IoU over the seeds."""
+        names = self.seeds[0].class_iou
+        return {name: statistics.fmean(seed.class_iou[name] for seed in self.seeds) for name in names}
+
+    @computed_field
+    @property
+    def episode_hash(self) -> str:
+        """One hash for the episodes of all seeds."""
+        return hashlib.sha256(" ".join(seed.episode_hash for seed in self.seeds).encode()).hexdigest()[:16]
+
+    def _by_name(self) -> dict[str, list[float]]:
+        return {name: [seed.metrics[name] for seed in self.seeds] for name in self.seeds[0].metrics}
+
+    @property
+    def file_name(self) -> str:
+        """A name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot.json``."""
+        parts = [
+            self.method,
+            self.backbone,
+            self.data_set,
+            self.protocol,
+            f"fold{self.fold}",
+            f"{self.shot}shot",
+        ]
+        parts += [f"{self.ways}way"] if self.ways > 1 else []
+        parts += [self.setting] if self.setting != "few-shot" else []
+        return "_".join(part.replace(" ", "-").replace("/", "-") for part in parts) + ".json"
+
+
+def write_result(path: str | Path, result: Result) -> Path:
+    """Write a result atomically and return the path of the file.
+
+    Args:
+        path: the file, or an existing folder, which gets ``result.file_name``.
+        result: of one run.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / result.file_name
+    write_text(path, result.model_dump_json(indent=1) + "\n", ResultError)
+    return path
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        ResultError: missing, no JSON, no result of FewSeg, or of another schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise ResultError(f"{path}: cannot be read ({failure.strerror}); check the path") from failure
+    except ValueError as failure:
+        raise ResultError(f"{path}: no JSON or cut short; run the test again") from failure
+    schema = content.get("fewseg_result") if isinstance(content, dict) else None
+    if schema is None:
+        raise ResultError(f"{path}: no result file of FewSeg; leave it out")
+    if schema != SCHEMA:
+        raise ResultError(
+            f"{path}: has schema {schema}, this FewSeg reads {SCHEMA}; use the version that wrote it"
+        )
+    try:
+        return Result.model_validate(content)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        key = ".".join(str(part) for part in error["loc"])
+        raise ResultError(f"{path}: {key}: {error['msg'].lower()}; run the test again") from failure
+
+
+def read_results(paths: Iterable[str | Path]) -> list[Result]:
+    """Read result files; a folder stands for all ``*.json`` in it and below.
+
+    Raises:
+        ResultError: a file cannot be read, or there is none.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise ResultError("no result files (*.json) there; run test.py first")
+    return [read_result(file) for file in files]
