@@ -25,7 +25,7 @@ def recorded_steps(variant: str) -> tuple[object, object]:
 
 
 def encoder_weights(variant: object) -> dict[str, torch.Tensor]:
-    """Return the weights of the stage-1 recording, which drew the backbone's under its second name, ``encoder``."""
+    """Return the stage-1 recording's weights, whose backbone was drawn under its second name, ``encoder``."""
     from reference_inputs import fill_parameter
 
     shapes = variant.manifest["state_dict"]
@@ -52,7 +52,7 @@ def assert_weights(model: nn.Module, recorded: dict[str, list[float]], relative:
     ours = {published: name for name, published in published_names(model).items()}
     state = model.state_dict()
     for published, (norm, total) in recorded.items():
-        tensor = state[ours[published.replace("encoder.", "layer")]]
+        tensor = state[ours[published]].double()
         assert float(tensor.norm()) == pytest.approx(norm, rel=relative), published
         assert abs(float(tensor.sum()) - total) <= relative * norm * tensor.numel() ** 0.5, published
 

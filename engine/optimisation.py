@@ -1,0 +1,73 @@
+"""The optimizer and the learning rates of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+HEAD_FACTOR = 10.0
+"""Groups behind ``index_split`` learn this many times faster than the others."""
+
+_WARMUP_START = 0.1
+
+
+def create_optimizer(
+    groups: Mapping[str, Sequence[nn.Parameter]],
+    name: str = "sgd",
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+) -> Optimizer:
+    """Build the optimizer, one group per entry of ``groups`` and in their order.
+
+    Args:
+        groups: trainable parameters by the name of their group, as ``model.param_groups()`` gives them.
+        name: ``sgd``, ``adamw`` or ``adam``.
+        lr: of every group, until a schedule sets it.
+        momentum: of SGD.
+        weight_decay: on every parameter.
+    """
+    listed = [{"params": list(parameters), "name": group} for group, parameters in groups.items()]
+    if name == "sgd":
+        return torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    return kind(listed, lr=lr, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True)
+class PolySchedule:
+    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0.
+
+    Attributes:
+        base_lr: of the groups up to ``index_split``.
+        steps: length of the training.
+        power: of the decay.
+        index_split: position of the last group without the tenfold rate; -1 gives it to all of them.
+        warmup_steps: steps over which the rate rises linearly from a tenth of ``base_lr``.
+    """
+
+    base_lr: float
+    steps: int
+    power: float = 0.9
+    index_split: int = -1
+    warmup_steps: int = 0
+
+    def rates(self, step: int, groups: int) -> list[float]:
+        """Return the learning rate of every group at ``step``, counted from 1."""
+        if step < self.warmup_steps:
+            rate = self.base_lr * (_WARMUP_START + (1 - _WARMUP_START) * step / self.warmup_steps)
+        else:
+            rate = self.base_lr * (1 - step / self.steps) ** self.power
+        return [rate if index <= self.index_split else rate * HEAD_FACTOR for index in range(groups)]
+
+    def apply(self, optimizer: Optimizer, step: int) -> list[float]:
+        """Set the rates of ``optimizer`` for ``step``, counted from 1, and return them."""
+        rates = self.rates(step, len(optimizer.param_groups))
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return rates

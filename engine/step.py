@@ -1,0 +1,81 @@
+"""One optimisation step, the same for base learners and few-shot models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from model.interface import Episode
+from util.errors import UserError
+
+Forward = Callable[[Any], Any]
+
+
+class LabelledBatch(Protocol):
+    """What a base learner trains on.
+
+    Attributes:
+        image: normalised images, float [B,3,H,W].
+        label: 0..classes-1 and 255, int64 [B,H,W].
+    """
+
+    image: Tensor
+    label: Tensor
+
+
+class NotFiniteError(UserError):
+    """The loss is NaN or infinite."""
+
+
+def training_step(
+    model: nn.Module,
+    batch: Episode | LabelledBatch,
+    optimizer: Optimizer,
+    *,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+    precision: AbstractContextManager[None] | None = None,
+) -> dict[str, float]:
+    """Minimise the sum of the losses of ``batch`` by one step and return the losses by name.
+
+    Args:
+        model: names its losses; see ``compute_losses``.
+        batch: on the model's device.
+        optimizer: its rates are set by the caller.
+        forward: the model as it is to be run, if wrapped (distributed, compiled).
+        generator: for losses that draw random pixels.
+        precision: autocast to run the forward pass in.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite; no weight has been changed.
+    """
+    with precision or nullcontext():
+        losses = compute_losses(model, batch, forward=forward, generator=generator)
+        total = sum(losses.values())
+    values = dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
+    if not torch.isfinite(total):
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise NotFiniteError(f"the loss is not finite ({shown})")
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    return values
+
+
+def compute_losses(
+    model: nn.Module,
+    batch: Episode | LabelledBatch,
+    *,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Return the named losses of a few-shot model on an episode, or of a base learner on labelled images."""
+    forward = forward or model
+    if isinstance(batch, Episode):
+        return model.losses(forward(batch), batch, generator)
+    return model.losses(forward(batch.image), batch.label)
