@@ -1,0 +1,78 @@
+"""ImageNet weights under their published names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.pretrained import load_pretrained, to_backbone_names
+from model import create_backbone
+from util.errors import CheckpointError
+
+SEMSEG_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
+
+
+def published(state: dict[str, torch.Tensor], stem: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Give a ResNet's weights the names of an ImageNet file, with its classifier."""
+    renamed = {}
+    for name, value in state.items():
+        stage, _, rest = name.partition(".")
+        index, _, leaf = rest.partition(".")
+        renamed[f"{stem[index]}.{leaf}" if stage == "layer0" else name] = value
+    return {**renamed, "fc.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}
+
+
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_deep_stem_file_is_found_by_name(tmp_path):
+    source = create_backbone("resnet50", width=8)
+    torch.save(published(source.state_dict(), SEMSEG_STEM), tmp_path / "resnet50_v2.pth")
+    target = create_backbone("resnet50", width=8)
+    assert "resnet50_v2.pth" in load_pretrained(target, "resnet50", None, tmp_path)
+    assert_same_weights(source, target)
+
+
+def test_torchvision_names_fit_the_standard_stem(tmp_path):
+    source = create_backbone("resnet18", width=8, stem="standard")
+    torch.save(published(source.state_dict(), {"0": "conv1", "1": "bn1"}), tmp_path / "weights.pth")
+    target = create_backbone("resnet18", width=8, stem="standard")
+    load_pretrained(target, "resnet18", str(tmp_path / "weights.pth"))
+    assert_same_weights(source, target)
+
+
+def test_layers_of_vgg_are_cut_into_groups():
+    names = [f"features.{i}.weight" for i in (0, 4, 7, 11, 14, 20, 24, 31, 34, 41)] + ["classifier.0.weight"]
+    renamed = to_backbone_names({name: torch.zeros(1) for name in names})
+    assert list(renamed) == [
+        f"layer{group}.{index}.weight"
+        for group, index in ((0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 6), (3, 0), (3, 7), (4, 0), (4, 7))
+    ]
+    assert set(renamed) < set(create_backbone("vgg16").state_dict())
+
+
+def test_none_leaves_the_weights_alone():
+    backbone = create_backbone("resnet18", width=8)
+    before = backbone.layer0[0].weight.clone()
+    assert load_pretrained(backbone, "resnet18", "none") == "random weights"
+    assert torch.equal(before, backbone.layer0[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet50", "resnet50_v2.pth.*semseg.*pretrained none"),
+        ("resnet18", "deep-stem resnet18.*stem standard"),
+    ],
+)
+def test_missing_file_says_how_to_go_on(tmp_path, name, said):
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_pretrained(create_backbone(name, width=8), name, "imagenet", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(create_backbone("resnet18", width=16).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"misshaped.*pretrained none"):
+        load_pretrained(create_backbone("resnet18", width=8), "resnet18", str(tmp_path / "other.pth"))
