@@ -1,7 +1,7 @@
 """Tables from result files: for the terminal, Markdown, CSV and LaTeX.
 
 A row is a method, a column a fold; then come the mean over the folds and the mean FB-IoU. Whatever else
-differs between the rows (backbone, shot, protocol, ...) gets a column of its own; what they share goes into the
+differs between the rows (backbone, shot, protocol, ...) gets a column of its own; what they share is in the
 title.
 """
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Train one method on every fold and with every number of shots. Edit the variables, or set them in the
+# environment; arguments are passed on as overrides:
+#   ./train.sh
+#   METHOD=pspnet FOLDS="0" ./train.sh batch_size 4 workers 2
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+DATA=${DATA:-pascal}             # a folder of config/: pascal, coco, shapes
+METHOD=${METHOD:-bam}            # pspnet is the base learner, which bam needs first
+BACKBONE=${BACKBONE:-resnet50}
+FOLDS=${FOLDS:-0 1 2 3}
+SHOTS=${SHOTS:-1 5}
+PROCESSES=${PROCESSES:-1}        # GPUs of this machine to train on; the batch size stays the config's
+PYTHON=${PYTHON:-python}
+
+if [[ $METHOD == pspnet ]]; then # a base learner sees no episodes
+    SHOTS=1
+fi
+launch=("$PYTHON")
+if ((PROCESSES > 1)); then
+    launch=("$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$PROCESSES")
+fi
+
+for fold in $FOLDS; do
+    for shot in $SHOTS; do
+        echo "== $METHOD $BACKBONE on $DATA: fold $fold, $shot-shot"
+        "${launch[@]}" train.py --config "config/$DATA/${METHOD}_$BACKBONE.yaml" \
+            --opts split "$fold" shot "$shot" "$@"
+    done
+done
