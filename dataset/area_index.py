@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -190,8 +192,8 @@ def _load(file: Path, stamp: bytes) -> AreaIndex | None:
                 return None
             names = tuple(stored["names"].tobytes().decode().split("\n"))
             return AreaIndex(names, *(stored[key] for key in ("size", "start", "label", "area")))
-    except (OSError, ValueError, KeyError, EOFError):
-        return None  # also what a damaged archive raises: it is made anew
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None  # a damaged archive is made anew
 
 
 def _user_cache() -> Path:

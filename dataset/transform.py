@@ -1,0 +1,267 @@
+"""Augmentation and resizing of an image together with any number of masks, after the published OpenCV chains.
+
+Images come in as uint8 RGB and leave as normalised float32 tensors [3,H,W]; in between they are float32 as
+published, because rounding back to uint8 would change them. Masks stay uint8 throughout.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.split import VOID
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+"""ImageNet's channel statistics on the scale of 0..255, RGB."""
+
+BLUR_SIZE = 5
+CROP_KEEPS = 0.85
+CROP_REDRAWS = 31
+
+Masks = list[np.ndarray]
+Border = Sequence[float] | float
+
+
+def scale(array: np.ndarray, factor: float, interpolation: int) -> np.ndarray:
+    """Resize both axes by ``factor``."""
+    return cv2.resize(array, None, fx=factor, fy=factor, interpolation=interpolation)
+
+
+def rotate(array: np.ndarray, degrees: float, interpolation: int, border: Border) -> np.ndarray:
+    """Turn about the centre on the same canvas; ``border`` fills what comes in from outside."""
+    height, width = array.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": border}
+    return cv2.warpAffine(array, matrix, (width, height), flags=interpolation, **constant)
+
+
+def blur(image: np.ndarray) -> np.ndarray:
+    """Smooth with OpenCV's own sigma for the kernel size."""
+    return cv2.GaussianBlur(image, (BLUR_SIZE, BLUR_SIZE), 0)
+
+
+def normalise(image: np.ndarray, out: np.ndarray) -> None:
+    """Write the first three channels of ``image`` [H,W,C], normalised, into ``out`` [3,H,W], float32."""
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        np.subtract(image[..., channel], np.float32(mean), out=out[channel])
+        np.divide(out[channel], np.float32(std), out=out[channel])
+
+
+def padding_value(grey: Sequence[float]) -> np.ndarray:
+    """Return the normalised value of padding that was ``grey`` before, float32 [3,1,1]."""
+    grey, mean, std = (np.array(values, np.float32) for values in (grey, MEAN, STD))
+    return ((grey - mean) / std)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of the canvas: the image padded centrally to at least the window's size.
+
+    Attributes:
+        size: side of the window.
+        above, left: padding before the image.
+        top, start: first row and column of the window on the canvas.
+    """
+
+    size: int
+    above: int
+    left: int
+    top: int
+    start: int
+
+    def window(self, height: int, width: int) -> tuple[slice, slice, slice, slice]:
+        """Return rows and columns of the image that the window shows, then where they land in it."""
+        parts = []
+        for first, before, length in ((self.top, self.above, height), (self.start, self.left, width)):
+            begin, end = max(first - before, 0), min(first - before + self.size, length)
+            parts.append((slice(begin, end), slice(begin + before - first, end + before - first)))
+        (rows, to_rows), (columns, to_columns) = parts
+        return rows, columns, to_rows, to_columns
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Cut the window out of a mask; padding becomes void."""
+        rows, columns, to_rows, to_columns = self.window(*mask.shape)
+        out = np.full((self.size, self.size), VOID, np.uint8)
+        out[to_rows, to_columns] = mask[rows, columns]
+        return out
+
+
+def draw_crop(mask: np.ndarray, size: int, keep: int, rng: random.Random) -> Crop:
+    """Draw a window until it holds 85 % of the pixels labelled ``keep``; after 31 redraws take the last."""
+    height, width = mask.shape
+    pad_height, pad_width = max(size - height, 0), max(size - width, 0)
+    above, left = pad_height // 2, pad_width // 2
+    wanted = cv2.integral((mask == keep).view(np.uint8))
+    for _ in range(1 + CROP_REDRAWS):
+        top = rng.randint(0, height + pad_height - size)
+        start = rng.randint(0, width + pad_width - size)
+        crop = Crop(size, above, left, top, start)
+        rows, columns, *_ = crop.window(height, width)
+        kept = (
+            wanted[rows.stop, columns.stop]
+            - wanted[rows.start, columns.stop]
+            - wanted[rows.stop, columns.start]
+            + wanted[rows.start, columns.start]
+        )
+        if kept >= CROP_KEEPS * wanted[-1, -1]:
+            break
+    return crop
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """The published training chain: scale, rotate, blur, flip, crop, normalise.
+
+    Attributes:
+        size: side of the square crop.
+        scale: range of the scale factor.
+        rotate: range of the angle in degrees.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.9, 1.1)
+    rotate: tuple[float, float] = (-10.0, 10.0)
+
+    def __call__(
+        self, image: np.ndarray, masks: Sequence[np.ndarray], rng: random.Random, keep: int = 1
+    ) -> tuple[Tensor, Masks]:
+        """Draw one augmentation and apply it to the image and to every mask.
+
+        The masks go first, since the crop depends on them: of the image, only what the crop shows is blurred
+        and normalised.
+
+        Args:
+            image: uint8 [H,W,3].
+            masks: uint8 [H,W] each.
+            rng: source of all draws, called in the published order.
+            keep: label that the crop of the first mask must not lose.
+
+        Returns:
+            Image float32 [3,S,S] and masks uint8 [S,S].
+        """
+        low, high = self.scale
+        factor = low + (high - low) * rng.random()
+        low, high = self.rotate
+        angle = low + (high - low) * rng.random() if rng.random() < 0.5 else None
+        blurred, flipped = rng.random() < 0.5, rng.random() < 0.5
+
+        moved = [self._move(mask, factor, angle, cv2.INTER_NEAREST, VOID) for mask in masks]
+        if flipped:
+            moved = [cv2.flip(mask, 1) for mask in moved]
+        crop = draw_crop(moved[0], self.size, keep, rng)
+        # A fourth channel makes OpenCV's warp several times faster and changes nothing in the other three.
+        image = image if angle is None else cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+        image = self._move(image.astype(np.float32), factor, angle, cv2.INTER_LINEAR, (*MEAN, 0))
+        return _cut(image, crop, blurred, flipped), [crop.mask(mask) for mask in moved]
+
+    @staticmethod
+    def _move(
+        array: np.ndarray, factor: float, angle: float | None, interpolation: int, border: Border
+    ) -> np.ndarray:
+        array = scale(array, factor, interpolation)
+        return array if angle is None else rotate(array, angle, interpolation, border)
+
+
+def _cut(image: np.ndarray, crop: Crop, blurred: bool, flipped: bool) -> Tensor:
+    """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
+    height, width = image.shape[:2]
+    rows, columns, to_rows, to_columns = crop.window(height, width)
+    if flipped:  # the window lies on the flipped image
+        columns = slice(width - columns.stop, width - columns.start)
+    if blurred:
+        halo = BLUR_SIZE // 2
+        top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
+        part = blur(np.ascontiguousarray(image[top : rows.stop + halo, left : columns.stop + halo]))
+        part = part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    else:
+        part = image[rows, columns]
+    out = np.empty((3, crop.size, crop.size), np.float32)
+    if part.shape[:2] != out.shape[1:]:
+        out[:] = padding_value(MEAN)
+    normalise(part[:, ::-1] if flipped else part, out[:, to_rows, to_columns])
+    return torch.from_numpy(out)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resizing without chance, for evaluation.
+
+    Attributes:
+        size: side of the square that the network sees; unused by ``native``.
+        rule: ``letterbox``: the longer side becomes ``size``, both sides are cut to multiples of 8, the
+            rest is padding. ``shrink``: the same, but smaller images keep their size. ``stretch``: both sides
+            become ``size``. ``native``: nothing changes.
+    """
+
+    size: int
+    rule: str = "letterbox"
+
+    def content(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that an image takes inside the square, which it shares the top left corner with."""
+        if self.rule == "stretch":
+            return self.size, self.size
+        longer = max(height, width)
+        if self.rule == "native" or (self.rule == "shrink" and longer <= self.size):
+            return height, width
+        return tuple(max(int(side * self.size / longer) // 8 * 8, 8) for side in (height, width))
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that the network sees."""
+        return (height, width) if self.rule == "native" else (self.size, self.size)
+
+    def image(self, image: np.ndarray) -> Tensor:
+        """Resize uint8 [h,w,3] to a normalised tensor [3,H,W]; padding is 0 before normalisation."""
+        height, width = self.content(*image.shape[:2])
+        resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
+        out = np.empty((3, *self.canvas(*image.shape[:2])), np.float32)
+        if out.shape[1:] != (height, width):
+            out[:] = padding_value((0, 0, 0))
+        normalise(resized, out[:, :height, :width])
+        return torch.from_numpy(out)
+
+    def label(self, mask: np.ndarray) -> np.ndarray:
+        """Resize a mask uint8 [h,w] likewise to uint8 [H,W]; padding is void."""
+        height, width = self.content(*mask.shape)
+        out = np.full(self.canvas(*mask.shape), VOID, np.uint8)
+        out[:height, :width] = _resized(mask, height, width, cv2.INTER_NEAREST)
+        return out
+
+    def padding(self, height: int, width: int) -> Tensor:
+        """Return where the network sees padding instead of an image of this size, bool [H,W]."""
+        out = torch.ones(self.canvas(height, width), dtype=torch.bool)
+        rows, columns = self.content(height, width)
+        out[:rows, :columns] = False
+        return out
+
+
+def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
+    if array.shape[:2] == (height, width):
+        return array
+    return cv2.resize(array, (width, height), interpolation=interpolation)
+
+
+def square_label(label: np.ndarray) -> np.ndarray:
+    """Place a label [H,W] top left in a square of its longer side; the rest is void."""
+    out = np.full((max(label.shape),) * 2, VOID, np.uint8)
+    out[: label.shape[0], : label.shape[1]] = label
+    return out
+
+
+def look_up(mask: np.ndarray, table: np.ndarray) -> Tensor:
+    """Map a mask uint8 [H,W] through a table uint8 [256] to labels int64 [H,W]."""
+    return torch.from_numpy(cv2.LUT(mask, table)).long()
+
+
+def class_table(class_ids: Sequence[int]) -> np.ndarray:
+    """Return the table that maps the n-th of ``class_ids`` to n (from 1), void to itself, all else to 0."""
+    table = np.zeros(256, np.uint8)
+    table[list(class_ids)] = np.arange(1, len(class_ids) + 1)
+    table[VOID] = VOID
+    return table
