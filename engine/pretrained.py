@@ -113,7 +113,7 @@ def _from_torchvision(name: str, folder: Path) -> dict[str, Tensor]:
         from torchvision.models import get_model_weights
     except (ImportError, RuntimeError) as failure:  # its wheels do not import beside every torch
         raise CheckpointError(
-            f"the ImageNet weights of {name} are torchvision's, which cannot be imported; install it, {_WITHOUT}"
+            f"{name}: its ImageNet weights need torchvision, which cannot be imported; install it, {_WITHOUT}"
         ) from failure
     try:
         weights = get_model_weights(TORCHVISION_NAMES.get(name, name))["IMAGENET1K_V1"]
