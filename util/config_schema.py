@@ -68,6 +68,8 @@ class Data(Section):
     shot: Count = 1
     ways: Count = 1
     protocol: Annotated[Literal["bam", "pfenet", "hsnet", "panet", "mlc"], BeforeValidator(_lower)] = "bam"
+    protocol_options: dict[str, Any] = Field(default_factory=dict)
+    """Points in which a run departs from its protocol, checked by the protocol."""
     novel_in_train: Literal["remove", "background"] | None = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
     ann_type: Annotated[Literal["mask", "bbox", "scribble"], BeforeValidator(_lower)] = "mask"
@@ -181,8 +183,8 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-FREE_MAPPINGS = ("Method.options", "Method.backbone_options")
-"""Keys that hold names of a method's or backbone's own; these merge name by name."""
+FREE_MAPPINGS = ("Data.protocol_options", "Method.options", "Method.backbone_options")
+"""Keys whose mappings are checked elsewhere; these merge name by name."""
 
 
 def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:

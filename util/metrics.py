@@ -135,14 +135,16 @@ class IoUMeter:
         intersection, union = self.counts[:2].double()
         return intersection / (union + EPSILON)
 
-    def mean_iou(self, classes: slice = slice(1, None)) -> float:
-        """Return the mean IoU over ``classes``, by default all but the background; absent ones count as 0."""
-        return float(self.class_iou()[classes].mean())
+    def mean_iou(self, classes: slice = slice(1, None), *, present_only: bool = False) -> float:
+        """Return the mean IoU over ``classes``, by default all but the background.
 
-    def mean_present_iou(self) -> float:
-        """Return the sum of the foreground IoUs over the number of foreground classes in the labels."""
-        present = int((self.counts[2, 1:] > 0).sum())
-        return float(self.class_iou()[1:].sum()) / max(present, 1)
+        Args:
+            classes: which ones.
+            present_only: leave out classes that never occur in the labels, instead of counting them as 0.
+        """
+        present = self.counts[2, classes] > 0
+        number = int(present.sum()) if present_only else len(present)
+        return float(self.class_iou()[classes].sum()) / max(number, 1)
 
     def pooled_iou(self) -> float:
         """Return pIoU: all foreground classes counted as one."""

@@ -76,7 +76,7 @@ class TestFewShot:
             "pIoU": final.pooled_iou(),
             "mIoU_meta": meta.mean_iou(),
             "FBIoU_meta": meta.foreground_background_iou(),
-            "mIoU_base": base.mean_present_iou(),
+            "mIoU_base": base.mean_iou(present_only=True),
         }
         assert measured == pytest.approx(recorded["results"][setting], abs=TOLERANCE)
 
@@ -115,7 +115,11 @@ def test_void_pixels_count_nowhere() -> None:
 def test_all_void_gives_zero_and_no_nan() -> None:
     meter = IoUMeter(2)
     meter.add(intersection_union_target(torch.ones(4).long(), torch.full((4,), 255), 2))
-    assert (meter.mean_iou(), meter.foreground_background_iou(), meter.mean_present_iou()) == (0, 0, 0)
+    assert (meter.mean_iou(), meter.foreground_background_iou(), meter.mean_iou(present_only=True)) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_order_and_merging_change_nothing() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from util.config import load_config
+from util.config_published import SPELLINGS, UNUSED
+from util.config_schema import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)
@@ -51,6 +53,12 @@ def test_published_recipe(name: str) -> None:
     )
     assert (train.optimizer, train.momentum, train.weight_decay, train.power) == ("sgd", 0.9, 1e-4, 0.9)
     assert (train.stop_interval, train.manual_seed, data.rotate_max) == (75, 321, 10)
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs/config.md").read_text()
+    keys = [key for section in SECTIONS.values() for key in section.model_fields]
+    assert [key for key in [*keys, *SPELLINGS, *UNUSED] if f"`{key}" not in text] == []
 
 
 class TestLoops:
