@@ -80,21 +80,34 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: as ``load_published``.
     """
-    wanted = model.state_dict()
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in wanted]
-    misshaped = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    missing, unexpected, misshaped = differences(model, state)
     if missing or unexpected or misshaped:
-        shapes = [f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}" for k in misshaped]
         raise ValueError(
             "the checkpoint does not fit this network: "
             + "; ".join(
                 f"{len(names)} {kind} ({_shorten(names)})"
-                for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshaped", shapes))
+                for kind, names in (
+                    ("missing", missing),
+                    ("unexpected", unexpected),
+                    ("misshaped", misshaped),
+                )
                 if names
             )
         )
     model.load_state_dict(state, strict=False)
+
+
+def differences(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Return the entries that ``state`` lacks, those that ``model`` lacks, and those of another shape."""
+    wanted = model.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in wanted]
+    misshaped = [
+        f"{k} {list(state[k].shape)} instead of {list(v.shape)}"
+        for k, v in wanted.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    return missing, unexpected, misshaped
 
 
 def _rename(name: str, prefixes: list[str], rules: Mapping[str, str]) -> str:

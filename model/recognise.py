@@ -1,0 +1,92 @@
+"""Tell which network a published checkpoint belongs to, by the names and shapes of its entries."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from model.create import BACKBONES, METHODS, create_base_learner, create_model
+from model.published import differences, to_ours
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a checkpoint is.
+
+    Attributes:
+        name: of the method, or ``pspnet``.
+        backbone: its name.
+        shot: supports per way that it was trained with, 1 where the weights do not tell.
+        base_classes: classes of its base learner, background left out; None where it has none.
+        options: options of the method that its shapes tell.
+        network: the network it fits, with the checkpoint's weights not yet loaded.
+    """
+
+    name: str
+    backbone: str
+    shot: int
+    base_classes: int | None
+    network: nn.Module
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
+    """Find the network whose entries are those of ``state_dict``, given under their published names.
+
+    Raises:
+        ValueError: no known network fits; names the nearest one and its differences.
+    """
+    nearest: tuple[int, str] = (len(state_dict) + 1, "")
+    for candidate in _candidates({name.removeprefix("module."): value for name, value in state_dict.items()}):
+        missing, unexpected, misshaped = differences(
+            candidate.network, to_ours(candidate.network, state_dict)
+        )
+        count = len(missing) + len(unexpected) + len(misshaped)
+        if count == 0:
+            return candidate
+        kind = f"{candidate.name} with {candidate.backbone}"
+        nearest = min(nearest, (count, f"{kind}: e.g. {(missing + unexpected + misshaped)[0]}"))
+    raise ValueError(
+        f"no known network has these entries; nearest is {nearest[1]} ({nearest[0]} differences)"
+    )
+
+
+def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
+    shot, options = _shots(entries)
+    classes = next(
+        (len(entries[k]) - 1 for k in ("learner_base.1.4.bias", "cls.4.bias") if k in entries), None
+    )
+    backbones = [name for name in BACKBONES if name.startswith("vgg") == _is_vgg(entries)]
+    with torch.device("meta"):
+        for backbone in backbones:
+            if classes is not None:
+                network = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
+                yield Recognised("pspnet", backbone, 1, classes, network)
+        for name, backbone in itertools.product(METHODS, backbones):
+            known = {k: v for k, v in options.items() if k in METHODS[name].Options.__dataclass_fields__}
+            try:
+                network = create_model(
+                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **known
+                )
+            except ValueError:  # a method that does not exist on this backbone
+                continue
+            yield Recognised(name, backbone, shot, classes, network, known)
+
+
+def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, object]]:
+    """Read K and the hidden width off the network that weighs the supports, where there is one."""
+    if "kshot_rw.weight" in entries:
+        return entries["kshot_rw.weight"].shape[1], {"kshot_trans_dim": 0}
+    if "kshot_rw.0.weight" in entries:
+        hidden, shot = entries["kshot_rw.0.weight"].shape[:2]
+        return shot, {"kshot_trans_dim": hidden}
+    return 1, {}
+
+
+def _is_vgg(entries: Mapping[str, Tensor]) -> bool:
+    """A residual network's blocks have named convolutions."""
+    return not any(".conv1.weight" in name for name in entries)

@@ -1,0 +1,56 @@
+"""Imports run one way through the house: scripts and tools -> engine -> model, dataset, util."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"model", "dataset", "engine", "util", "tools"}
+ALLOWED = {
+    "util": {"util"},
+    "model": {"model"},
+    "dataset": {"dataset", "util", "model.interface"},
+    "engine": {"engine", "dataset", "model", "util"},
+}
+
+
+def imports(file: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return [name for name in names if name.split(".")[0] in ROOMS]
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_room_imports_only_what_it_may(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for file in files:
+        for name in imports(file):
+            allowed = name in ALLOWED[room] or name.split(".")[0] in ALLOWED[room]
+            assert allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_meta_learners_do_not_import_each_other() -> None:
+    for file in (ROOT / "model" / "meta").glob("*.py"):
+        assert not [name for name in imports(file) if name.startswith("model.meta")], file.name
+
+
+def test_engine_names_no_method() -> None:
+    methods = {file.stem for file in (ROOT / "model" / "meta").glob("*.py")} - {"__init__"}
+    for file in (ROOT / "engine").glob("*.py"):
+        constants = {n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)}
+        assert not methods & {c for c in constants if isinstance(c, str)}, file.name
+
+
+def test_networks_need_no_third_party_but_torch() -> None:
+    for file in (ROOT / "model").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                assert node.module.split(".")[0] not in {"numpy", "cv2", "torchvision", "pydantic", "yaml"}, (
+                    file
+                )

@@ -1,0 +1,73 @@
+"""Turn a published checkpoint (.pth) into one of ours (.safetensors); its entries tell the method.
+
+python tools/convert_checkpoint.py best.pth --out bam_pascal_split0.safetensors --fold 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model.published import load_strict, to_ours
+from model.recognise import recognise
+from util.checkpoint import load_weights, save_checkpoint
+from util.errors import CheckpointError, UserError
+
+
+def convert(source: Path, target: Path, facts: dict[str, object]) -> dict[str, object]:
+    """Write ``source`` as a checkpoint of ours and return its metadata.
+
+    Args:
+        source: a published file.
+        target: a ``.safetensors`` file.
+        facts: what the file does not tell, such as fold and data_set.
+
+    Raises:
+        CheckpointError: the file cannot be read, fits no known network, or the target cannot be written.
+    """
+    published = load_weights(source)
+    try:
+        found = recognise(published)
+    except ValueError as problem:
+        raise CheckpointError(f"{source}: {problem}") from problem
+    network = found.network.to_empty(device="cpu")
+    load_strict(network, to_ours(network, published))
+    meta = {
+        "arch": found.name,
+        "backbone": found.backbone,
+        "shot": found.shot,
+        "base_classes": found.base_classes,
+        "options": dict(found.options),
+        "source": source.name,
+        **facts,
+    }
+    save_checkpoint(target, network.state_dict(), meta)
+    return meta
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="published checkpoint")
+    parser.add_argument("--out", type=Path, help="file to write (default: the source's name, .safetensors)")
+    parser.add_argument("--fold", type=int, help="fold it was trained for, kept in the metadata")
+    parser.add_argument("--data-set", help="pascal, coco, ...; kept in the metadata")
+    arguments = parser.parse_args()
+    target = arguments.out or arguments.source.with_suffix(".safetensors")
+    facts = {"fold": arguments.fold, "data_set": arguments.data_set}
+    try:
+        meta = convert(arguments.source, target, {k: v for k, v in facts.items() if v is not None})
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(
+        f"{target}: "
+        + ", ".join(f"{name} {value}" for name, value in meta.items() if value not in (None, {}))
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
