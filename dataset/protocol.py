@@ -1,0 +1,164 @@
+"""What papers silently disagree on, by name: how images are listed, resized, drawn, scored and selected.
+
+``PROTOCOLS`` holds the settings for PASCAL-5i and for any data set without its own; ``load_protocol`` applies
+what a protocol changes for COCO-20i. Numbers of different protocols never belong into one column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from dataset.lists import MIN_AREA
+from util.errors import ConfigError
+
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True))
+class Protocol:
+    """Every point of comparison between published evaluations.
+
+    Attributes:
+        name: the preset that it came from.
+        novel_in_train: training images with pixels of a novel class are removed, or those pixels become
+            background.
+        train_images: the list that training images come from.
+        test_images: the list that test images come from.
+        min_area: pixels at original resolution that a class must cover to be listed; 0 without that rule.
+        query_order: how a test episode finds query and class (see ``dataset.episodes``).
+        episodes: test episodes per seed.
+        seeds: seeds of the test runs.
+        interleaved_folds: COCO folds take every fourth class instead of runs of twenty.
+        input_size: side of the square that the network sees at test.
+        resize: how an image gets there (see ``dataset.transform.Resize``).
+        label_size: what a prediction is compared with: the original label in a ``square`` of void, the plain
+            ``original``, or the label at ``input`` size.
+        ignore: void pixels of the query count in no metric.
+        support_void: void pixels of a support are kept apart, or count as background.
+        align_corners: how logits are enlarged to the label.
+        absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out.
+        fb_iou: the mean of foreground and background IoU is reported.
+        selection: which snapshot is tested: the best on the novel classes of the test fold, or the last one.
+        pretrained: where the backbone's weights come from.
+        backbone: whether it learns.
+    """
+
+    name: str
+    novel_in_train: Literal["remove", "background"] = "background"
+    train_images: Literal["merged", "trainaug", "train"] = "merged"
+    test_images: Literal["val", "trainaug", "train"] = "val"
+    min_area: NotNegative = MIN_AREA
+    query_order: Literal["list", "uniform", "class", "pairs"] = "list"
+    episodes: Positive = 1000
+    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (321,)
+    interleaved_folds: bool = True
+    input_size: Positive = 473
+    resize: Literal["letterbox", "shrink", "stretch", "native"] = "letterbox"
+    label_size: Literal["square", "original", "input"] = "square"
+    ignore: bool = True
+    support_void: Literal["keep", "background"] = "keep"
+    align_corners: bool = True
+    absent_classes: Literal["zero", "left_out"] = "zero"
+    fb_iou: bool = True
+    selection: Literal["test_fold", "last"] = "test_fold"
+    pretrained: Literal["base_learner", "imagenet"] = "imagenet"
+    backbone: Literal["frozen", "trained"] = "frozen"
+
+    def with_overrides(self, **points: Any) -> Protocol:
+        """Return the protocol with some points changed.
+
+        Raises:
+            ConfigError: an unknown point or a value that it cannot have.
+        """
+        known = [f.name for f in fields(self) if f.name != "name"]
+        for key in points:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
+        try:
+            return replace(self, **points)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key, value = first["loc"][0], first["input"]
+            raise ConfigError(f"protocol {self.name}: {key} cannot be {value!r}: {first['msg']}") from None
+
+    def difference(self, preset: Protocol | None = None) -> dict[str, tuple[Any, Any]]:
+        """Return what differs from ``preset``, by default the one of its name: point -> (preset, own)."""
+        preset = preset or PROTOCOLS[self.name]
+        pairs = ((f.name, getattr(preset, f.name), getattr(self, f.name)) for f in fields(self))
+        return {key: (theirs, own) for key, theirs, own in pairs if theirs != own}
+
+
+PROTOCOLS = {
+    preset.name: preset
+    for preset in (
+        Protocol("bam", novel_in_train="remove", seeds=(510, 365, 382, 322, 988), pretrained="base_learner"),
+        Protocol("pfenet", episodes=5000),
+        Protocol(
+            "hsnet",
+            train_images="trainaug",
+            min_area=0,
+            query_order="pairs",
+            seeds=(0,),
+            input_size=400,
+            resize="stretch",
+            label_size="input",
+            support_void="background",
+        ),
+        Protocol(
+            "panet",
+            train_images="trainaug",
+            test_images="trainaug",
+            min_area=0,
+            query_order="class",
+            seeds=(1234, 1235, 1236, 1237, 1238),
+            interleaved_folds=False,
+            input_size=417,
+            resize="stretch",
+            label_size="input",
+            support_void="background",
+            align_corners=False,
+            selection="last",
+            backbone="trained",
+        ),
+        Protocol(
+            "mlc",
+            train_images="train",
+            query_order="uniform",
+            seeds=(0, 1, 2, 3, 4),
+            interleaved_folds=False,
+            resize="native",
+            label_size="original",
+            absent_classes="left_out",
+            fb_iou=False,
+            backbone="trained",
+        ),
+    )
+}
+
+_COCO: dict[str, dict[str, Any]] = {
+    "bam": {"input_size": 641},
+    "pfenet": {"input_size": 641, "episodes": 20000},
+    "hsnet": {"ignore": False, "query_order": "class"},
+    "panet": {"train_images": "train", "test_images": "train"},
+    "mlc": {"episodes": 4000},
+}
+
+
+def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protocol:
+    """Return the protocol ``name`` as it is for ``data_set``, with the given points changed.
+
+    Raises:
+        ConfigError: an unknown protocol, an unknown point or a value that it cannot have.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"protocol {name}: known are {', '.join(PROTOCOLS)}")
+    settings = _COCO[name] if data_set == "coco" else {}
+    return PROTOCOLS[name].with_overrides(**(settings | points))

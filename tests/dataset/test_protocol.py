@@ -1,0 +1,69 @@
+"""Named protocols and what may be changed in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataset.protocol import PROTOCOLS, load_protocol
+from util.errors import ConfigError
+
+
+def test_the_presets_are_those_of_the_comparison_table():
+    assert list(PROTOCOLS) == ["bam", "pfenet", "hsnet", "panet", "mlc"]
+    removed = [name for name, preset in PROTOCOLS.items() if preset.novel_in_train == "remove"]
+    assert removed == ["bam"]
+    assert PROTOCOLS["bam"].seeds == (510, 365, 382, 322, 988)
+    assert [preset.episodes for preset in PROTOCOLS.values()] == [1000, 5000, 1000, 1000, 1000]
+    assert [preset.input_size for preset in PROTOCOLS.values()] == [473, 473, 400, 417, 473]
+
+
+def test_coco_changes_sizes_episodes_and_void():
+    assert load_protocol("bam", "coco").input_size == 641
+    assert [load_protocol(name, "coco").episodes for name in PROTOCOLS] == [1000, 20000, 1000, 1000, 4000]
+    assert [load_protocol(name, "coco").interleaved_folds for name in PROTOCOLS] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert load_protocol("hsnet").ignore and not load_protocol("hsnet", "coco").ignore
+
+
+def test_every_point_can_be_changed_and_the_difference_shows():
+    changed = load_protocol("bam", novel_in_train="background", seeds=(1, 2), episodes=10000)
+    assert changed.difference() == {
+        "novel_in_train": ("remove", "background"),
+        "seeds": ((510, 365, 382, 322, 988), (1, 2)),
+        "episodes": (1000, 10000),
+    }
+    assert load_protocol("bam").difference() == {}
+    assert set(load_protocol("pfenet").difference(PROTOCOLS["bam"])) == {
+        "name",
+        "novel_in_train",
+        "episodes",
+        "seeds",
+        "pretrained",
+    }
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({"episode": 5}, "no point episode; did you mean episodes"),
+        ({"resize": "squeeze"}, "resize cannot be 'squeeze'"),
+        ({"episodes": 0}, "episodes cannot be 0"),
+        ({"episodes": "many"}, "episodes cannot be 'many'"),
+        ({"seeds": ()}, "seeds cannot be"),
+        ({"ignore": 1}, "ignore cannot be 1"),
+    ],
+)
+def test_a_bad_point_is_one_line(points, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_protocol("bam", **points)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_protocol_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="protocol mine: known are bam, pfenet"):
+        load_protocol("mine")
