@@ -189,6 +189,7 @@ class MetaLearner(nn.Module):
         align_corners: how its logits are enlarged to the image.
         mixable: entries of the guidance that may be blended with those of another support set, which is
             what test-time adaptation does; empty where the method cannot be adapted that way.
+        nested_groups: children whose own children are parameter groups each.
         default_base, default_ensemble: the parts that the published method is composed with, or None.
         backbone_variants: backbone family (``resnet``, ``vgg``) -> options of the backbone that the published
             method is built on, where it is not the default one.
@@ -208,6 +209,7 @@ class MetaLearner(nn.Module):
     fix_bn: bool = True
     align_corners: bool = True
     mixable: tuple[str, ...] = ()
+    nested_groups: tuple[str, ...] = ()
     default_base: str | None = None
     default_ensemble: str | None = None
     backbone_variants: Mapping[str, Mapping[str, object]] = {}
@@ -244,9 +246,12 @@ class MetaLearner(nn.Module):
         raise NotImplementedError
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters by group, in the order of the published optimizer."""
-        return {
-            name: list(child.parameters())
-            for name, child in self.named_children()
-            if any(True for _ in child.parameters())
-        }
+        """Return the trainable parameters by group, in the order of the published optimizer.
+
+        Every child is a group, unless it names groups of its own.
+        """
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, child in self.named_children():
+            own = getattr(child, "param_groups", None)
+            groups |= {name: list(child.parameters())} if own is None else own()
+        return {name: parameters for name, parameters in groups.items() if parameters}

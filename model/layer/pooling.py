@@ -21,3 +21,20 @@ def masked_average_pool(features: Tensor, weight: Tensor, epsilon: float = 5e-4)
 def tile(prototype: Tensor, like: Tensor) -> Tensor:
     """Spread prototypes [B,C] over the grid of ``like`` [B,*,h,w] -> [B,C,h,w] (a view)."""
     return prototype[:, :, None, None].expand(-1, -1, *like.shape[-2:])
+
+
+def gather_positions(features: Tensor, inside: Tensor) -> Tensor:
+    """Gather the feature vectors at chosen positions -> [B,C,P], P the most that an image has, at least one.
+
+    Images with fewer positions are padded with zero vectors at their end.
+
+    Args:
+        features: [B,C,h,w].
+        inside: the choice, bool [B,1,h,w].
+    """
+    flat, chosen = features.flatten(2), inside.flatten(1)
+    gathered = flat.new_zeros(*flat.shape[:2], max(1, int(chosen.sum(1).max())))
+    for image, (vectors, mask) in enumerate(zip(flat, chosen, strict=True)):
+        found = vectors[:, mask]
+        gathered[image, :, : found.shape[1]] = found
+    return gathered

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from model.layer.pooling import gather_positions
 from model.layer.resize import resize_like
 
 _EPSILON = 1e-7
@@ -28,14 +29,7 @@ def object_features(features: Tensor, mask: Tensor) -> Tensor:
         features: [B,C,h,w].
         mask: foreground [B,1,H,W] at any resolution; a position counts where its resized value is above 0.
     """
-    inside = (resize_like(mask, features) > 0).flatten(1)
-    positions = max(1, int(inside.sum(1).max()))
-    flat = features.flatten(2)
-    gathered = flat.new_zeros(*flat.shape[:2], positions)
-    for image, (vectors, chosen) in enumerate(zip(flat, inside, strict=True)):
-        found = vectors[:, chosen]
-        gathered[image, :, : found.shape[1]] = found
-    return unit(gathered)
+    return unit(gather_positions(features, resize_like(mask, features) > 0))
 
 
 def prior(query: Tensor, support_object: Tensor) -> Tensor:
@@ -50,5 +44,15 @@ def prior(query: Tensor, support_object: Tensor) -> Tensor:
     """
     batch, _, height, width = query.shape
     similarity = torch.matmul(support_object.transpose(1, 2), query.flatten(2)).amax(1)
+    return stretch(similarity).view(batch, 1, height, width)
+
+
+def stretch(similarity: Tensor) -> Tensor:
+    """Stretch similarities [B,P] to [0,1] per image."""
     low, high = similarity.aminmax(dim=1, keepdim=True)
-    return ((similarity - low) / (high - low + _EPSILON)).view(batch, 1, height, width)
+    return (similarity - low) / (high - low + _EPSILON)
+
+
+def shot_priors(query: Tensor, support_object: Tensor) -> Tensor:
+    """Return the priors [B,K,1,h,w] of K support objects [B,K,C,P]."""
+    return torch.stack([prior(query, shot) for shot in support_object.unbind(1)], 1)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
-from model.layer.aspp import ASPP
-from model.layer.block import Residual, classifier, reduction
+from model.layer.block import reduction
+from model.layer.decoder import ASPPDecoder, published_decoder_names
 from model.layer.features import middle_channels, middle_features
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground, masked_average_pool, tile
-from model.layer.prior import object_features, prior, unit
+from model.layer.prior import object_features, shot_priors, unit
 from model.layer.resize import resize_like
 from model.layer.shot_weights import ShotWeights, fuse_shots
 
@@ -54,11 +54,8 @@ class BAM(MetaLearner):
         "query_reduction": "down_query",
         "support_reduction": "down_supp",
         "merge": "init_merge",
-        "aspp.branch": "ASPP_meta.layer6_",
-        "compress": "res1_meta",
-        "refine": "res2_meta",
-        "classify": "cls_meta",
         "shot_weights.network": "kshot_rw",
+        **published_decoder_names("decoder", "_meta"),
     }
 
     def __init__(self, setting: Setting, options: BAMOptions) -> None:
@@ -67,10 +64,7 @@ class BAM(MetaLearner):
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.merge = reduction(2 * width + 1, width)
-        self.aspp = ASPP(width, width)
-        self.compress = reduction(5 * width, width)
-        self.refine = Residual(width)
-        self.classify = classifier(width)
+        self.decoder = ASPPDecoder(width)
         self.shot_weights = ShotWeights(
             setting, options.kshot_trans_dim, learned=options.shot_weights == "learned"
         )
@@ -93,10 +87,10 @@ class BAM(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        priors = [prior(query["prior_query"], shot) for shot in support["prior_object"].unbind(1)]
+        priors = shot_priors(query["prior_query"], support["prior_object"])
         return {
             "prototype": fuse_shots(support["prototype"], weights),
-            "prior": fuse_shots(torch.stack(priors, 1), weights),
+            "prior": fuse_shots(priors, weights),
             "shot_weights": weights,
         }
 
@@ -104,8 +98,7 @@ class BAM(MetaLearner):
         feature = query["feature"]
         guide = tile(guidance["prototype"], feature)
         merged = self.merge(torch.cat([feature, guide, resize_like(guidance["prior"], feature)], 1))
-        refined = self.refine(self.compress(self.aspp(merged)))
-        return Prediction(self.classify(refined), dict(guidance))
+        return Prediction(self.decoder(merged), dict(guidance))
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None

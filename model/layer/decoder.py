@@ -1,0 +1,41 @@
+"""The head of BAM's family: guidance merged into the query feature, seen at several scales, classified."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from model.layer.aspp import ASPP
+from model.layer.block import Residual, classifier, reduction
+
+
+class ASPPDecoder(nn.Module):
+    """ASPP, a reduction, a residual block and the binary classifier (BAM, section 4.2).
+
+    Args:
+        channels: of the merged feature, and of every layer up to the classifier.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.aspp = ASPP(channels, channels)
+        self.compress = reduction(5 * channels, channels)
+        self.refine = Residual(channels)
+        self.classify = classifier(channels)
+
+    def forward(self, merged: Tensor) -> Tensor:
+        """[B,channels,h,w] -> logits [B,2,h,w]."""
+        return self.classify(self.refine(self.compress(self.aspp(merged))))
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return one group per layer, as the published optimizers list them."""
+        return {name: list(child.parameters()) for name, child in self.named_children()}
+
+
+def published_decoder_names(child: str, suffix: str = "") -> dict[str, str]:
+    """Return prefixes under the child ``child`` -> published prefixes, which end in ``suffix``."""
+    return {
+        f"{child}.aspp.branch": f"ASPP{suffix}.layer6_",
+        f"{child}.compress": f"res1{suffix}",
+        f"{child}.refine": f"res2{suffix}",
+        f"{child}.classify": f"cls{suffix}",
+    }
