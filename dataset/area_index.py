@@ -62,12 +62,15 @@ class AreaIndex:
         entries = slice(self.start[position], self.start[position + 1])
         return dict(zip(self.label[entries].tolist(), self.area[entries].tolist(), strict=True))
 
-    def table(self) -> np.ndarray:
-        """Return all areas as one matrix, int32 [n,256]."""
-        table = np.zeros((len(self), 256), np.int32)
-        rows = np.repeat(np.arange(len(self)), np.diff(self.start))
-        table[rows, self.label] = self.area
-        return table
+    def at_least(self, labels: Sequence[int], pixels: int = 1) -> np.ndarray:
+        """Return which masks hold at least so many pixels of each label, bool [n, labels]."""
+        found = np.zeros((len(self), len(labels)), bool)
+        column = np.full(256, -1)
+        column[list(labels)] = np.arange(len(labels))
+        entries = np.flatnonzero((column[self.label] >= 0) & (self.area >= pixels))
+        rows = np.searchsorted(self.start, entries, side="right") - 1
+        found[rows, column[self.label[entries]]] = True
+        return found
 
     @classmethod
     def from_areas(cls, areas: Mapping[str, tuple[int, int, Mapping[int, int]]]) -> AreaIndex:

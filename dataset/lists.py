@@ -184,14 +184,14 @@ def episode_lists(
     """
     wanted, other = (split.novel, split.base) if novel else (split.base, split.novel)
     check_labels(areas, len(split.names) - 1, source.root)
-    table = areas.table()
-    kept = ~table[:, list(other)].any(axis=1) if drop_unwanted else np.ones(len(areas), bool)
-    listed = (table[:, list(wanted)] >= max(min_area, 1)) & kept[:, None]
+    listed = areas.at_least(wanted, max(min_area, 1))
+    if drop_unwanted:
+        listed &= ~areas.at_least(other).any(axis=1, keepdims=True)
     supports = {c: tuple(np.flatnonzero(listed[:, i]).tolist()) for i, c in enumerate(wanted)}
     classes = _drawable(supports, split, shot, source.root, small_classes)
     columns = [wanted.index(c) for c in classes]
     queries = np.flatnonzero(listed[:, columns].any(axis=1)).tolist()
-    present = table[:, list(classes)] > 0
+    present = areas.at_least(classes)
     candidates = tuple(tuple(classes[i] for i in np.flatnonzero(present[q])) for q in queries)
     return EpisodeLists(source, classes, tuple(queries), candidates, {c: supports[c] for c in classes})
 
@@ -210,7 +210,7 @@ def generalized_lists(
     """
     rule = {"novel": True, "shot": shot, "min_area": 1, "small_classes": small_classes}
     shown = episode_lists(source, areas, split, **rule)
-    has_base = areas.table()[:, list(split.base)].any(axis=1)
+    has_base = areas.at_least(split.base).any(axis=1)
     present = dict(zip(shown.queries, shown.candidates, strict=True))
     candidates = tuple(
         shown.classes if has_base[i] else present.get(i, shown.classes) for i in range(len(source))

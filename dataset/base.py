@@ -1,0 +1,103 @@
+"""The data of stage 1: images with the labels of a fold's base classes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dataset.area_index import AreaIndex
+from dataset.batches import Key
+from dataset.episodes import train_order
+from dataset.sampling import generator
+from dataset.split import ClassSplit
+from dataset.store import ImageStore
+from dataset.transform import Resize, TrainTransform, look_up
+from util.errors import DataError
+
+
+class BaseBatch(NamedTuple):
+    """Images of the base learner.
+
+    Attributes:
+        image: normalised, float [B,3,S,S].
+        label: 0 background, j the j-th base class, 255 void; int64 [B,S,S].
+        names: names of the images.
+    """
+
+    image: Tensor
+    label: Tensor
+    names: tuple[str, ...]
+
+
+def collate_base(batches: list[BaseBatch]) -> BaseBatch:
+    """Join images of one size along the batch axis."""
+    names = tuple(name for batch in batches for name in batch.names)
+    return BaseBatch(torch.cat([b.image for b in batches]), torch.cat([b.label for b in batches]), names)
+
+
+def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
+    """Return the positions of the images without a single pixel of a novel class.
+
+    Raises:
+        DataError: every image holds one.
+    """
+    positions = np.flatnonzero(~areas.at_least(split.novel).any(axis=1)).tolist()
+    if not positions:
+        raise DataError("every training image holds a novel class of this fold; keep them as background")
+    return tuple(positions)
+
+
+class BaseDataset(Dataset):
+    """Training images; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
+
+    Attributes:
+        positions: the images used; all of them by default, their novel pixels as background.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        split: ClassSplit,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        positions: tuple[int, ...] | None = None,
+    ) -> None:
+        self.store, self.split, self.transform, self.seed = store, split, transform, seed
+        self.positions = tuple(range(len(store.source))) if positions is None else positions
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: Key) -> BaseBatch:
+        """Return one image as a batch of one; as published, the crop looks after the first base class."""
+        epoch, index = key
+        if self._order[0] != epoch:
+            self._order = (epoch, train_order(len(self), self.seed, epoch))
+        position = self.positions[self._order[1][index]]
+        image, mask = self.store.pair(position)
+        label = cv2.LUT(mask, self.split.base_table)
+        image, (label,) = self.transform(image, [label], generator("augmentation", self.seed, epoch, index))
+        label = torch.from_numpy(label).long()
+        return BaseBatch(image[None], label[None], (self.store.source.names[position],))
+
+
+class BaseEvaluation(Dataset):
+    """Every image of a list once, resized, with its base labels at the network's size."""
+
+    def __init__(self, store: ImageStore, split: ClassSplit, resize: Resize) -> None:
+        self.store, self.split, self.resize = store, split, resize
+
+    def __len__(self) -> int:
+        return len(self.store.source)
+
+    def __getitem__(self, position: int) -> BaseBatch:
+        image, mask = self.store.pair(position)
+        label = look_up(self.resize.label(mask), self.split.base_table)
+        return BaseBatch(self.resize.image(image)[None], label[None], (self.store.source.names[position],))

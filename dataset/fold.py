@@ -1,0 +1,154 @@
+"""One fold of a data set opened for use: its classes, lists, areas and episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dataset.area_index import AreaIndex
+from dataset.episodes import Manifest, test_episodes
+from dataset.lists import (
+    EpisodeLists,
+    ImageList,
+    check_labels,
+    episode_lists,
+    generalized_lists,
+    read_image_list,
+)
+from dataset.protocol import Protocol
+from dataset.split import ClassSplit, class_split, read_class_names
+
+LIST_FOLDER = "ImageSets/Segmentation"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of a data set under a protocol. Lists and areas are read when they are first asked for.
+
+    Attributes:
+        data_set, number: what it is a fold of, and which.
+        split: its classes.
+        protocol: how images are listed and episodes drawn.
+        root, train_list, val_list: where it is read from.
+        small_classes: what becomes of classes with too few images (see ``episode_lists``).
+    """
+
+    data_set: str
+    number: int
+    split: ClassSplit
+    protocol: Protocol
+    root: Path
+    train_list: Path
+    val_list: Path
+    small_classes: str = "error"
+
+    @cached_property
+    def train_images(self) -> ImageList:
+        """All training images of the data set."""
+        return read_image_list(self.root, self.train_list)
+
+    @cached_property
+    def val_images(self) -> ImageList:
+        """All test images of the data set."""
+        return read_image_list(self.root, self.val_list)
+
+    @cached_property
+    def train_areas(self) -> AreaIndex:
+        """Label areas of the training masks, checked against the classes."""
+        return self._areas(self.train_images)
+
+    @cached_property
+    def val_areas(self) -> AreaIndex:
+        """Label areas of the test masks, checked against the classes."""
+        return self._areas(self.val_images)
+
+    def _areas(self, images: ImageList) -> AreaIndex:
+        areas = images.index()
+        check_labels(areas, len(self.split.names) - 1, self.root)
+        return areas
+
+    def train_lists(self, shot: int) -> EpisodeLists:
+        """Return what training episodes are drawn from."""
+        return episode_lists(
+            self.train_images,
+            self.train_areas,
+            self.split,
+            novel=False,
+            shot=shot,
+            drop_unwanted=self.protocol.novel_in_train == "remove",
+            min_area=self.protocol.min_area,
+            small_classes=self.small_classes,
+        )
+
+    def test_lists(self, shot: int) -> EpisodeLists:
+        """Return what test episodes are drawn from."""
+        return episode_lists(
+            self.val_images,
+            self.val_areas,
+            self.split,
+            novel=True,
+            shot=shot,
+            min_area=self.protocol.min_area,
+            small_classes=self.small_classes,
+        )
+
+    def manifest(
+        self, seed: int, shot: int, *, ways: int = 1, episodes: int | None = None, generalized: bool = False
+    ) -> Manifest:
+        """Draw the test episodes of one seed, as many as the protocol says unless told otherwise."""
+        if generalized:
+            lists = generalized_lists(
+                self.val_images, self.val_areas, self.split, shot=shot, small_classes=self.small_classes
+            )
+        else:
+            lists = self.test_lists(shot)
+        return test_episodes(
+            lists,
+            data_set=self.data_set,
+            fold=self.number,
+            protocol=self.protocol.name,
+            seed=seed,
+            shot=shot,
+            ways=ways,
+            episodes=self.protocol.episodes if episodes is None else episodes,
+            query_order="list" if generalized else self.protocol.query_order,
+            generalized=generalized,
+        )
+
+
+def open_fold(
+    data_set: str,
+    root: str | Path,
+    number: int,
+    protocol: Protocol,
+    *,
+    train_list: str | Path | None = None,
+    val_list: str | Path | None = None,
+    interleaved: bool | None = None,
+    small_classes: str = "error",
+) -> Fold:
+    """Open a fold.
+
+    Args:
+        data_set: ``pascal``, ``coco``, ``shapes``, or ``folder``, whose classes ``classes.txt`` names.
+        root: data root.
+        number: of the fold, zero-based.
+        protocol: how images are listed and episodes drawn.
+        train_list, val_list: lists, by default those of the VOC layout.
+        interleaved: COCO's fold system, by default the protocol's.
+        small_classes: see ``episode_lists``.
+
+    Raises:
+        DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
+    """
+    root = Path(root)
+    names = read_class_names(root / "classes.txt") if data_set == "folder" else None
+    if interleaved is None:
+        interleaved = protocol.interleaved_folds
+    split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
+    lists = [
+        Path(given) if given else root / LIST_FOLDER / f"{part}.txt"
+        for given, part in ((train_list, "train"), (val_list, "val"))
+    ]
+    return Fold(data_set, number, split, protocol, root, *lists, small_classes)
