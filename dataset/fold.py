@@ -31,7 +31,6 @@ class Fold:
         split: its classes.
         protocol: how images are listed and episodes drawn.
         root, train_list, val_list: where it is read from.
-        small_classes: what becomes of classes with too few images (see ``episode_lists``).
     """
 
     data_set: str
@@ -41,7 +40,6 @@ class Fold:
     root: Path
     train_list: Path
     val_list: Path
-    small_classes: str = "error"
 
     @cached_property
     def train_images(self) -> ImageList:
@@ -78,7 +76,7 @@ class Fold:
             shot=shot,
             drop_unwanted=self.protocol.novel_in_train == "remove",
             min_area=self.protocol.min_area,
-            small_classes=self.small_classes,
+            small_classes=self.protocol.small_classes,
         )
 
     def test_lists(self, shot: int) -> EpisodeLists:
@@ -90,7 +88,7 @@ class Fold:
             novel=True,
             shot=shot,
             min_area=self.protocol.min_area,
-            small_classes=self.small_classes,
+            small_classes=self.protocol.small_classes,
         )
 
     def manifest(
@@ -99,7 +97,11 @@ class Fold:
         """Draw the test episodes of one seed, as many as the protocol says unless told otherwise."""
         if generalized:
             lists = generalized_lists(
-                self.val_images, self.val_areas, self.split, shot=shot, small_classes=self.small_classes
+                self.val_images,
+                self.val_areas,
+                self.split,
+                shot=shot,
+                small_classes=self.protocol.small_classes,
             )
         else:
             lists = self.test_lists(shot)
@@ -126,7 +128,6 @@ def open_fold(
     train_list: str | Path | None = None,
     val_list: str | Path | None = None,
     interleaved: bool | None = None,
-    small_classes: str = "error",
 ) -> Fold:
     """Open a fold.
 
@@ -137,7 +138,6 @@ def open_fold(
         protocol: how images are listed and episodes drawn.
         train_list, val_list: lists, by default those of the VOC layout.
         interleaved: COCO's fold system, by default the protocol's.
-        small_classes: see ``episode_lists``.
 
     Raises:
         DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
@@ -151,4 +151,4 @@ def open_fold(
         Path(given) if given else root / LIST_FOLDER / f"{part}.txt"
         for given, part in ((train_list, "train"), (val_list, "val"))
     ]
-    return Fold(data_set, number, split, protocol, root, *lists, small_classes)
+    return Fold(data_set, number, split, protocol, root, *lists)

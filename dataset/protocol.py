@@ -31,6 +31,7 @@ class Protocol:
         train_images: the list that training images come from.
         test_images: the list that test images come from.
         min_area: pixels at original resolution that a class must cover to be listed; 0 without that rule.
+        small_classes: a class with images, but too few for an episode, is an error or left out.
         query_order: how a test episode finds query and class (see ``dataset.episodes``).
         episodes: test episodes per seed.
         seeds: seeds of the test runs.
@@ -54,6 +55,7 @@ class Protocol:
     train_images: Literal["merged", "trainaug", "train"] = "merged"
     test_images: Literal["val", "trainaug", "train"] = "val"
     min_area: NotNegative = MIN_AREA
+    small_classes: Literal["error", "leave_out"] = "error"
     query_order: Literal["list", "uniform", "class", "pairs"] = "list"
     episodes: Positive = 1000
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (321,)
@@ -83,7 +85,8 @@ class Protocol:
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
         try:
-            return replace(self, **points)
+            # YAML knows lists only
+            return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in points.items()})
         except ValidationError as error:
             first = error.errors()[0]
             key, value = first["loc"][0], first["input"]

@@ -78,10 +78,9 @@ def test_the_recorded_generalised_episodes_come_out_of_the_recorded_seeds(parity
             lists = generalized_lists(source, areas, split, shot=0)
         # The recorded draws are among all novel classes, those without images included.
         has_base = [bool(set(areas.areas(i)) & set(split.base)) for i in range(len(source))]
-        candidates = [
-            split.novel if any_class else shown for any_class, shown in zip(has_base, lists.candidates, strict=True)
-        ]
-        lists = replace(lists, candidates=tuple(candidates))
+        pairs = zip(has_base, lists.candidates, strict=True)
+        candidates = tuple(split.novel if any_class else shown for any_class, shown in pairs)
+        lists = replace(lists, candidates=candidates)
         for want in wanted:
             spec = draw_for_query(lists, want["query"], 1, random.Random(want["python_random_seed"]))
             assert spec.class_ids == (split.novel[want["class_index"]],)

@@ -31,7 +31,7 @@ def test_coco_changes_sizes_episodes_and_void():
 
 
 def test_every_point_can_be_changed_and_the_difference_shows():
-    changed = load_protocol("bam", novel_in_train="background", seeds=(1, 2), episodes=10000)
+    changed = load_protocol("bam", novel_in_train="background", seeds=[1, 2], episodes=10000)
     assert changed.difference() == {
         "novel_in_train": ("remove", "background"),
         "seeds": ((510, 365, 382, 322, 988), (1, 2)),
