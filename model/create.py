@@ -14,8 +14,9 @@ from model.ensemble import BaseMetaEnsemble
 from model.fewshot import FewShotModel
 from model.interface import Backbone, BaseLearner, MetaLearner, Setting
 from model.meta.bam import BAM
+from model.meta.panet import PANet
 
-METHODS: dict[str, type[MetaLearner]] = {"bam": BAM}
+METHODS: dict[str, type[MetaLearner]] = {"bam": BAM, "panet": PANet}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
 ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
 BACKBONES: dict[str, Callable[..., Backbone]] = {

@@ -22,6 +22,10 @@ from torch import Tensor, nn
 IGNORE = 255
 """The label of pixels that count neither in losses nor in metrics."""
 
+UNLABELLED = 254
+"""The label of support pixels that belong neither to the way's class nor to the background: another way's
+object, or what a weak annotation leaves open. Binary learners take them for background."""
+
 Encoding = dict[str, Tensor]
 """Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
 
@@ -33,7 +37,7 @@ class Episode:
     Attributes:
         query: normalised query images, float [B,3,H,W].
         support: normalised support images, float [B,N,K,3,H,W].
-        support_mask: 0 background, 1 the way's class, 255 void; int64 [B,N,K,H,W].
+        support_mask: 0 background, 1 the way's class, 254 unlabelled, 255 void; int64 [B,N,K,H,W].
         class_id: dataset ids of the ways' classes, int64 [B,N].
         class_index: the same, zero-based among the fold's base classes, int64 [B,N]; training only.
         query_mask: 0 background, n the n-th way, 255 void; int64 [B,H,W].

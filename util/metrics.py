@@ -31,6 +31,14 @@ class Counts(NamedTuple):
     union: Tensor
     target: Tensor
 
+    def where_labelled(self) -> Counts:
+        """Return the counts without those of classes that the label does not hold: PANet's rule.
+
+        It drops false positives of an absent class, which matters with several ways.
+        """
+        present = self.target > 0
+        return Counts(*(count * present for count in self))
+
 
 def intersection_union_target(
     prediction: Tensor, label: Tensor, classes: int, ignore: int = IGNORE

@@ -41,8 +41,9 @@ def fill(model: nn.Module, variant: object, case: object) -> None:
     """Give ``model`` the recorded weights."""
     weights = {k: torch.from_numpy(np.asarray(v)) for k, v in variant.state_dict(case).items()}
     for name in weights:
-        if name.startswith("encoder."):  # recorded with both copies of the backbone equal
-            weights[name] = weights["layer" + name.removeprefix("encoder.")]
+        copied = "layer" + name.removeprefix("encoder.")
+        if name.startswith("encoder.") and copied in weights:  # recorded with both copies equal
+            weights[name] = weights[copied]
     load_published(model, weights)
 
 

@@ -1,0 +1,165 @@
+"""PANet: K. Wang, J. H. Liew, Y. Zou, D. Zhou, J. Feng, "PANet: Few-Shot Image Semantic Segmentation with
+Prototype Alignment", ICCV 2019.
+
+Every way and the background get one prototype; a query position belongs to the prototype that it is closest
+to. There is no head: what learns is the backbone. In training, the predicted query masks give prototypes that
+must segment the supports in turn (the alignment loss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy, interpolate, one_hot
+
+from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.loss import pixel_cross_entropy
+from model.layer.resize import resize
+
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class PANetOptions:
+    """Switches of PANet.
+
+    Attributes:
+        align: whether the alignment loss is part of training.
+        align_weight: its weight.
+        scale: what cosines are multiplied by to become logits.
+        void_as_background: whether void support pixels (255) count as background, as published. Pixels that
+            are ``UNLABELLED`` never do.
+    """
+
+    align: bool = True
+    align_weight: float = 1.0
+    scale: float = 20.0
+    void_as_background: bool = True
+
+
+class PANet(MetaLearner):
+    """Masked average pooling at image resolution, then the nearest prototype by cosine."""
+
+    Options = PANetOptions
+    multi_way = True
+    trains_backbone = True
+    align_corners = False
+    mixable = ("prototype",)
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "vgg": {
+            "batch_norm": False,
+            "pool_kernel": 3,
+            "pool_stride": (2, 2, 2, 1, 0),
+            "ceil_pool": False,
+            "dilation": (1, 1, 1, 1, 2),
+        }
+    }
+    published_names: Mapping[str, str] = {
+        f"backbone.layer{stage}": f"encoder.backbone.features.{2 * stage}" for stage in range(5)
+    }
+
+    def __init__(self, setting: Setting, options: PANetOptions) -> None:
+        super().__init__()
+        self.options = options
+        # the last tap is the output before its activation: cosines want signed features
+        self.feature = setting.backbone.taps("layer4")[-1]
+        self.query_features = self.support_features = (self.feature,)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": features[self.feature]}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = features[self.feature]
+        encoding = {
+            "foreground": pool_at_image_resolution(feature, mask == 1),
+            "background": pool_at_image_resolution(feature, self._background(mask)),
+        }
+        return encoding | ({"feature": feature} if self._aligns() else {})
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        background = support["background"].mean((1, 2))
+        prototype = torch.cat([background.unsqueeze(1), support["foreground"].mean(2)], 1)
+        return {"prototype": prototype} | ({"support_feature": support["feature"]} if self._aligns() else {})
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        score = self._score(query["feature"], guidance["prototype"])
+        parts = dict(guidance)
+        if self._aligns():
+            parts |= {"score": score, "query_feature": query["feature"]}
+        return Prediction(score, parts)
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
+        if "score" not in prediction.parts:
+            return {"main": main}
+        return {"main": main, "align": self.options.align_weight * self._alignment(prediction.parts, episode)}
+
+    def _aligns(self) -> bool:
+        return self.training and self.options.align
+
+    def _background(self, mask: Tensor) -> Tensor:
+        background = mask == 0
+        return background | (mask == IGNORE) if self.options.void_as_background else background
+
+    def _score(self, feature: Tensor, prototype: Tensor) -> Tensor:
+        """Compare features [B,C,h,w] with prototypes [B,P,C] -> [B,P,h,w]."""
+        return self.options.scale * torch.stack(
+            [cosine_similarity(feature, p[:, :, None, None], dim=1) for p in prototype.unbind(1)], 1
+        )
+
+    def _alignment(self, parts: Mapping[str, Tensor], episode: Episode) -> Tensor:
+        """Segment the supports by the prototypes of the predicted query masks (section 3.4).
+
+        A way that is predicted nowhere has no prototype and is left out.
+        """
+        feature, score = parts["query_feature"], parts["score"]
+        predicted = one_hot(score.argmax(1), score.shape[1]).to(feature)
+        area = predicted.sum((1, 2))
+        prototype = torch.einsum("bchw,bhwp->bpc", feature, predicted) / (area + _EPSILON).unsqueeze(2)
+        support = parts["support_feature"]
+        batch, ways, shots = support.shape[:3]
+        pair = torch.stack([prototype[:, :1].expand(-1, ways, -1), prototype[:, 1:]], 2)
+        scores = self._score(support.flatten(0, 2), pair.flatten(0, 1).repeat_interleave(shots, 0))
+        label = self._support_label(episode.support_mask.flatten(0, 2))
+        loss = _mean_per_image(resize(scores, tuple(label.shape[-2:]), align_corners=False), label)
+        seen = (area[:, 1:] > 0).to(loss)
+        return (loss.view(batch, ways, shots).mean(2) * seen).mean()
+
+    def _support_label(self, mask: Tensor) -> Tensor:
+        label = torch.full_like(mask, IGNORE)
+        label[self._background(mask)] = 0
+        label[mask == 1] = 1
+        return label
+
+
+def pool_at_image_resolution(feature: Tensor, mask: Tensor) -> Tensor:
+    """Average features [B,C,h,w], enlarged bilinearly to the mask [B,H,W], under that mask -> [B,C].
+
+    Instead of enlarging the features, the mask is brought to them by the transposed enlargement: the same sum
+    in another order, without the C maps of image size.
+    """
+    mask = mask.to(feature)
+    rows, columns = (
+        _enlargement(small, large, feature)
+        for small, large in zip(feature.shape[-2:], mask.shape[-2:], strict=True)
+    )
+    weight = rows.T @ mask @ columns
+    total = torch.einsum("bchw,bhw->bc", feature, weight)
+    return total / (mask.sum((1, 2)) + _EPSILON).unsqueeze(1)
+
+
+def _enlargement(small: int, large: int, like: Tensor) -> Tensor:
+    """Return the matrix [large,small] of bilinear interpolation along one axis."""
+    unit = torch.eye(small, dtype=like.dtype, device=like.device)
+    return interpolate(unit[None], large, mode="linear", align_corners=False)[0].T
+
+
+def _mean_per_image(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross-entropy over the labelled pixels of every image, [B]; 0 where there are none."""
+    loss = cross_entropy(logits, label, ignore_index=IGNORE, reduction="none").sum((1, 2))
+    return loss / (label != IGNORE).sum((1, 2)).clamp_min(1)
