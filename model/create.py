@@ -14,9 +14,20 @@ from model.ensemble import BaseMetaEnsemble
 from model.fewshot import FewShotModel
 from model.interface import Backbone, BaseLearner, MetaLearner, Setting
 from model.meta.bam import BAM
+from model.meta.mianet import MIANet
+from model.meta.msanet import MSANet
 from model.meta.panet import PANet
+from model.meta.pfenet import PFENet
+from model.meta.rare import RARE
 
-METHODS: dict[str, type[MetaLearner]] = {"bam": BAM, "panet": PANet}
+METHODS: dict[str, type[MetaLearner]] = {
+    "bam": BAM,
+    "mianet": MIANet,
+    "msanet": MSANet,
+    "panet": PANet,
+    "pfenet": PFENet,
+    "rare": RARE,
+}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
 ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
 BACKBONES: dict[str, Callable[..., Backbone]] = {

@@ -87,6 +87,18 @@ def assert_gradients(
         assert abs(float(gradient.sum()) - total) <= bound, published
 
 
+def assert_statistics(model: nn.Module, recorded: dict[str, list[float]], relative: float = 1e-4) -> None:
+    """Compare [L2 norm, sum] of every recorded running statistic."""
+    ours = {published: name for name, published in published_names(model).items()}
+    assert recorded
+    for published, (norm, total) in recorded.items():
+        buffer = model.get_buffer(ours[published])
+        assert float(buffer.norm()) == pytest.approx(norm, rel=relative), published
+        assert float(buffer.sum()) == pytest.approx(total, abs=relative * norm * buffer.numel() ** 0.5), (
+            published
+        )
+
+
 def without_dropout(model: nn.Module) -> nn.Module:
     """Switch off every dropout, as the recorded training cases did."""
     for module in model.modules():

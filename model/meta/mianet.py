@@ -1,0 +1,258 @@
+"""MIANet: Y. Yang, Q. Chen, Y. Feng, T. Huang, "MIANet: Aggregating Unbiased Instance and General Information
+for Few-Shot Segmentation", CVPR 2023.
+
+The prototype of a few supports is biased, so a general prototype, generated from the class's word vector and
+the supports' prototype, takes its place. A parameter-free hierarchy of priors and PFENet's decoder do the
+rest. The class of the target is an input in testing too: results do not compare with purely visual methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
+
+from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.block import reduction
+from model.layer.enrichment import (
+    PUBLISHED_NAMES,
+    EnrichmentDecoder,
+    check_scales,
+    enrichment_losses,
+    grid_sizes,
+)
+from model.layer.features import middle_channels, middle_features
+from model.layer.pooling import foreground, masked_average_pool
+from model.layer.prior import stretch, unit
+from model.layer.resize import resize, resize_like
+
+WORD_WIDTH = 300
+_HIDDEN = 128
+_MARGIN = 0.5
+_DISTANCE_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class MIANetOptions:
+    """Switches of MIANet.
+
+    Attributes:
+        embeddings: word vectors, float [1 + classes, 300], row 0 the background's. They are no part of a
+            checkpoint; one trained with other vectors does not fit.
+        ppm_scales: grids of priors and decoder, finest first: sides in positions, or fractions of the query's
+            feature grid. Published for 473 px: 60, 30, 15, 8. Unset: the grid of ``layer2`` and three
+            halvings, rounded up, which gives the same.
+        aux_weight: of the inner losses.
+        fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
+            False, where it normalises by the batch and its statistics drift away from the pretrained ones.
+        object_threshold: local features count as the object's in the triplet loss where the resized mask
+            reaches this. 1.0 as published cuts positions that rounding left just below one; 0.999 keeps them.
+        channels: width of the decoder; 256 in the published network.
+    """
+
+    embeddings: Tensor | None = None
+    ppm_scales: tuple[float, ...] | None = None
+    aux_weight: float = 1.0
+    fix_bn: bool = True
+    object_threshold: float = 1.0
+    channels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.ppm_scales is not None:
+            check_scales(self.ppm_scales)
+        if self.embeddings is None:
+            raise ValueError("mianet needs word vectors: set embeddings, a tensor [1 + classes, 300]")
+        if self.embeddings.ndim != 2 or self.embeddings.shape[1] != WORD_WIDTH or len(self.embeddings) < 2:
+            raise ValueError(
+                f"embeddings of mianet must be [1 + classes, {WORD_WIDTH}], one word vector per row and "
+                f"row 0 the background's; got {list(self.embeddings.shape)}"
+            )
+
+
+class MIANet(MetaLearner):
+    """General prototype from words and supports, hierarchical priors, feature enrichment.
+
+    Several shots are our extension, as the published code reads the first only: prototypes, priors and
+    triplet losses are averaged over the shots.
+    """
+
+    Options = MIANetOptions
+    query_features = ("layer2", "layer3", "layer4")
+    support_features = ("layer2", "layer3", "layer4")
+    published_names: Mapping[str, str] = {
+        "reduction": "down_features",
+        "local_features": "LFG",
+        "generator": "GIG.model",
+        **PUBLISHED_NAMES,
+    }
+    published_extra = ("pspnet.",)  # the base learner, of which the method uses the backbone only
+
+    def __init__(self, setting: Setting, options: MIANetOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.fix_bn = options.fix_bn
+        self.scales = options.ppm_scales or _halved(setting.image_size)
+        self.mixable = ("prototype", *_prior_names(self.scales))
+        width = options.channels
+        self.reduction = reduction(middle_channels(setting.backbone), width, dropout=0.5)
+        self.local_features = _local_features(width)
+        self.generator = _generator(WORD_WIDTH + width, width)
+        self.decoder = EnrichmentDecoder(width, len(self.scales))
+        self.register_buffer("embeddings", options.embeddings.float().clone(), persistent=False)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": self.reduction(middle_features(features)), "layer4": features["layer4"]}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = self.reduction(middle_features(features))
+        mask = resize_like(foreground(mask), feature)
+        sizes = grid_sizes(self.scales, feature.shape[-2:])
+        encoding = {
+            "prototype": masked_average_pool(feature, mask),
+            "prior_support": support_means(features["layer4"], mask, sizes),
+        }
+        return {**encoding, **self._local(feature, mask)} if self.training else encoding
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        sizes = grid_sizes(self.scales, query["feature"].shape[-2:])
+        shots = [
+            hierarchical_prior(query["layer4"], means, sizes) for means in support["prior_support"].unbind(1)
+        ]
+        priors = [torch.stack(level).mean(0) for level in zip(*shots, strict=True)]
+        return {
+            "prototype": self.generator(torch.cat([self._words(support), support["prototype"].mean(1)], 1)),
+            **dict(zip(_prior_names(self.scales), priors, strict=True)),
+            **{name: support[name] for name in ("local_feature", "local_object") if name in support},
+        }
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        priors = [guidance[name] for name in _prior_names(self.scales)]
+        logits, inner = self.decoder(query["feature"], guidance["prototype"], priors)
+        return Prediction(logits, {**guidance, **inner})
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return ``main``, ``inner`` and, for a prediction made in training mode, ``triplet``."""
+        losses = enrichment_losses(prediction, episode.query_mask, self.options.aux_weight)
+        parts = prediction.parts
+        if "local_feature" in parts:
+            losses["triplet"] = triplet_loss(
+                parts["prototype"], parts["local_feature"], parts["local_object"]
+            )
+        return losses
+
+    def _local(self, feature: Tensor, mask: Tensor) -> Encoding:
+        """Return local features [B,P,C] and which of them are the object's, bool [B,P]."""
+        local = self.local_features(feature)
+        inside = interpolate(mask, local.shape[-2:], mode="nearest") >= self.options.object_threshold
+        return {"local_feature": local.flatten(2).transpose(1, 2), "local_object": inside.flatten(1)}
+
+    def _words(self, support: Encoding) -> Tensor:
+        """Return the word vector of every episode's class, [B,300]."""
+        if "class_id" not in support:
+            raise ValueError("mianet reads the word vector of the supports' class: pass class_id with them")
+        class_id = support["class_id"][:, 0]
+        known = len(self.embeddings) - 1
+        strange = class_id[(class_id < 1) | (class_id > known)]
+        if len(strange):
+            raise ValueError(
+                f"class {int(strange[0])} has no word vector: the table covers the classes 1 to {known}; "
+                "set embeddings to one with a row for every class of the data set"
+            )
+        return self.embeddings[class_id]
+
+
+def support_means(layer4: Tensor, mask: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the mean unit feature of a masked support at every level, [B,levels,C].
+
+    The published prior is the mean cosine with all support positions, masked ones counting zero. That is the
+    query's product with this one vector.
+
+    Args:
+        layer4: features [B,C,h,w] of the unmasked image.
+        mask: soft foreground [B,1,h,w].
+        sizes: grid of every level. The mask shrinks from level to level, as published.
+    """
+    means, current = [], mask
+    for level, size in enumerate(sizes):
+        scaled = resize(current, size)
+        means.append(unit(resize(layer4, size) * scaled).mean((2, 3)))
+        if not _apart(level, size, layer4):
+            current = scaled
+    return torch.stack(means, 1)
+
+
+def hierarchical_prior(layer4: Tensor, means: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Return the prior of every level, [B,1,b,b], each level weighted by the prior of the one before.
+
+    Args:
+        layer4: query features [B,C,h,w].
+        means: what ``support_means`` gives for one support, [B,levels,C].
+        sizes: grid of every level.
+    """
+    priors, current = [], layer4
+    for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
+        apart = _apart(level, size, layer4)
+        scaled = resize(layer4, size) if apart else adaptive_avg_pool2d(current, size)
+        cosine = torch.einsum("bchw,bc->bhw", unit(scaled), mean)
+        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size))
+        if not apart:
+            current = scaled * priors[-1]
+    return priors
+
+
+def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
+    """Draw the general prototype to the object's farthest local feature, away from the others' mean.
+
+    Args:
+        anchor: general prototypes [B,C].
+        local: local features of the supports, [B,K,P,C].
+        inside: which of them are the object's, bool [B,K,P]. A support without both kinds does not count.
+    """
+    anchor, local = normalize(anchor, dim=-1)[:, None], normalize(local, dim=-1)
+    outside = ~inside
+    farthest = _distance(anchor[:, None], local).masked_fill(outside, 0).amax(-1)
+    weight = outside.unsqueeze(-1).to(local.dtype)
+    mean = (local * weight).sum(2) / weight.sum(2).clamp_min(1)
+    counted = inside.any(-1) & outside.any(-1)
+    loss = (_MARGIN + farthest - _distance(anchor, mean)).clamp_min(0) * counted
+    return loss.sum() / counted.sum().clamp_min(1)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b + _DISTANCE_EPSILON).norm(dim=-1)
+
+
+def _apart(level: int, size: tuple[int, int], layer4: Tensor) -> bool:
+    """Whether a level finer than ``layer4`` (VGG16's first) is computed on an enlargement of its own."""
+    return level == 0 and size[0] > layer4.shape[-2]
+
+
+def _prior_names(scales: Sequence[float]) -> list[str]:
+    return [f"prior{level}" for level in range(len(scales))]
+
+
+def _halved(image_size: int) -> tuple[int, ...]:
+    side = (image_size - 1) // 8 + 1
+    return tuple(-(-side // factor) for factor in (1, 2, 4, 8))
+
+
+def _generator(inputs: int, outputs: int) -> nn.Sequential:
+    """The general information generator: word vector and instance prototype -> general prototype."""
+    first, second = nn.Linear(inputs, _HIDDEN), nn.Linear(_HIDDEN, outputs)
+    for layer in (first, second):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.constant_(layer.bias, 0.01)
+    return nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), nn.Dropout(0.2), second, nn.Dropout(0.3))
+
+
+def _local_features(channels: int) -> nn.Sequential:
+    """Three 3x3 convolutions that make local features, on a grid four times coarser."""
+    layers: list[nn.Module] = []
+    for stride, padding in ((2, 0), (2, 1), (1, 1)):
+        layers += [nn.Conv2d(channels, channels, 3, stride, padding, bias=False), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
