@@ -1,0 +1,256 @@
+"""MSANet: E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Boosting Few-Shot Segmentation".
+
+arXiv 2206.09667 (2022). BAM with two more guides: how much each query position resembles the support object
+in every block of the backbone, and the support feature gated by a summary of its object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, relu
+
+from model.backbone.vgg import VGG16
+from model.interface import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.block import reduction
+from model.layer.decoder import ASPPDecoder, published_decoder_names
+from model.layer.features import middle_channels, middle_features
+from model.layer.gram import gram_matrix
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
+from model.layer.prior import object_features, shot_priors, unit
+from model.layer.resize import resize, resize_like
+from model.layer.shot_weights import ShotWeights, fuse_shots
+
+_EPSILON = 1e-5
+_CHUNK = 512
+"""Support positions whose similarities to a query are held at once."""
+
+
+@dataclass(frozen=True)
+class MSANetOptions:
+    """Switches of MSANet.
+
+    Attributes:
+        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
+        kshot_unsort: ``legacy`` as published gives the weight of the r-th most alike support to the r-th
+            support; ``fixed`` returns every weight to the support that it was computed for.
+        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
+            checkpoint with any K.
+        vgg_corr2: which supports the shallowest similarities of VGG16 come from: the ``last`` as published,
+            or the ``mean`` over all, as everywhere else.
+        channels: width of the decoder; 256 in the published network.
+        similarity_channels: of the fused similarities; 64 in the published network.
+    """
+
+    kshot_trans_dim: int = 2
+    kshot_unsort: Literal["legacy", "fixed"] = "legacy"
+    shot_weights: Literal["learned", "uniform"] = "learned"
+    vgg_corr2: Literal["last", "mean"] = "last"
+    channels: int = 256
+    similarity_channels: int = 64
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where the similarities are taken.
+
+    Attributes:
+        first: feature whose grid the mask pyramid starts from.
+        shallow, deep: names of the taps, shallow to deep; the first ones are taken from the last support
+            alone where a network's published code does so.
+    """
+
+    first: str
+    shallow: tuple[str, ...]
+    deep: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.shallow + self.deep
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Taps:
+        """Residual sums of all blocks of the last three stages; in VGG16, the convolutions of the last two
+        and the final output."""
+        if isinstance(backbone, VGG16):
+            shallow = backbone.taps("layer3")
+            return cls(shallow[0], shallow, (*backbone.taps("layer4"), "layer4"))
+        return cls("layer1", backbone.taps("layer2"), backbone.taps("layer3") + backbone.taps("layer4"))
+
+
+class ChannelAttention(nn.Module):
+    """Gate the channels of a support feature by its mean over the object (section 3.3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1),
+            nn.Dropout(0.5),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
+        """Return ``feature`` [B,C,h,w] gated by what lies under ``mask`` [B,1,H,W], in the support's frame.
+
+        The mean is taken over the whole map, so a small object gives a small summary.
+        """
+        inside = interpolate(mask, feature.shape[-2:], mode="nearest")
+        return self.gate((inside * feature).mean((2, 3), keepdim=True)) * feature
+
+
+class MSANet(MetaLearner):
+    """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
+
+    Options = MSANetOptions
+    default_base = "pspnet"
+    default_ensemble = "bam"
+    mixable = ("prototype", "multi_similarity", "prior", "attention")
+    published_names: Mapping[str, str] = {
+        "query_reduction": "down_query",
+        "support_reduction": "down_supp",
+        "merge": "init_merge",
+        "attention": "gam",
+        "similarity_fusion": "hyper_final",
+        "shot_weights.network": "kshot_rw",
+        **published_decoder_names("decoder", "_meta"),
+    }
+
+    def __init__(self, setting: Setting, options: MSANetOptions) -> None:
+        super().__init__()
+        width, inputs = options.channels, middle_channels(setting.backbone)
+        self.taps = Taps.of(setting.backbone)
+        self.low_feature = setting.low_feature
+        self.query_features = ("layer2", "layer3", "layer4", self.low_feature, *self.taps.all)
+        self.support_features = (*self.query_features, self.taps.first)
+        self.last_shot_alone = isinstance(setting.backbone, VGG16) and options.vgg_corr2 == "last"
+        self.query_reduction = reduction(inputs, width, dropout=0.5)
+        self.support_reduction = reduction(inputs, width, dropout=0.5)
+        self.merge = reduction(3 * width + options.similarity_channels + 1, width)
+        self.decoder = ASPPDecoder(width)
+        self.attention = ChannelAttention(width)
+        self.similarity_fusion = nn.Sequential(
+            nn.Conv2d(len(self.taps.all), options.similarity_channels, 1),
+            nn.BatchNorm2d(options.similarity_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.shot_weights = ShotWeights(
+            setting,
+            options.kshot_trans_dim,
+            learned=options.shot_weights == "learned",
+            unsort=options.kshot_unsort == "fixed",
+        )
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            "feature": self.query_reduction(middle_features(features)),
+            **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
+            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        mask = foreground(mask)
+        feature = self.support_reduction(middle_features(features))
+        objects, counts = self._objects(features, mask)
+        return {
+            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
+            "attention": self.attention(feature, mask),
+            "prior_object": object_features(features["layer4"], mask),
+            "counts": counts,
+            **objects,
+            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+        }
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        weights = self.shot_weights(query, support)
+        # Layer4 is the last tap's positive part, and the prior looks at directions only.
+        layer4 = unit(relu(query[f"tap {self.taps.all[-1]}"]))
+        priors = shot_priors(layer4, support["prior_object"])
+        similarity = self._similarity(query, support)
+        return {
+            "prototype": fuse_shots(support["prototype"], weights),
+            "similarity": similarity,
+            "multi_similarity": self.similarity_fusion(similarity),
+            "prior": fuse_shots(priors, weights),
+            "attention": support["attention"].mean(1),
+            "shot_weights": weights,
+        }
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        feature = query["feature"]
+        guides = [
+            tile(guidance["prototype"], feature),
+            guidance["multi_similarity"],
+            resize_like(guidance["prior"], feature),
+            guidance["attention"],
+        ]
+        return Prediction(self.decoder(self.merge(torch.cat([feature, *guides], 1))), dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+
+    def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> tuple[Encoding, Tensor]:
+        """Gather the object's unit vectors [B,C,P] at every tap, and how many there are [B,taps].
+
+        The mask shrinks step by step, each grid from the one before, beginning at twice the first grid.
+        """
+        first = features[self.taps.first]
+        mask = resize(mask, (2 * first.shape[-2], 2 * first.shape[-1]))
+        mask = resize_like(mask, first)
+        objects, counts = {}, []
+        for name in self.taps.all:
+            mask = resize_like(mask, features[name])
+            inside = certain(mask)
+            objects[f"tap {name}"] = normalise(gather_positions(features[name] * mask, inside))
+            counts.append(inside.flatten(1).sum(1).clamp_min(1))
+        return objects, torch.stack(counts, 1)
+
+    def _similarity(self, query: Encoding, support: Encoding) -> Tensor:
+        """Return one map per tap [B,taps,h,w], fused over the shots, on the grid of the query feature."""
+        maps = []
+        for index, name in enumerate(self.taps.all):
+            vectors, counts = support[f"tap {name}"], support["counts"][:, :, index]
+            if self.last_shot_alone and name in self.taps.shallow:
+                vectors, counts = vectors[:, -1:], counts[:, -1:]
+            similarity = mean_similarity(query[f"tap {name}"], vectors, counts)
+            maps.append(resize_like(similarity.unsqueeze(1), query["feature"]))
+        return torch.cat(maps, 1)
+
+
+def normalise(vectors: Tensor) -> Tensor:
+    """Scale vectors along axis 1 to length one as the published code does; zero vectors stay zero."""
+    return vectors / (vectors.norm(dim=1, keepdim=True) + _EPSILON)
+
+
+def certain(mask: Tensor) -> Tensor:
+    """Choose the positions of a soft mask [B,1,h,w] that reach the mean of its positive values."""
+    positive = mask > 0
+    mean = mask.sum((2, 3), keepdim=True) / positive.sum((2, 3), keepdim=True).clamp_min(1)
+    return positive & (mask >= torch.minimum(mean, mask.amax((2, 3), keepdim=True)))
+
+
+def mean_similarity(query: Tensor, objects: Tensor, counts: Tensor) -> Tensor:
+    """Average the positive part of a query position's cosines with K support objects, over their positions.
+
+    Args:
+        query: unit vectors [B,C,h,w].
+        objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
+        counts: how many of the P are the object's [B,K].
+
+    Returns:
+        The mean over the supports, [B,h,w].
+    """
+    flat = query.flatten(2).transpose(1, 2)
+    shots = []
+    for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
+        parts = [torch.bmm(flat, part).clamp_min(0).sum(2) for part in vectors.split(_CHUNK, 2)]
+        shots.append(torch.stack(parts).sum(0) / count[:, None])
+    return torch.stack(shots).mean(0).unflatten(1, query.shape[-2:])
