@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ from dataset.lists import EpisodeLists
 from dataset.sampling import generator
 from dataset.split import VOID, ClassSplit
 from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform, class_table, look_up
+from dataset.transform import Resize, TrainTransform, class_table
 from dataset.weak import annotate
-from model.interface import Episode
+from model.interface import UNLABELLED, Episode
 
 
 class EpisodeBatch(NamedTuple):
@@ -39,6 +40,27 @@ class EpisodeBatch(NamedTuple):
             f"{spec.query} <- {', '.join(name for way in spec.supports for name in way)}"
             for spec in self.specs
         ]
+
+
+class EpisodeItem(NamedTuple):
+    """One episode as loaded, masks still uint8: N ways of K supports at S x S pixels.
+
+    Attributes:
+        spec: the names of its images.
+        query: float [3,S,S].
+        query_mask, base_label: uint8 [S,S].
+        support: float [N,K,3,S,S].
+        support_mask: uint8 [N,K,S,S].
+        class_index: of every way.
+    """
+
+    spec: EpisodeSpec
+    query: Tensor
+    query_mask: Tensor
+    base_label: Tensor
+    support: Tensor
+    support_mask: Tensor
+    class_index: tuple[int, ...]
 
 
 class EpisodeDataset(Dataset):
@@ -83,51 +105,60 @@ class EpisodeDataset(Dataset):
         number = self._order[1][index]
         return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
 
-    def __getitem__(self, key: Key) -> EpisodeBatch:
-        """Return one episode as a batch of one."""
+    def __getitem__(self, key: Key) -> EpisodeItem:
         spec = self.spec(key)
         rng = generator("augmentation", self.seed, *key)
         image, mask = self.store.named(spec.query)
         query, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0])
-        supports, support_masks = [], []
-        for class_id, names in zip(spec.class_ids, spec.supports, strict=True):
-            for name in names:
-                image, support_mask = self.store.named(name)
-                support_mask = support_label(support_mask, class_id, self.annotation, self.support_void)
-                image, (support_mask,) = self.transform(image, [support_mask], rng)
-                supports.append(image)
-                support_masks.append(torch.from_numpy(support_mask))
-        episode = Episode(
-            query=query[None],
-            support=torch.stack(supports).unflatten(0, (self.ways, self.shot))[None],
-            support_mask=torch.stack(support_masks).long().unflatten(0, (self.ways, self.shot))[None],
-            class_id=torch.tensor([spec.class_ids]),
-            class_index=torch.tensor([[self.split.base_index[c] for c in spec.class_ids]]),
-            query_mask=look_up(mask, class_table(spec.class_ids))[None],
-            base_label=look_up(mask, self.split.base_table)[None],
+        size = self.transform.size
+        support = torch.empty(self.ways, self.shot, 3, size, size)
+        support_mask = torch.empty(self.ways, self.shot, size, size, dtype=torch.uint8)
+        for way, (class_id, names) in enumerate(zip(spec.class_ids, spec.supports, strict=True)):
+            for shot, name in enumerate(names):
+                image, label = self.store.named(name)
+                label = support_label(label, class_id, self.annotation, self.support_void)
+                _, (label,) = self.transform(image, [label], rng, out=support[way, shot])
+                support_mask[way, shot] = torch.from_numpy(label)
+        return EpisodeItem(
+            spec,
+            query,
+            torch.from_numpy(cv2.LUT(mask, class_table(spec.class_ids))),
+            torch.from_numpy(cv2.LUT(mask, self.split.base_table)),
+            support,
+            support_mask,
+            tuple(self.split.base_index[c] for c in spec.class_ids),
         )
-        return EpisodeBatch(episode, (spec,))
 
 
-def collate(batches: list[EpisodeBatch]) -> EpisodeBatch:
-    """Join episodes of one form along the batch axis."""
-    episodes = [batch.episode for batch in batches]
-    joined = {}
-    for field in fields(Episode):
-        parts = [getattr(episode, field.name) for episode in episodes]
-        joined[field.name] = None if parts[0] is None else torch.cat(parts)
-    return EpisodeBatch(Episode(**joined), tuple(spec for batch in batches for spec in batch.specs))
+def collate(items: list[EpisodeItem]) -> EpisodeBatch:
+    """Make a batch of episodes of one form."""
+    episode = Episode(
+        query=torch.stack([item.query for item in items]),
+        support=torch.stack([item.support for item in items]),
+        support_mask=torch.stack([item.support_mask for item in items]).long(),
+        class_id=torch.tensor([item.spec.class_ids for item in items]),
+        class_index=torch.tensor([item.class_index for item in items]),
+        query_mask=torch.stack([item.query_mask for item in items]).long(),
+        base_label=torch.stack([item.base_label for item in items]).long(),
+    )
+    return EpisodeBatch(episode, tuple(item.spec for item in items))
 
 
 def support_label(
-    mask: np.ndarray, class_id: int, annotation: str = "mask", void: str = "keep"
+    mask: np.ndarray,
+    class_id: int,
+    annotation: str = "mask",
+    void: str = "keep",
+    others: Sequence[int] = (),
 ) -> np.ndarray:
     """Turn a mask of class ids into a support's: 1 the class, 255 void, 0 all else; uint8 [H,W].
 
     Args:
         void: ``keep`` void pixels, or make them ``background``.
+        others: classes of the episode's other ways, whose objects become 254: not this way's background.
     """
-    label = annotate(class_table([class_id])[mask], annotation)
+    label = annotate(cv2.LUT(mask, class_table([class_id])), annotation)
+    label[np.isin(mask, [c for c in others if c != class_id]) & (label == 0)] = UNLABELLED
     if void == "background":
         label[label == VOID] = 0
     return label
@@ -165,8 +196,11 @@ class EvaluationImages:
         label = self.resize.label(mask) if self.label_size == "input" else mask
         return self.resize.image(image), label, self.resize.padding(*mask.shape)
 
-    def load_support(self, name: str, class_id: int) -> tuple[Tensor, Tensor]:
-        """Read a support: the normalised image [3,S,S] and its mask of 0, 1 and 255, int64 [S,S]."""
+    def load_support(self, name: str, class_id: int, others: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+        """Read a support: the normalised image [3,S,S] and its mask of 0, 1, 254 and 255, int64 [S,S].
+
+        A multi-way learner gives the classes of its ``others`` ways, see ``support_label``.
+        """
         image, mask = self.store.named(name)
-        label = support_label(mask, class_id, self.annotation, self.support_void)
+        label = support_label(mask, class_id, self.annotation, self.support_void, others)
         return self.resize.image(image), torch.from_numpy(self.resize.label(label)).long()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from model.interface import UNLABELLED
 from util.errors import DataError
 
-ANNOTATIONS = ("mask", "bbox")
+ANNOTATIONS = ("mask", "bbox", "largest_bbox")
 
 
 def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
@@ -15,7 +16,8 @@ def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255.
-        annotation: ``mask`` leaves it alone; ``bbox`` gives the filled bounding boxes.
+        annotation: ``mask`` leaves it alone; ``bbox`` gives the filled bounding boxes; ``largest_bbox`` the
+            box of the largest object, as PANet has it.
 
     Raises:
         DataError: an unknown annotation.
@@ -24,6 +26,8 @@ def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
         return mask
     if annotation == "bbox":
         return boxes(mask)
+    if annotation == "largest_bbox":
+        return largest_box(mask)
     raise DataError(f"ann_type {annotation}: known are {', '.join(ANNOTATIONS)}")
 
 
@@ -38,3 +42,30 @@ def boxes(mask: np.ndarray) -> np.ndarray:
         out[top : top + height + 1, left : left + width + 1] = 1
     out[mask == 255] = 255
     return out
+
+
+def largest_box(mask: np.ndarray, instances: np.ndarray | None = None) -> np.ndarray:
+    """Fill the tight bounding box of the largest object; what lies in other objects' boxes is unlabelled.
+
+    Args:
+        mask: uint8 [H,W] of 0, 1 and 255.
+        instances: id of the object at every pixel, 0 none, [H,W]; unset: every connected part is an object.
+
+    Returns:
+        uint8 [H,W]: 1 in the box, 254 in the other boxes, 0 outside all. All 0 for an empty mask.
+    """
+    inside = mask == 1
+    if instances is None:
+        instances = cv2.connectedComponents(inside.view(np.uint8))[1]
+    ids, areas = np.unique(instances[inside & (instances != 0)], return_counts=True)
+    out = np.zeros(mask.shape, np.uint8)
+    for value in ids:
+        out[_box(inside & (instances == value))] = UNLABELLED
+    if ids.size:  # the first one on ties
+        out[_box(inside & (instances == ids[areas.argmax()]))] = 1
+    return out
+
+
+def _box(inside: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

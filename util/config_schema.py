@@ -72,7 +72,7 @@ class Data(Section):
     """Points in which a run departs from its protocol, checked by the protocol."""
     novel_in_train: Literal["remove", "background"] | None = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
-    ann_type: Annotated[Literal["mask", "bbox", "scribble"], BeforeValidator(_lower)] = "mask"
+    ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], BeforeValidator(_lower)] = "mask"
     ignore_label: Label = 255
     padding_label: Label = 255
     train_h: Size = 473

@@ -108,3 +108,18 @@ def test_metric(name: str) -> None:
     np.testing.assert_allclose(binary, recorded["per_run_binary_mean_iou"], atol=1e-6)
     foreground = [(float(meter.class_iou()[0]), meter.pooled_iou()) for meter in meters]
     np.testing.assert_allclose(np.mean(foreground, 0), recorded["binary_class_iou_mean"], atol=1e-6)
+
+
+def test_boxes() -> None:
+    from dataset.weak import largest_box
+
+    reader()
+    import reference_inputs
+
+    recorded = np.load(SHARED / "parity" / "panet" / "bbox" / "bbox.npz")
+    for item in range(4):
+        mask = (reference_inputs.mask(300 + item, 1, 97, 97, None)[0] == 1).astype(np.uint8)
+        instances = reference_inputs.labels(350 + item, 1, 97, 97, 5, None)[0]
+        label = largest_box(mask, instances)
+        np.testing.assert_array_equal(label == 1, recorded["fg_bbox"][item] == 1)
+        np.testing.assert_array_equal(label == 0, recorded["bg_bbox"][item] == 1)
