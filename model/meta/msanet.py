@@ -1,12 +1,13 @@
-"""MSANet: E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Boosting Few-Shot Segmentation".
+"""MSANet: E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Few-Shot Segmentation", 2022.
 
-arXiv 2206.09667 (2022). BAM with two more guides: how much each query position resembles the support object
-in every block of the backbone, and the support feature gated by a summary of its object.
+arXiv 2206.09667; IEEE Open Journal of the Computer Society 6, 2025. BAM with two more guides: how much each
+query position resembles the support object in every block of the backbone, and the support feature gated by
+a summary of its object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,8 +62,8 @@ class Taps:
 
     Attributes:
         first: feature whose grid the mask pyramid starts from.
-        shallow, deep: names of the taps, shallow to deep; the first ones are taken from the last support
-            alone where a network's published code does so.
+        shallow, deep: names of the taps, shallow to deep; set apart because the published code takes the
+            shallow ones of VGG16 from the last support alone.
     """
 
     first: str

@@ -1,0 +1,238 @@
+"""RARE: C. Lang et al., "Retain and Recover: Delving into Information Loss for Few-Shot Segmentation".
+
+IEEE TIP 32, 2023. Three repairs to prototype methods: a prototype is laid out by row and column profiles
+instead of being tiled, the foreground that shrinking a mask loses has its own branch and loss, and every
+query position takes the best of K supports instead of their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, interpolate
+
+from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from model.layer.block import reduction
+from model.layer.decoder import ASPPDecoder, published_decoder_names
+from model.layer.features import middle_channels, middle_features
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import foreground, masked_average_pool, tile
+from model.layer.prior import object_features, shot_priors, unit
+from model.layer.resize import resize_like
+
+_EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class RAREOptions:
+    """Switches of RARE.
+
+    Attributes:
+        first_shot_uses_mean: whether the first of several supports is laid out with the mean prototype, as
+            the published code does, or with its own like the others.
+        error_prone_weight, contrast_weight: of the two auxiliary losses; not published, BAM's 1 is assumed.
+        channels: width of the decoder; 256 in the published network.
+    """
+
+    first_shot_uses_mean: bool = True
+    error_prone_weight: float = 1.0
+    contrast_weight: float = 1.0
+    channels: int = 256
+
+
+class ProfileTransform(nn.Module):
+    """Two convolutions over the matrix that pairs a query profile with a support profile."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pointwise = reduction(channels, channels)
+        self.spatial = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the transformed outer product [B,C,n,n] of two profiles [B,C,n], normalised as a whole."""
+        pairs = rows.unsqueeze(3) * columns.unsqueeze(2)
+        weights = pairs.flatten(2).softmax(2).view_as(pairs)
+        activated = self.pointwise(weights)
+        return activated + self.spatial(activated)
+
+
+class RARE(MetaLearner):
+    """Unidirectional pooling, error-prone region and adaptive integration before an ASPP decoder."""
+
+    Options = RAREOptions
+    query_features = ("layer2", "layer3", "layer4")
+    support_features = ("layer2", "layer3", "layer4")
+    support_view = SupportView.MASKED_LAYER4
+    mixable = (
+        "fused",
+        "error_prone_fused",
+        "prior",
+        "activation",
+        "error_prone_activation",
+        "error_prone_share",
+    )
+    published_names: Mapping[str, str] = {
+        "query_reduction": "down_query",
+        "support_reduction": "down_supp",
+        "merge": "init_merge",
+        "error_prone_merge": "init_merge_1",
+        "rows.pointwise": "res_h",
+        "rows.spatial": "res_h_1",
+        "columns.pointwise": "res_w",
+        "columns.spatial": "res_w_1",
+        **published_decoder_names("decoder"),
+    }
+
+    def __init__(self, setting: Setting, options: RAREOptions) -> None:
+        super().__init__()
+        width, inputs = options.channels, middle_channels(setting.backbone)
+        self.options = options
+        self.query_reduction = reduction(inputs, width, dropout=0.5)
+        self.support_reduction = reduction(inputs, width, dropout=0.5)
+        self.merge = reduction(2 * width + 3, width)
+        self.error_prone_merge = reduction(2 * width + 3, width)
+        self.decoder = ASPPDecoder(width)
+        self.rows = ProfileTransform(width)
+        self.columns = ProfileTransform(width)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            "feature": self.query_reduction(middle_features(features)),
+            "prior_query": unit(features["layer4"]),
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        mask = foreground(mask)
+        feature = self.support_reduction(middle_features(features))
+        inside = resize_like(mask, feature)
+        lost = resize_like((mask - survivors(mask, feature)).clamp_min(0), feature)
+        encoding = {
+            "prior_object": object_features(features["layer4"], mask),
+            "error_prone_share": lost.mean((1, 2, 3)) / (inside.mean((1, 2, 3)) + _EPSILON),
+        }
+        for region, weight in (("", inside), ("error_prone_", lost)):
+            encoding[f"{region}prototype"] = masked_average_pool(feature, weight)
+            encoding[f"{region}rows"] = (feature * weight).mean(3)
+            encoding[f"{region}columns"] = (feature * weight).mean(2)
+        return encoding
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        feature = query["feature"]
+        guidance = {
+            "prior": shot_priors(query["prior_query"], support["prior_object"]).mean(1),
+            "error_prone_share": support["error_prone_share"].mean(1),
+        }
+        for region in ("", "error_prone_"):
+            prototypes = support[f"{region}prototype"]
+            mean = prototypes.mean(1)
+            if self.options.first_shot_uses_mean:
+                prototypes = torch.cat([mean.unsqueeze(1), prototypes[:, 1:]], 1)
+            shots = [
+                self._lay_out(feature, *parts)
+                for parts in zip(
+                    prototypes.unbind(1),
+                    support[f"{region}rows"].unbind(1),
+                    support[f"{region}columns"].unbind(1),
+                    strict=True,
+                )
+            ]
+            guidance |= {
+                f"{region}prototype": mean,
+                f"{region}fused": most_similar(torch.stack(shots, 1), feature),
+                f"{region}activation": cosine_similarity(feature, tile(mean, feature)).unsqueeze(1),
+            }
+        return guidance
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        feature = query["feature"]
+        maps = [
+            resize_like(guidance["prior"], feature),
+            guidance["activation"],
+            guidance["error_prone_activation"],
+        ]
+        merged = self.merge(torch.cat([feature, guidance["fused"], *maps], 1))
+        error_prone = self.error_prone_merge(torch.cat([feature, guidance["error_prone_fused"], *maps], 1))
+        merged = merged + guidance["error_prone_share"][:, None, None, None] * error_prone
+        return Prediction(self.decoder(merged), {**guidance, "merged": merged})
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        merged, label = prediction.parts["merged"], episode.query_mask
+        error_prone = error_prone_loss(prediction.logits, label, merged)
+        return {
+            "main": pixel_cross_entropy(prediction.logits, label),
+            "error_prone": self.options.error_prone_weight * error_prone,
+            "contrast": self.options.contrast_weight * self._contrast_loss(merged, label, generator),
+        }
+
+    def pick_pixel(self, candidates: int, generator: torch.Generator | None) -> int:
+        """Draw which of several candidate positions stands for its region in the contrast loss."""
+        device = "cpu" if generator is None else generator.device
+        return int(torch.randint(candidates, (1,), generator=generator, device=device))
+
+    def _lay_out(self, feature: Tensor, prototype: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Spread a prototype [B,C] over the query grid by unidirectional pooling -> [B,C,h,w].
+
+        The paper multiplies the tiled prototype with a row matrix from the left and a column matrix from the
+        right. What is tiled is constant, so only the sums of the matrices over the support axis matter.
+        """
+        down = self.rows(feature.mean(3), rows).sum(3)
+        across = self.columns(columns, feature.mean(2)).sum(2)
+        return (prototype.unsqueeze(2) * down).unsqueeze(3) * across.unsqueeze(2)
+
+    def _contrast_loss(self, merged: Tensor, label: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Pull a random object position towards the object's mean, and a background one away from both."""
+        inside = resize_like(foreground(label), merged)
+        total = merged.new_zeros(())
+        for vectors, centre, chosen in zip(
+            merged.flatten(2), masked_average_pool(merged, inside), inside.flatten(1) > 0.5, strict=True
+        ):
+            regions = [torch.where(region)[0] for region in (chosen, ~chosen)]
+            if any(len(region) == 0 for region in regions):
+                continue
+            anchor, other = (vectors[:, r[self.pick_pixel(len(r), generator)]] for r in regions)
+            pulled = 1 - cosine_similarity(anchor, centre, 0)
+            pushed = cosine_similarity(anchor, other, 0) + cosine_similarity(centre, other, 0)
+            total = total + pulled + pushed
+        return total / (3 * len(merged))
+
+
+def survivors(mask: Tensor, grid: Tensor) -> Tensor:
+    """Return what is left of a mask [B,1,H,W] after nearest-neighbour shrinking to ``grid`` and back."""
+    small = interpolate(mask, grid.shape[-2:], mode="nearest")
+    return interpolate(small, mask.shape[-2:], mode="nearest")
+
+
+def most_similar(maps: Tensor, feature: Tensor) -> Tensor:
+    """Take at every position that vector of K maps [B,K,C,h,w] which is most like ``feature`` [B,C,h,w]."""
+    best = cosine_similarity(maps, feature.unsqueeze(1), 2).argmax(1)
+    index = best[:, None, None].expand(-1, 1, *maps.shape[2:])
+    return maps.gather(1, index).squeeze(1)
+
+
+def error_prone_loss(logits: Tensor, label: Tensor, grid: Tensor) -> Tensor:
+    """Cross-entropy on the pixels that shrinking the query mask to ``grid`` misplaces, by their share.
+
+    Zero where nothing is misplaced. Void beside the object counts as background where the enlarged mask
+    covers it, as published.
+
+    Args:
+        logits: [B,2,H,W].
+        label: 0, 1 or 255, [B,H,W].
+        grid: any map [B,C,h,w] at the resolution of the decoder.
+    """
+    mask = foreground(label)
+    change = mask - survivors(mask, grid)
+    misplaced = torch.full_like(label, IGNORE)
+    misplaced[change[:, 0] > 0] = 1
+    misplaced[change[:, 0] < 0] = 0
+    if not (misplaced != IGNORE).any():
+        return logits.new_zeros(())
+    lost = change.clamp_min(0).mean((1, 2, 3)) / (mask.mean((1, 2, 3)) + _EPSILON)
+    return lost.mean() * pixel_cross_entropy(logits, misplaced)

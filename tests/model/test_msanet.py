@@ -1,0 +1,117 @@
+"""MSANet's own switches, and what every meta-learner must do."""
+
+import pytest
+import torch
+
+from model.layer.pooling import gather_positions
+from model.meta.msanet import Taps, certain, mean_similarity, normalise
+from tests.model.tester import MetaLearnerTester, random_episode
+
+
+class TestMSANet(MetaLearnerTester):
+    method = "msanet"
+    options = {"channels": 16, "similarity_channels": 8}
+
+    def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
+        model = self.build(shot=3, shot_weights="uniform").eval()
+        model.load_state_dict(self.build(shot=1).state_dict())
+        with torch.no_grad():
+            prediction = model(random_episode(65, shots=3))
+        torch.testing.assert_close(prediction.parts["shot_weights"], torch.full((2, 3), 1 / 3))
+
+    def test_without_base_learner(self) -> None:
+        model = self.build(shot=5, base=None).eval()
+        with torch.no_grad():
+            prediction = model(random_episode(65, shots=5))
+        assert "base" not in prediction.parts
+        assert prediction.logits.shape == (2, 2, 65, 65)
+
+    def test_fixed_weights_follow_their_supports(self) -> None:
+        """Turning the supports around turns the fixed weights, and leaves the legacy ones in rank order."""
+        episode = random_episode(65, shots=5)
+        turned = type(episode)(
+            **{
+                **vars(episode),
+                "support": episode.support.flip(2),
+                "support_mask": episode.support_mask.flip(2),
+            }
+        )
+        for unsort, turns in (("fixed", True), ("legacy", False)):
+            model = self.build(shot=5, kshot_unsort=unsort).eval()
+            with torch.no_grad():
+                model.meta.shot_weights.network[2].weight.mul_(20)
+                weights = model(episode).parts["shot_weights"]
+                again = model(turned).parts["shot_weights"]
+            assert not torch.allclose(weights, weights.flip(1), atol=1e-3)
+            torch.testing.assert_close(again, weights.flip(1) if turns else weights, atol=1e-5, rtol=1e-5)
+
+    def test_vgg_switch_for_the_shallow_similarities(self) -> None:
+        episode = random_episode(65, shots=2)
+        vgg = {"backbone": "vgg16", "shot": 2, "image_size": 65, "channels": 16}
+        from model import create_model
+
+        torch.manual_seed(0)
+        last = create_model("msanet", **vgg).eval()
+        mean = create_model("msanet", vgg_corr2="mean", **vgg).eval()
+        mean.load_state_dict(last.state_dict())
+        with torch.no_grad():
+            last_maps = last(episode).parts["similarity"]
+            mean_maps = mean(episode).parts["similarity"]
+        assert last_maps.shape[1] == 7
+        torch.testing.assert_close(last_maps[:, 3:], mean_maps[:, 3:])
+        assert not torch.allclose(last_maps[:, :3], mean_maps[:, :3], atol=1e-4)
+
+    def test_support_encoding_drops_what_lies_outside_the_mask(self) -> None:
+        model = self.build().eval()
+        episode = random_episode(65)
+        mask = episode.support_mask[:1, 0, 0]
+        small = torch.zeros_like(mask)
+        small[:, 20:30, 20:30] = 1
+        for chosen in (mask, small):
+            encoding = model.encode_support(episode.support[:1, 0, 0], chosen)
+            taps = [value for name, value in encoding.items() if name.startswith("tap ")]
+            assert len(taps) == 6
+            for index, tap in enumerate(taps):
+                assert tap.shape[-1] == int(encoding["counts"][0, index])
+                assert tap.shape[-1] < 1.3 * int((chosen == 1).sum()) / 64 + 4
+
+    def test_taps_of_the_published_networks(self) -> None:
+        from model.create import create_backbone
+
+        counts = {
+            name: len(Taps.of(create_backbone(name)).all) for name in ("resnet50", "resnet101", "vgg16")
+        }
+        assert counts == {"resnet50": 13, "resnet101": 30, "vgg16": 7}
+
+
+def test_mean_similarity_is_the_mean_over_the_object() -> None:
+    torch.manual_seed(0)
+    query, support = torch.randn(2, 6, 5, 7), torch.randn(2, 6, 4, 4)
+    inside = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    inside[0, 0, 1:3, 1:4] = True
+    inside[1, 0, 0, 0] = True
+    objects = normalise(gather_positions(support, inside))
+    counts = inside.flatten(1).sum(1)
+    ours = mean_similarity(normalise(query), objects.unsqueeze(1), counts.unsqueeze(1))
+    for image in range(2):
+        chosen = support[image][:, inside[image, 0]]
+        cosine = torch.cosine_similarity(query[image].flatten(1)[:, :, None], chosen[:, None, :], dim=0)
+        torch.testing.assert_close(ours[image].flatten(), cosine.clamp_min(0).mean(1), atol=1e-4, rtol=1e-3)
+
+
+def test_chunks_do_not_change_the_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, objects = normalise(torch.randn(1, 4, 3, 3)), normalise(torch.randn(2, 4, 11)).unsqueeze(0)
+    counts = torch.tensor([[11, 9]])
+    whole = mean_similarity(query, objects, counts)
+    monkeypatch.setattr("model.meta.msanet._CHUNK", 3)
+    torch.testing.assert_close(mean_similarity(query, objects, counts), whole)
+
+
+def test_certain_keeps_what_reaches_the_mean_of_the_positive_values() -> None:
+    mask = torch.tensor([[0.0, 0.2, 0.6, 1.0], [0.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.0]])[:, None, None]
+    assert certain(mask)[:, 0, 0].tolist() == [
+        [False, False, True, True],
+        [False] * 4,
+        [True, True, True, False],
+    ]
