@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import cv2
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from util.errors import ConfigError
 
@@ -46,33 +44,3 @@ class EpochBatches(Sampler[list[Key]]):
         for step in range(self.step, len(self)):
             first = step * self.batch_size
             yield [(self.epoch, i) for i in range(first + self.rank, first + self.batch_size, self.processes)]
-
-
-def train_loader(
-    dataset: Dataset,
-    batches: EpochBatches,
-    join: Callable[[list], Any],
-    workers: int,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """Return a loader whose workers live on from epoch to epoch and leave the other cores alone.
-
-    Args:
-        dataset: what gives the item of a key.
-        batches: start these at an epoch before every iteration.
-        join: makes a batch of items.
-        workers: processes; 0 loads in this one.
-    """
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=join,
-        num_workers=workers,
-        worker_init_fn=_one_thread,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-    )
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)

@@ -116,7 +116,7 @@ class EpisodeDataset(Dataset):
         for way, (class_id, names) in enumerate(zip(spec.class_ids, spec.supports, strict=True)):
             for shot, name in enumerate(names):
                 image, label = self.store.named(name)
-                label = support_label(label, class_id, self.annotation, self.support_void)
+                label = support_label(label, class_id, self.annotation, self.support_void, spec.class_ids)
                 _, (label,) = self.transform(image, [label], rng, out=support[way, shot])
                 support_mask[way, shot] = torch.from_numpy(label)
         return EpisodeItem(
@@ -158,7 +158,8 @@ def support_label(
         others: classes of the episode's other ways, whose objects become 254: not this way's background.
     """
     label = annotate(cv2.LUT(mask, class_table([class_id])), annotation)
-    label[np.isin(mask, [c for c in others if c != class_id]) & (label == 0)] = UNLABELLED
+    if others := [c for c in others if c != class_id]:
+        label[np.isin(mask, others) & (label == 0)] = UNLABELLED
     if void == "background":
         label[label == VOID] = 0
     return label

@@ -6,9 +6,10 @@ published, because rounding back to uint8 would change them. Masks stay uint8 th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -29,17 +30,36 @@ Masks = list[np.ndarray]
 Border = Sequence[float] | float
 
 
-def scale(array: np.ndarray, factor: float, interpolation: int) -> np.ndarray:
-    """Resize both axes by ``factor``."""
-    return cv2.resize(array, None, fx=factor, fy=factor, interpolation=interpolation)
+class Buffer:
+    """Memory for intermediate float32 images. Fresh memory for each would cost more than some of the work."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.float32)
+
+    def array(self, shape: Sequence[int]) -> np.ndarray:
+        """Return an array that shares its memory with every other one from this buffer."""
+        size = math.prod(shape)
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.float32)
+        return self._memory[:size].reshape(shape)
 
 
-def rotate(array: np.ndarray, degrees: float, interpolation: int, border: Border) -> np.ndarray:
-    """Turn about the centre on the same canvas; ``border`` fills what comes in from outside."""
+def scale(array: np.ndarray, factor: float, interpolation: int, out: Buffer | None = None) -> np.ndarray:
+    """Resize both axes by ``factor``, into ``out`` if there is one."""
+    shape = (*(round(side * factor) for side in array.shape[:2]), *array.shape[2:])
+    dst = out.array(shape) if out else None
+    return cv2.resize(array, None, dst, fx=factor, fy=factor, interpolation=interpolation)
+
+
+def rotate(
+    array: np.ndarray, degrees: float, interpolation: int, border: Border, out: Buffer | None = None
+) -> np.ndarray:
+    """Turn about the centre on the same canvas, into ``out``; ``border`` fills what comes in from outside."""
     height, width = array.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": border}
-    return cv2.warpAffine(array, matrix, (width, height), flags=interpolation, **constant)
+    dst = out.array(array.shape) if out else None
+    return cv2.warpAffine(array, matrix, (width, height), dst, flags=interpolation, **constant)
 
 
 def blur(image: np.ndarray) -> np.ndarray:
@@ -54,10 +74,14 @@ def normalise(image: np.ndarray, out: np.ndarray) -> None:
         np.divide(out[channel], np.float32(std), out=out[channel])
 
 
-def padding_value(grey: Sequence[float]) -> np.ndarray:
-    """Return the normalised value of padding that was ``grey`` before, float32 [3,1,1]."""
+def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[float]) -> None:
+    """Fill ``out`` [3,H,W] outside of rows and columns with the normalised value of ``grey``."""
     grey, mean, std = (np.array(values, np.float32) for values in (grey, MEAN, STD))
-    return ((grey - mean) / std)[:, None, None]
+    value = ((grey - mean) / std)[:, None, None]
+    out[:, : rows.start] = value
+    out[:, rows.stop :] = value
+    out[:, rows, : columns.start] = value
+    out[:, rows, columns.stop :] = value
 
 
 @dataclass(frozen=True)
@@ -117,7 +141,7 @@ def draw_crop(mask: np.ndarray, size: int, keep: int, rng: random.Random) -> Cro
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """The published training chain: scale, rotate, blur, flip, crop, normalise.
+    """The published training chain: scale, rotate, blur, flip, crop, normalise; for one thread at a time.
 
     Attributes:
         size: side of the square crop.
@@ -128,9 +152,16 @@ class TrainTransform:
     size: int
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: tuple[float, float] = (-10.0, 10.0)
+    _buffers: tuple[Buffer, Buffer] = field(default_factory=lambda: (Buffer(), Buffer()), compare=False)
 
     def __call__(
-        self, image: np.ndarray, masks: Sequence[np.ndarray], rng: random.Random, keep: int = 1
+        self,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        rng: random.Random,
+        *,
+        keep: int = 1,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Masks]:
         """Draw one augmentation and apply it to the image and to every mask.
 
@@ -142,6 +173,7 @@ class TrainTransform:
             masks: uint8 [H,W] each.
             rng: source of all draws, called in the published order.
             keep: label that the crop of the first mask must not lose.
+            out: float32 [3,S,S] to write the image to.
 
         Returns:
             Image float32 [3,S,S] and masks uint8 [S,S].
@@ -152,41 +184,43 @@ class TrainTransform:
         angle = low + (high - low) * rng.random() if rng.random() < 0.5 else None
         blurred, flipped = rng.random() < 0.5, rng.random() < 0.5
 
-        moved = [self._move(mask, factor, angle, cv2.INTER_NEAREST, VOID) for mask in masks]
-        if flipped:
-            moved = [cv2.flip(mask, 1) for mask in moved]
+        moved = []
+        for mask in masks:
+            mask = scale(mask, factor, cv2.INTER_NEAREST)
+            mask = mask if angle is None else rotate(mask, angle, cv2.INTER_NEAREST, VOID)
+            moved.append(cv2.flip(mask, 1) if flipped else mask)
         crop = draw_crop(moved[0], self.size, keep, rng)
-        # A fourth channel makes OpenCV's warp several times faster and changes nothing in the other three.
-        image = image if angle is None else cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-        image = self._move(image.astype(np.float32), factor, angle, cv2.INTER_LINEAR, (*MEAN, 0))
-        return _cut(image, crop, blurred, flipped), [crop.mask(mask) for mask in moved]
+        out = torch.empty(3, self.size, self.size) if out is None else out
+        self._write(self._moved(image, factor, angle), crop, blurred, flipped, out.numpy())
+        return out, [crop.mask(mask) for mask in moved]
 
-    @staticmethod
-    def _move(
-        array: np.ndarray, factor: float, angle: float | None, interpolation: int, border: Border
-    ) -> np.ndarray:
-        array = scale(array, factor, interpolation)
-        return array if angle is None else rotate(array, angle, interpolation, border)
+    def _moved(self, image: np.ndarray, factor: float, angle: float | None) -> np.ndarray:
+        """Scale and rotate an image, in the buffers by turns."""
+        first, second = self._buffers
+        if angle is not None:
+            # A fourth channel makes OpenCV's warp several times faster and changes nothing in the others.
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+        plain = first.array(image.shape)
+        np.copyto(plain, image)
+        scaled = scale(plain, factor, cv2.INTER_LINEAR, second)
+        return scaled if angle is None else rotate(scaled, angle, cv2.INTER_LINEAR, (*MEAN, 0), first)
+
+    def _write(self, image: np.ndarray, crop: Crop, blurred: bool, flipped: bool, out: np.ndarray) -> None:
+        """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
+        rows, columns, *place = crop.window(*image.shape[:2])
+        if flipped:  # the window lies on the flipped image
+            columns = slice(image.shape[1] - columns.stop, image.shape[1] - columns.start)
+        part = _blurred(image, rows, columns) if blurred else image[rows, columns]
+        fill_around(out, *place, MEAN)
+        normalise(part[:, ::-1] if flipped else part, out[:, place[0], place[1]])
 
 
-def _cut(image: np.ndarray, crop: Crop, blurred: bool, flipped: bool) -> Tensor:
-    """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
-    height, width = image.shape[:2]
-    rows, columns, to_rows, to_columns = crop.window(height, width)
-    if flipped:  # the window lies on the flipped image
-        columns = slice(width - columns.stop, width - columns.start)
-    if blurred:
-        halo = BLUR_SIZE // 2
-        top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
-        part = blur(np.ascontiguousarray(image[top : rows.stop + halo, left : columns.stop + halo]))
-        part = part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    else:
-        part = image[rows, columns]
-    out = np.empty((3, crop.size, crop.size), np.float32)
-    if part.shape[:2] != out.shape[1:]:
-        out[:] = padding_value(MEAN)
-    normalise(part[:, ::-1] if flipped else part, out[:, to_rows, to_columns])
-    return torch.from_numpy(out)
+def _blurred(image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """Return a part of the blurred image without blurring the rest."""
+    halo = BLUR_SIZE // 2
+    top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
+    part = blur(image[top : rows.stop + halo, left : columns.stop + halo])
+    return part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
 @dataclass(frozen=True)
@@ -221,8 +255,7 @@ class Resize:
         height, width = self.content(*image.shape[:2])
         resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
         out = np.empty((3, *self.canvas(*image.shape[:2])), np.float32)
-        if out.shape[1:] != (height, width):
-            out[:] = padding_value((0, 0, 0))
+        fill_around(out, slice(0, height), slice(0, width), (0, 0, 0))
         normalise(resized, out[:, :height, :width])
         return torch.from_numpy(out)
 

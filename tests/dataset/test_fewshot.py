@@ -8,14 +8,16 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dataset.base import BaseDataset, BaseEvaluation, collate_base, without_novel
-from dataset.batches import EpochBatches, train_loader
+from dataset.batches import EpochBatches
 from dataset.fewshot import EpisodeDataset, EvaluationImages, collate, support_label
 from dataset.fold import open_fold
 from dataset.protocol import load_protocol
 from dataset.store import ImageStore
 from dataset.transform import Resize, TrainTransform, square_label
+from model.interface import UNLABELLED
 from util.errors import ConfigError, DataError
 
 SIZE = 65
@@ -35,7 +37,8 @@ def episodes(fold):
 def load(dataset, join, workers=0, batch_size=4, rank=0, processes=1, start=(0, 0)):
     batches = EpochBatches(len(dataset), batch_size, rank, processes)
     batches.start(*start)
-    return list(itertools.islice(train_loader(dataset, batches, join, workers), 3))
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=join)
+    return list(itertools.islice(loader, 3))
 
 
 def test_an_episode_keeps_the_contract(fold, episodes):
@@ -61,6 +64,7 @@ def test_several_ways_are_labelled_in_their_order(fold):
     (first, *_) = load(dataset, collate, batch_size=2)
     episode = first.episode
     assert episode.support.shape[:3] == (2, 3, 1) and episode.class_id.shape == (2, 3)
+    assert set(episode.support_mask.unique().tolist()) <= {0, 1, UNLABELLED, 255}
     for row in range(2):
         for way, index in enumerate(episode.class_index[row].tolist(), 1):
             assert torch.equal(episode.query_mask[row] == way, episode.base_label[row] == index + 1)
@@ -78,10 +82,10 @@ def test_workers_batches_and_restarts_never_change_an_episode(episodes):
     alone = load(episodes, collate)
     assert_same(alone, load(episodes, collate, workers=2))
     assert_same(alone[1:], load(episodes, collate, start=(0, 1))[:2])
-    single = [episodes[0, i].episode.query for i in range(4)]
+    single = [episodes[0, i].query for i in range(4)]
     random.seed(1)
     np.random.seed(1)
-    assert torch.equal(torch.cat(single), alone[0].episode.query)
+    assert torch.equal(torch.stack(single), alone[0].episode.query)
     halves = [load(episodes, collate, rank=rank, processes=2)[0] for rank in range(2)]
     assert [halves[i % 2].specs[i // 2] for i in range(4)] == list(alone[0].specs)
     assert alone[0].specs != load(episodes, collate, start=(1, 0))[0].specs

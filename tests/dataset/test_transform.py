@@ -19,9 +19,9 @@ from dataset.transform import (
     blur,
     class_table,
     draw_crop,
+    fill_around,
     look_up,
     normalise,
-    padding_value,
     rotate,
     scale,
     square_label,
@@ -190,6 +190,8 @@ def test_tables_map_ways_and_keep_void():
 
 
 def test_padding_is_normalised_like_the_image():
-    out = np.empty((3, 1, 1), np.float32)
-    normalise(np.zeros((1, 1, 3), np.float32), out)
-    np.testing.assert_array_equal(out, padding_value((0, 0, 0)))
+    out = np.empty((3, 5, 6), np.float32)
+    fill_around(out, slice(1, 3), slice(2, 4), (0, 0, 0))
+    normalise(np.zeros((2, 2, 3), np.float32), out[:, 1:3, 2:4])
+    np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1, :1], out.shape))
+    np.testing.assert_allclose(out[:, 0, 0], -np.array(MEAN) / STD, rtol=1e-6)
