@@ -198,11 +198,20 @@ def hierarchical_prior(layer4: Tensor, means: Tensor, sizes: Sequence[tuple[int,
     for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
         apart = _apart(level, size, layer4)
         scaled = resize(layer4, size) if apart else adaptive_avg_pool2d(current, size)
-        cosine = torch.einsum("bchw,bc->bhw", unit(scaled), mean)
-        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size))
+        cosine = _mean_cosine(scaled.double(), mean.double())
+        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size).to(layer4.dtype))
         if not apart:
             current = scaled * priors[-1]
     return priors
+
+
+def _mean_cosine(features: Tensor, mean: Tensor) -> Tensor:
+    """Return the product [B,h,w] of unit features with a support's mean [B,C].
+
+    It varies by thousandths over an image; in single precision, stretching it would magnify the rounding from
+    level to level.
+    """
+    return torch.einsum("bchw,bc->bhw", features, mean) / features.norm(dim=1).clamp_min(1e-7)
 
 
 def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
