@@ -34,10 +34,9 @@ class BaseBatch(NamedTuple):
     names: tuple[str, ...]
 
 
-def collate_base(batches: list[BaseBatch]) -> BaseBatch:
-    """Join images of one size along the batch axis."""
-    names = tuple(name for batch in batches for name in batch.names)
-    return BaseBatch(torch.cat([b.image for b in batches]), torch.cat([b.label for b in batches]), names)
+def collate_base(loaded: BaseBatch) -> BaseBatch:
+    """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""
+    return loaded
 
 
 def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
@@ -76,16 +75,26 @@ class BaseDataset(Dataset):
         return len(self.positions)
 
     def __getitem__(self, key: Key) -> BaseBatch:
-        """Return one image as a batch of one; as published, the crop looks after the first base class."""
-        epoch, index = key
-        if self._order[0] != epoch:
-            self._order = (epoch, train_order(len(self), self.seed, epoch))
-        position = self.positions[self._order[1][index]]
-        image, mask = self.store.pair(position)
-        label = cv2.LUT(mask, self.split.base_table)
-        image, (label,) = self.transform(image, [label], generator("augmentation", self.seed, epoch, index))
-        label = torch.from_numpy(label).long()
-        return BaseBatch(image[None], label[None], (self.store.source.names[position],))
+        """Load one image as a batch of one."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: list[Key]) -> BaseBatch:
+        """Load a batch, each image written to its place at once.
+
+        As published, the crop keeps to the pixels of the first base class.
+        """
+        batch, names = _empty(len(keys), self.transform.size), []
+        for row, (epoch, index) in enumerate(keys):
+            if self._order[0] != epoch:
+                self._order = (epoch, train_order(len(self), self.seed, epoch))
+            position = self.positions[self._order[1][index]]
+            names.append(self.store.source.names[position])
+            image, mask = self.store.pair(position)
+            label = cv2.LUT(mask, self.split.base_table)
+            rng = generator("augmentation", self.seed, epoch, index)
+            _, (label,) = self.transform(image, [label], rng, out=batch.image[row])
+            batch.label[row] = torch.from_numpy(label)
+        return batch._replace(names=tuple(names))
 
 
 class BaseEvaluation(Dataset):
@@ -98,6 +107,20 @@ class BaseEvaluation(Dataset):
         return len(self.store.source)
 
     def __getitem__(self, position: int) -> BaseBatch:
-        image, mask = self.store.pair(position)
-        label = look_up(self.resize.label(mask), self.split.base_table)
-        return BaseBatch(self.resize.image(image)[None], label[None], (self.store.source.names[position],))
+        """Load one image as a batch of one."""
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: list[int]) -> BaseBatch:
+        """Load a batch."""
+        batch = _empty(len(positions), self.resize.size)
+        for row, position in enumerate(positions):
+            image, mask = self.store.pair(position)
+            batch.image[row] = self.resize.image(image)
+            batch.label[row] = look_up(self.resize.label(mask), self.split.base_table)
+        return batch._replace(names=tuple(self.store.source.names[i] for i in positions))
+
+
+def _empty(count: int, size: int) -> BaseBatch:
+    return BaseBatch(
+        torch.empty(count, 3, size, size), torch.empty(count, size, size, dtype=torch.int64), names=()
+    )

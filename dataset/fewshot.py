@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,27 +41,6 @@ class EpisodeBatch(NamedTuple):
             f"{spec.query} <- {', '.join(name for way in spec.supports for name in way)}"
             for spec in self.specs
         ]
-
-
-class EpisodeItem(NamedTuple):
-    """One episode as loaded, masks still uint8: N ways of K supports at S x S pixels.
-
-    Attributes:
-        spec: the names of its images.
-        query: float [3,S,S].
-        query_mask, base_label: uint8 [S,S].
-        support: float [N,K,3,S,S].
-        support_mask: uint8 [N,K,S,S].
-        class_index: of every way.
-    """
-
-    spec: EpisodeSpec
-    query: Tensor
-    query_mask: Tensor
-    base_label: Tensor
-    support: Tensor
-    support_mask: Tensor
-    class_index: tuple[int, ...]
 
 
 class EpisodeDataset(Dataset):
@@ -105,43 +85,51 @@ class EpisodeDataset(Dataset):
         number = self._order[1][index]
         return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
 
-    def __getitem__(self, key: Key) -> EpisodeItem:
-        spec = self.spec(key)
-        rng = generator("augmentation", self.seed, *key)
-        image, mask = self.store.named(spec.query)
-        query, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0])
-        size = self.transform.size
-        support = torch.empty(self.ways, self.shot, 3, size, size)
-        support_mask = torch.empty(self.ways, self.shot, size, size, dtype=torch.uint8)
-        for way, (class_id, names) in enumerate(zip(spec.class_ids, spec.supports, strict=True)):
-            for shot, name in enumerate(names):
-                image, label = self.store.named(name)
-                label = support_label(label, class_id, self.annotation, self.support_void, spec.class_ids)
-                _, (label,) = self.transform(image, [label], rng, out=support[way, shot])
-                support_mask[way, shot] = torch.from_numpy(label)
-        return EpisodeItem(
-            spec,
-            query,
-            torch.from_numpy(cv2.LUT(mask, class_table(spec.class_ids))),
-            torch.from_numpy(cv2.LUT(mask, self.split.base_table)),
-            support,
-            support_mask,
-            tuple(self.split.base_index[c] for c in spec.class_ids),
+    def __getitem__(self, key: Key) -> EpisodeBatch:
+        """Load one episode as a batch of one."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: list[Key]) -> EpisodeBatch:
+        """Load a batch of episodes, each written to its place at once; stacking them later is dear."""
+        size, count, ways = self.transform.size, len(keys), (self.ways, self.shot)
+        specs = tuple(self.spec(key) for key in keys)
+        index = [[self.split.base_index[c] for c in spec.class_ids] for spec in specs]
+        episode = Episode(
+            query=torch.empty(count, 3, size, size),
+            support=torch.empty(count, *ways, 3, size, size),
+            support_mask=torch.empty(count, *ways, size, size, dtype=torch.int64),
+            class_id=torch.tensor([spec.class_ids for spec in specs]),
+            class_index=torch.tensor(index),
+            query_mask=torch.empty(count, size, size, dtype=torch.int64),
+            base_label=torch.empty(count, size, size, dtype=torch.int64),
         )
+        for row, (key, spec) in enumerate(zip(keys, specs, strict=True)):
+            rng = generator("augmentation", self.seed, *key)
+            self._load_query(spec, rng, episode, row)
+            for way, names in enumerate(spec.supports):
+                for shot, name in enumerate(names):
+                    self._load_support(spec, name, rng, episode, (row, way, shot))
+        return EpisodeBatch(episode, specs)
+
+    def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
+        image, mask = self.store.named(spec.query)
+        _, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0], out=episode.query[row])
+        episode.query_mask[row] = torch.from_numpy(cv2.LUT(mask, class_table(spec.class_ids)))
+        episode.base_label[row] = torch.from_numpy(cv2.LUT(mask, self.split.base_table))
+
+    def _load_support(
+        self, spec: EpisodeSpec, name: str, rng: random.Random, episode: Episode, place: tuple[int, int, int]
+    ) -> None:
+        image, mask = self.store.named(name)
+        class_id = spec.class_ids[place[1]]
+        label = support_label(mask, class_id, self.annotation, self.support_void, spec.class_ids)
+        _, (label,) = self.transform(image, [label], rng, out=episode.support[place])
+        episode.support_mask[place] = torch.from_numpy(label)
 
 
-def collate(items: list[EpisodeItem]) -> EpisodeBatch:
-    """Make a batch of episodes of one form."""
-    episode = Episode(
-        query=torch.stack([item.query for item in items]),
-        support=torch.stack([item.support for item in items]),
-        support_mask=torch.stack([item.support_mask for item in items]).long(),
-        class_id=torch.tensor([item.spec.class_ids for item in items]),
-        class_index=torch.tensor([item.class_index for item in items]),
-        query_mask=torch.stack([item.query_mask for item in items]).long(),
-        base_label=torch.stack([item.base_label for item in items]).long(),
-    )
-    return EpisodeBatch(episode, tuple(item.spec for item in items))
+def collate(loaded: EpisodeBatch) -> EpisodeBatch:
+    """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""
+    return loaded
 
 
 def support_label(

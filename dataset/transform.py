@@ -62,9 +62,9 @@ def rotate(
     return cv2.warpAffine(array, matrix, (width, height), dst, flags=interpolation, **constant)
 
 
-def blur(image: np.ndarray) -> np.ndarray:
-    """Smooth with OpenCV's own sigma for the kernel size."""
-    return cv2.GaussianBlur(image, (BLUR_SIZE, BLUR_SIZE), 0)
+def blur(image: np.ndarray, out: Buffer | None = None) -> np.ndarray:
+    """Smooth with OpenCV's own sigma for the kernel size, into ``out`` if there is one."""
+    return cv2.GaussianBlur(image, (BLUR_SIZE, BLUR_SIZE), 0, out.array(image.shape) if out else None)
 
 
 def normalise(image: np.ndarray, out: np.ndarray) -> None:
@@ -152,7 +152,9 @@ class TrainTransform:
     size: int
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: tuple[float, float] = (-10.0, 10.0)
-    _buffers: tuple[Buffer, Buffer] = field(default_factory=lambda: (Buffer(), Buffer()), compare=False)
+    _buffers: tuple[Buffer, ...] = field(
+        default_factory=lambda: (Buffer(), Buffer(), Buffer()), repr=False, compare=False
+    )
 
     def __call__(
         self,
@@ -196,7 +198,7 @@ class TrainTransform:
 
     def _moved(self, image: np.ndarray, factor: float, angle: float | None) -> np.ndarray:
         """Scale and rotate an image, in the buffers by turns."""
-        first, second = self._buffers
+        first, second, _ = self._buffers
         if angle is not None:
             # A fourth channel makes OpenCV's warp several times faster and changes nothing in the others.
             image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
@@ -210,16 +212,16 @@ class TrainTransform:
         rows, columns, *place = crop.window(*image.shape[:2])
         if flipped:  # the window lies on the flipped image
             columns = slice(image.shape[1] - columns.stop, image.shape[1] - columns.start)
-        part = _blurred(image, rows, columns) if blurred else image[rows, columns]
+        part = _blurred(image, rows, columns, self._buffers[2]) if blurred else image[rows, columns]
         fill_around(out, *place, MEAN)
         normalise(part[:, ::-1] if flipped else part, out[:, place[0], place[1]])
 
 
-def _blurred(image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+def _blurred(image: np.ndarray, rows: slice, columns: slice, out: Buffer) -> np.ndarray:
     """Return a part of the blurred image without blurring the rest."""
     halo = BLUR_SIZE // 2
     top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
-    part = blur(image[top : rows.stop + halo, left : columns.stop + halo])
+    part = blur(image[top : rows.stop + halo, left : columns.stop + halo], out)
     return part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 

@@ -3,8 +3,8 @@
     python -m tools.benchmark_loader [--items 200] [--root DATA --list LIST]
 
 The plain chain works as published code does: float32 images, one pass over the image and each label per
-transform, labels found by search, base annotations read from files of their own. Both load the same batches of
-episodes in this one process, by turns, on one thread.
+transform, labels found by search, base annotations read from files of their own. Both load the same batches in
+this one process, by turns, on one thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from dataset.fewshot import EpisodeDataset, collate
+from dataset.fewshot import EpisodeDataset
 from dataset.fold import Fold, open_fold
 from dataset.mask import read_mask
 from dataset.protocol import load_protocol
@@ -162,14 +162,17 @@ def compare_loaders(
     seconds, difference = {"plain": 0.0, "ours": 0.0}, 0.0
     try:
         with tempfile.TemporaryDirectory() as folder:
-            chains = {"plain": PlainChain(ours, Path(folder)), "ours": ours}
-            joins = {"plain": default_collate, "ours": collate}
+            plain = PlainChain(ours, Path(folder))
+            load = {
+                "plain": lambda keys: default_collate([plain[key] for key in keys]),
+                "ours": ours.__getitems__,
+            }
             for number in tqdm(range(items // BATCH), desc="loading", disable=not progress, leave=False):
                 first, loaded = number * BATCH, {}
                 keys = [(item // len(ours), item % len(ours)) for item in range(first, first + BATCH)]
-                for name, chain in chains.items():
+                for name, chain in load.items():
                     start = time.perf_counter()
-                    loaded[name] = joins[name]([chain[key] for key in keys])
+                    loaded[name] = chain(keys)
                     seconds[name] += time.perf_counter() - start
                 gap = loaded["plain"][0] - loaded["ours"].episode.query
                 difference = max(difference, float(gap.abs().max()))

@@ -82,10 +82,10 @@ def test_workers_batches_and_restarts_never_change_an_episode(episodes):
     alone = load(episodes, collate)
     assert_same(alone, load(episodes, collate, workers=2))
     assert_same(alone[1:], load(episodes, collate, start=(0, 1))[:2])
-    single = [episodes[0, i].query for i in range(4)]
+    single = [episodes[0, i].episode.query for i in range(4)]
     random.seed(1)
     np.random.seed(1)
-    assert torch.equal(torch.stack(single), alone[0].episode.query)
+    assert torch.equal(torch.cat(single), alone[0].episode.query)
     halves = [load(episodes, collate, rank=rank, processes=2)[0] for rank in range(2)]
     assert [halves[i % 2].specs[i // 2] for i in range(4)] == list(alone[0].specs)
     assert alone[0].specs != load(episodes, collate, start=(1, 0))[0].specs
@@ -125,7 +125,7 @@ def test_stage_1_keeps_every_image_and_makes_novel_classes_background(fold):
 
 def test_stage_1_is_validated_on_every_image_once(fold):
     dataset = BaseEvaluation(ImageStore(fold.val_images), fold.split, Resize(SIZE))
-    batch = collate_base([dataset[i] for i in range(3)])
+    batch = next(iter(DataLoader(dataset, batch_size=3, collate_fn=collate_base)))
     assert batch.names == fold.val_images.names[:3] and len(dataset) == len(fold.val_images)
     assert batch.image.shape == (3, 3, SIZE, SIZE) and batch.label.shape == (3, SIZE, SIZE)
 
