@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from types import UnionType
 
+from model.adapt.eftnet import EFTNet
 from model.backbone.resnet import BLOCKS, ResNet
 from model.backbone.vgg import VGG16
 from model.base.pspnet import PSPNet
@@ -28,6 +29,7 @@ METHODS: dict[str, type[MetaLearner]] = {
     "pfenet": PFENet,
     "rare": RARE,
 }
+ADAPTERS: dict[str, type[EFTNet]] = {"eftnet": EFTNet}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
 ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -113,7 +115,7 @@ def create_model(
         raise ValueError(
             f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
         )
-    chosen = _method_options(name, method, options)
+    chosen = _options(name, method.Options, options)
     variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
     setting = Setting(extractor, shot, base_classes, image_size, low_fea)
@@ -125,15 +127,30 @@ def create_model(
     return FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
 
 
+def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
+    """Wrap a trained model in test-time adaptation: a callable, episode -> prediction.
+
+    Args:
+        name: ``eftnet``.
+        model: it is changed during a call and restored at its end.
+        options: switches of the adaptation; see the dataclass in its file.
+
+    Raises:
+        ValueError: a name or an option that does not exist, or a method that cannot be adapted.
+    """
+    adapter = _known("adapter", name, ADAPTERS)
+    return adapter(model, _options(name, adapter.Options, options))
+
+
 def _known(kind: str, name: str, registry: Mapping[str, object]) -> typing.Any:
     if name not in registry:
         raise ValueError(f"there is no {kind} {name!r}; known: {', '.join(sorted(registry))}")
     return registry[name]
 
 
-def _method_options(name: str, method: type[MetaLearner], given: Mapping[str, object]) -> typing.Any:
-    """Build the method's options, with a readable error for what it does not know."""
-    types = typing.get_type_hints(method.Options)
+def _options(name: str, options: type, given: Mapping[str, object]) -> typing.Any:
+    """Build the options of ``name``, with a readable error for what it does not know."""
+    types = typing.get_type_hints(options)
     for key, value in given.items():
         if key not in types:
             near = difflib.get_close_matches(key, types, 1)
@@ -141,7 +158,7 @@ def _method_options(name: str, method: type[MetaLearner], given: Mapping[str, ob
             raise ValueError(f"{name} has no option {key!r}; {hint}")
         if not _fits(value, types[key]):
             raise ValueError(f"option {key!r} of {name} must be {_readable(types[key])}, got {value!r}")
-    return method.Options(**given)
+    return options(**given)
 
 
 def _readable(wanted: typing.Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -137,15 +137,37 @@ class FewShotModel(nn.Module):
             masked = features["layer3"] * resize_like(foreground(mask), features["layer3"])
             return {**features, "layer4": self.backbone.run_stage("layer4", masked)}
 
+    def shared_features(self, image: Tensor) -> Features:
+        """Return the backbone features of images that serve as query and as support in turn."""
+        wanted = {*self.meta.query_features, *self.meta.support_features, *self._ensemble_features()}
+        if self.base_head is not None:
+            wanted.add("layer4")
+        if self.meta.support_view is SupportView.MASKED_LAYER4:
+            wanted.add("layer3")
+        return self._features(image, wanted)
+
+    def as_support(self, features: Features, mask: Tensor) -> Features:
+        """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
+        view = self.meta.support_view
+        if view is SupportView.MASKED_IMAGE:
+            raise ValueError("a support whose image is masked needs a pass of its own through the backbone")
+        masked = view is SupportView.MASKED_LAYER4 and "layer4" in self.meta.support_features
+        return self.mask_layer4(features, mask) if masked else features
+
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their features; gradients reach the trainable part of the encoder."""
         encoding = self.meta.encode_query(features)
-        if self.ensemble is not None and "gram" not in encoding:
-            encoding |= self.ensemble.encode(features)
+        return encoding | self.fixed_encoding(features, encoding)
+
+    def fixed_encoding(self, features: Mapping[str, Tensor], known: Iterable[str] = ()) -> Encoding:
+        """Return what no trained parameter reaches, of query images: base logits and the ensemble's Gram."""
+        fixed = {}
+        if self.ensemble is not None and "gram" not in known:
+            fixed |= self.ensemble.encode(features)
         if self.base_head is not None:
             with torch.no_grad():
-                encoding["base"] = self.base_head(features["layer4"])
-        return encoding
+                fixed["base"] = self.base_head(features["layer4"])
+        return fixed
 
     def encode_support_features(
         self, features: Mapping[str, Tensor], mask: Tensor, class_id: Tensor | None = None

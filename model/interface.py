@@ -193,6 +193,7 @@ class MetaLearner(nn.Module):
         align_corners: how its logits are enlarged to the image.
         mixable: entries of the guidance that may be blended with those of another support set, which is
             what test-time adaptation does; empty where the method cannot be adapted that way.
+        fixed_in_adaptation: children that test-time adaptation leaves as they are.
         default_base, default_ensemble: the parts that the published method is composed with, or None.
         backbone_variants: backbone family (``resnet``, ``vgg``) -> options of the backbone that the published
             method is built on, where it is not the default one.
@@ -212,6 +213,7 @@ class MetaLearner(nn.Module):
     fix_bn: bool = True
     align_corners: bool = True
     mixable: tuple[str, ...] = ()
+    fixed_in_adaptation: tuple[str, ...] = ()
     default_base: str | None = None
     default_ensemble: str | None = None
     backbone_variants: Mapping[str, Mapping[str, object]] = {}

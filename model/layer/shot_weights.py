@@ -18,7 +18,8 @@ class ShotWeights(nn.Module):
     """Give every support a weight; the weights of an episode sum to one.
 
     A small network reads the Gram distances in ascending order, so learned weights are bound to K: a model
-    trained with K shots needs K shots. Uniform weights need no training and take any K.
+    trained with K shots needs K shots, or one, which needs no weight. Uniform weights need no training and
+    take any K.
 
     Args:
         setting: says K and which features make the Gram matrices.
@@ -47,6 +48,8 @@ class ShotWeights(nn.Module):
         """
         some = next(iter(support.values()))
         batch, shots = some.shape[:2]
+        if shots == 1:
+            return torch.ones(batch, 1, device=some.device)
         if self.shot not in (None, shots):
             raise ValueError(
                 f"the episode has {shots} shots, the support weights were learned for {self.shot}; "

@@ -23,7 +23,7 @@ from model.layer.features import middle_channels, middle_features
 from model.layer.gram import gram_matrix
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
-from model.layer.prior import object_features, shot_priors, unit
+from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize, resize_like
 from model.layer.shot_weights import ShotWeights, fuse_shots
 
@@ -113,6 +113,7 @@ class MSANet(MetaLearner):
     default_base = "pspnet"
     default_ensemble = "bam"
     mixable = ("prototype", "multi_similarity", "prior", "attention")
+    fixed_in_adaptation = ("attention", "similarity_fusion")
     published_names: Mapping[str, str] = {
         "query_reduction": "down_query",
         "support_reduction": "down_supp",
@@ -151,7 +152,7 @@ class MSANet(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
-            **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
+            **{f"tap {name}": features[name] for name in self.taps.all},
             "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
@@ -170,8 +171,7 @@ class MSANet(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        # Layer4 is the last tap's positive part, and the prior looks at directions only.
-        layer4 = unit(relu(query[f"tap {self.taps.all[-1]}"]))
+        layer4 = relu(query[f"tap {self.taps.all[-1]}"])  # the last tap before its activation
         priors = shot_priors(layer4, support["prior_object"])
         similarity = self._similarity(query, support)
         return {
@@ -242,16 +242,16 @@ def mean_similarity(query: Tensor, objects: Tensor, counts: Tensor) -> Tensor:
     """Average the positive part of a query position's cosines with K support objects, over their positions.
 
     Args:
-        query: unit vectors [B,C,h,w].
+        query: feature vectors [B,C,h,w].
         objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
         counts: how many of the P are the object's [B,K].
 
     Returns:
         The mean over the supports, [B,h,w].
     """
-    flat = query.flatten(2).transpose(1, 2)
+    flat = normalise(query).flatten(2).transpose(1, 2)
     shots = []
     for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
-        parts = [torch.bmm(flat, part).clamp_min(0).sum(2) for part in vectors.split(_CHUNK, 2)]
+        parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]
         shots.append(torch.stack(parts).sum(0) / count[:, None])
     return torch.stack(shots).mean(0).unflatten(1, query.shape[-2:])

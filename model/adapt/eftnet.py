@@ -1,0 +1,180 @@
+"""EFTNet: fine-tuning on the query at test time.
+
+"EFTNet: an efficient fine-tuning method for few-shot segmentation", Applied Intelligence, 2024. A trained
+model predicts the query and learns from that prediction for a few rounds. In every round the query under its
+most confident foreground is blended in as a further support; the round whose prediction best segments the
+supports in turn is the answer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from model.adapt.episode import AdaptedEpisode
+from model.fewshot import FewShotModel
+from model.interface import Episode, Prediction, SupportView
+
+
+@dataclass(frozen=True)
+class EFTNetOptions:
+    """Switches of EFTNet.
+
+    Attributes:
+        rounds: predictions that are compared. A step of learning lies between two of them.
+        lr, power: learning rate of the first step, and how fast it decays; 0 for not at all.
+        weighting: shares of the supports' guidance and of the query's own in the blend.
+        q2s_filt_para: share of the predicted foreground that is taken for certain.
+        sr_aux_weight1: weight of the meta-learner's own loss beside the ensemble's.
+        momentum, weight_decay: of the stochastic gradient descent.
+        discrimination_mask: the query's mask when it must segment the supports: its ``pseudo`` label, or its
+            ``ground_truth``, as in the published code. The latter tells the method the answer: its results
+            are those of an oracle.
+        q2s_empty: what is certain where too little foreground is predicted: the ``whole_image`` as published,
+            or ``none`` of it, so that nothing is blended in.
+        include_zero_round: whether the untouched model's prediction takes part in the comparison.
+    """
+
+    rounds: int = 5
+    lr: float = 0.005
+    power: float = 0.9
+    weighting: tuple[float, float] = (0.8, 0.2)
+    q2s_filt_para: float = 0.2
+    sr_aux_weight1: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
+    q2s_empty: Literal["whole_image", "none"] = "whole_image"
+    include_zero_round: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+
+    def rate(self, number: int) -> float:
+        """Return the learning rate of the step after round ``number``, counted from 1."""
+        return self.lr * (1 - (number - 1) / (self.rounds + 1)) ** self.power + 1e-10
+
+
+class EFTNet:
+    """Adapt a trained model to every episode and leave it as it was.
+
+    Args:
+        model: any few-shot model whose method's guidance can be blended with that of a further support.
+        options: see there.
+
+    Attributes:
+        Options: the type of its options.
+        oracle: whether the choice of the round sees the query's ground truth; results must say so.
+
+    Raises:
+        ValueError: the method cannot be adapted, and why.
+    """
+
+    Options = EFTNetOptions
+
+    def __init__(self, model: FewShotModel, options: EFTNetOptions) -> None:
+        _check_adaptable(model)
+        self.model = model
+        self.options = options
+        self.oracle = options.discrimination_mask == "ground_truth"
+        if self.oracle:
+            warnings.warn(
+                "EFTNet chooses its round by the query's ground truth: these are an oracle's results",
+                stacklevel=3,
+            )
+
+    def __call__(self, episode: Episode) -> Prediction:
+        """Segment the queries of ``episode``, each after an adaptation of its own.
+
+        Returns:
+            Logits and parts of the chosen round, and as further parts ``round`` [B], 0 for the untouched
+            model, and ``scores`` [B,rounds].
+        """
+        singles = [self._adapt(single) for single in _split(episode)]
+        parts = {
+            name: torch.cat([p.parts[name] for p in singles])
+            for name in singles[0].parts
+            if all(name in p.parts and p.parts[name].shape == singles[0].parts[name].shape for p in singles)
+        }
+        return Prediction(torch.cat([p.logits for p in singles]), parts)
+
+    @contextmanager
+    def adaptation(self, episode: Episode) -> Iterator[AdaptedEpisode]:
+        """Enter the adaptation to one episode with a single query; leaving restores the parameters."""
+        model, parameters = self.model, self.tuned_parameters()
+        saved = [parameter.detach().clone() for parameter in parameters]
+        trained = [parameter.requires_grad for parameter in parameters]
+        training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                for parameter in parameters:
+                    parameter.requires_grad_(True)
+                yield AdaptedEpisode(model, self.options, episode, parameters)
+        finally:
+            with torch.no_grad():
+                for parameter, value, wanted in zip(parameters, saved, trained, strict=True):
+                    parameter.copy_(value)
+                    parameter.requires_grad_(wanted)
+                    parameter.grad = None
+            model.train(training)
+
+    def tuned_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn: the head's, never the backbone's or the base learner's.
+
+        PANet has none of them; its rounds differ by what is blended in alone.
+        """
+        fixed = tuple(f"{name}." for name in self.model.meta.fixed_in_adaptation)
+        tuned = [
+            p for name, p in self.model.meta.named_parameters() if not (fixed and name.startswith(fixed))
+        ]
+        return tuned if self.model.ensemble is None else [*tuned, *self.model.ensemble.parameters()]
+
+    def _adapt(self, episode: Episode) -> Prediction:
+        with self.adaptation(episode) as adapted:
+            before = adapted.untouched()
+            chosen, number, best, scores = before, 0, 0.0, []
+            if self.options.include_zero_round:
+                best = adapted.score(before)
+            for current in range(1, self.options.rounds + 1):
+                outcome = adapted.round(before)
+                scores.append(outcome.score)
+                if outcome.score >= best:  # the later one of equals, as published
+                    chosen, number, best = outcome.prediction, current, outcome.score
+                if current < self.options.rounds:
+                    adapted.step(outcome, self.options.rate(current))
+                before = outcome.prediction
+        choice = {"round": torch.tensor([number]), "scores": torch.tensor([scores])}
+        return Prediction(chosen.logits, {**chosen.parts, **choice})
+
+
+def _check_adaptable(model: FewShotModel) -> None:
+    meta, name = model.meta, type(model.meta).__name__
+    reason = None
+    if meta.support_view is SupportView.MASKED_IMAGE:
+        reason = (
+            "its support branch sees the masked image, so the query cannot become a support from its features"
+        )
+    elif meta.batch_dependent:
+        reason = "its encodings depend on the other images of the batch"
+    elif not meta.mixable:
+        reason = "nothing in its guidance can be blended with that of a further support"
+    if reason is not None:
+        raise ValueError(f"EFTNet cannot adapt {name}: {reason}; evaluate it without adaptation")
+
+
+def _split(episode: Episode) -> Iterator[Episode]:
+    if episode.ways != 1:
+        raise ValueError(f"EFTNet adapts to one way at a time, the episode has {episode.ways}; set ways: 1")
+    tensors = {f.name: getattr(episode, f.name) for f in fields(Episode)}
+    for item in range(len(episode.query)):
+        yield replace(
+            episode, **{name: value[item : item + 1] for name, value in tensors.items() if value is not None}
+        )

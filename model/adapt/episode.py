@@ -1,0 +1,203 @@
+"""One episode under adaptation: its frozen features, kept, and the rounds played on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.fewshot import FewShotModel
+from model.interface import IGNORE, Encoding, Episode, Prediction
+from model.layer.encoding import group_encoding, stack_encodings
+from model.layer.loss import pixel_cross_entropy
+
+_UNION_EPSILON = 1e-10
+_THRESHOLD_EPSILON = 1e-10
+
+
+class Switches(Protocol):
+    """What an adaptation is told; see ``EFTNetOptions``."""
+
+    weighting: tuple[float, float]
+    q2s_filt_para: float
+    sr_aux_weight1: float
+    momentum: float
+    weight_decay: float
+    discrimination_mask: str
+    q2s_empty: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one round gave.
+
+    Attributes:
+        prediction: of the query, with the parameters as they were before the round's step.
+        pseudo_label: what the round learns from, int64 [1,H,W] of 0, 1, 255.
+        confident_mask: the query's mask as a further support, int64 [1,H,W]; None where nothing is certain.
+        losses: by name, weighted.
+        score: how well the query, as a support, helps to segment the supports: a mean IoU.
+        reverse: the supports' predictions that the score was taken of.
+    """
+
+    prediction: Prediction
+    pseudo_label: Tensor
+    confident_mask: Tensor | None
+    losses: dict[str, Tensor]
+    score: float
+    reverse: tuple[Prediction, ...]
+
+
+class AdaptedEpisode:
+    """A single query, its K supports, and a model that learns from its own prediction.
+
+    Every image passes the backbone and the base learner once. What it is encoded to changes with the
+    parameters and, where the query serves as a support, with its mask.
+
+    Args:
+        model: in evaluation mode.
+        options: see ``EFTNetOptions``.
+        episode: with one query and one way.
+        parameters: those that learn; may be none.
+    """
+
+    def __init__(
+        self, model: FewShotModel, options: Switches, episode: Episode, parameters: Sequence[nn.Parameter]
+    ) -> None:
+        if options.discrimination_mask == "ground_truth" and episode.query_mask is None:
+            raise ValueError("discrimination_mask: ground_truth needs the query's mask, and there is none")
+        self.model, self.options, self.episode = model, options, episode
+        self.parameters = list(parameters)
+        self.optimizer = None
+        if parameters:
+            self.optimizer = torch.optim.SGD(
+                parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+            )
+        self.size = tuple(episode.query.shape[-2:])
+        self.masks = list(episode.support_mask[:, 0].unbind(1))
+        with torch.no_grad():
+            images = [episode.query, *episode.support[:, 0].unbind(1)]
+            self.features = [model.shared_features(image) for image in images]
+            self.fixed = [model.fixed_encoding(features) for features in self.features]
+            self.seen = [
+                model.as_support(features, mask)
+                for features, mask in zip(self.features[1:], self.masks, strict=True)
+            ]
+
+    def untouched(self) -> Prediction:
+        """Return the query's prediction without any help from itself: round 0."""
+        with torch.no_grad():
+            return self._predict(self._query(0), self._supports(), None)
+
+    def round(self, before: Prediction) -> Outcome:
+        """Play one round after the prediction ``before``."""
+        label, confident = self.pseudo_label(before), self.confident_mask(before)
+        supports = self._supports()
+        own = None if confident is None else self._support(0, confident)
+        prediction = self._predict(self._query(0), supports, own)
+        losses = self._losses(prediction, label)
+        score, reverse = self._score(label, [_detached(support) for support in supports], alone=False)
+        prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
+        return Outcome(prediction, label, confident, losses, score, reverse)
+
+    def step(self, outcome: Outcome, rate: float) -> None:
+        """Let the parameters learn from a round."""
+        if self.optimizer is None:
+            return
+        gradients = torch.autograd.grad(sum(outcome.losses.values()), self.parameters, allow_unused=True)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+
+    def score(self, prediction: Prediction) -> float:
+        """Return how well the query under ``prediction`` helps to segment the supports, unmixed."""
+        with torch.no_grad():
+            return self._score(self.pseudo_label(prediction), self._supports(), alone=True)[0]
+
+    def pseudo_label(self, prediction: Prediction) -> Tensor:
+        """Return what is predicted, int64 [1,H,W], with letterbox padding void."""
+        label = prediction.logits.detach().argmax(1)
+        padding = self.episode.query_padding
+        return label if padding is None else label.masked_fill(padding, IGNORE)
+
+    def confident_mask(self, prediction: Prediction) -> Tensor | None:
+        """Return the most probable share of the predicted foreground, int64 [1,H,W].
+
+        Where the share is not even one pixel, everything or nothing is certain, as ``q2s_empty`` says.
+        """
+        probability = prediction.logits.detach().softmax(1)[:, 1]
+        foreground = probability[probability > 0.5]
+        count = int(len(foreground) * self.options.q2s_filt_para)
+        if count == 0:
+            return torch.ones_like(probability).long() if self.options.q2s_empty == "whole_image" else None
+        threshold = foreground.topk(count).values[-1] + _THRESHOLD_EPSILON
+        return (probability >= threshold).long()
+
+    def _losses(self, prediction: Prediction, label: Tensor) -> dict[str, Tensor]:
+        align_corners = self.model.meta.align_corners
+        losses = {"main": pixel_cross_entropy(prediction.logits, label, align_corners=align_corners)}
+        if "meta" in prediction.parts:
+            loss = pixel_cross_entropy(prediction.parts["meta"], label, align_corners=align_corners)
+            losses["meta"] = self.options.sr_aux_weight1 * loss
+        return losses
+
+    @torch.no_grad()
+    def _score(
+        self, label: Tensor, supports: list[Encoding], *, alone: bool
+    ) -> tuple[float, tuple[Prediction, ...]]:
+        """Segment every support with the query in its place among the supports, and itself blended in."""
+        given = self.options.discrimination_mask == "ground_truth"
+        stand_in = self._support(0, self.episode.query_mask if given else label)
+        ious, reverse = [], []
+        for shot, (mask, support) in enumerate(zip(self.masks, supports, strict=True)):
+            others = [*supports[:shot], stand_in, *supports[shot + 1 :]]
+            prediction = self._predict(self._query(shot + 1), others, None if alone else support)
+            predicted, true = prediction.logits.argmax(1) == 1, mask == 1
+            union = (predicted | true).sum() + _UNION_EPSILON
+            ious.append((predicted & true).sum() / union)
+            reverse.append(prediction)
+        return float(torch.stack(ious).mean()), tuple(reverse)
+
+    def _query(self, image: int) -> Encoding:
+        return {**self.fixed[image], **self.model.meta.encode_query(self.features[image])}
+
+    def _supports(self) -> list[Encoding]:
+        return [
+            self._encode_support(number + 1, self.seen[number], mask)
+            for number, mask in enumerate(self.masks)
+        ]
+
+    def _support(self, image: int, mask: Tensor) -> Encoding:
+        with torch.no_grad():
+            features = self.model.as_support(self.features[image], mask)
+        return self._encode_support(image, features, mask)
+
+    def _encode_support(self, image: int, features: dict[str, Tensor], mask: Tensor) -> Encoding:
+        fixed = {name: value for name, value in self.fixed[image].items() if name == "gram"}
+        encoding = self.model.meta.encode_support(features, mask)
+        return {**fixed, **encoding, "class_id": self.episode.class_id[:, 0]}
+
+    def _predict(self, query: Encoding, supports: list[Encoding], own: Encoding | None) -> Prediction:
+        """Segment the query image; blend in the guidance of one more support, its own."""
+        model = self.model
+        support = self._grouped(supports)
+        guidance = model.meta.match(query, support)
+        distance = model.scene_distance(query, support, guidance)
+        if own is not None:
+            theirs, share = self.options.weighting
+            further = model.meta.match(query, self._grouped([own]))
+            mixed = {name: theirs * guidance[name] + share * further[name] for name in model.meta.mixable}
+            guidance = guidance | mixed
+        return model.finish(model.meta.segment(query, guidance), query, distance, self.size)
+
+    def _grouped(self, supports: list[Encoding]) -> Encoding:
+        axes = (1, 1, len(supports)) if self.model.meta.multi_way else (1, len(supports))
+        return group_encoding(stack_encodings(supports), *axes)
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}
