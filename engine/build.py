@@ -1,0 +1,75 @@
+"""From a config to a network. No method is named here; what a method is called is the config's affair."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from dataset.split import ClassSplit
+from model import create_base_learner, create_model
+from model.create import METHODS
+from model.fewshot import FewShotModel
+from model.interface import BaseLearner
+from util.config import Config
+from util.errors import ConfigError
+from util.log import get_log
+
+_FLAT_OPTIONS = {
+    "Method": ("kshot_trans_dim", "ppm_scales", "zoom_factor"),
+    "Train": ("aux_weight", "aux_weight1", "aux_weight2"),
+}
+"""Published keys beside ``Method.options`` that a method may know as options, by section."""
+
+
+def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearner:
+    """Build what the config describes, with random weights.
+
+    Raises:
+        ConfigError: a name or an option that does not exist, or parts that do not fit together.
+    """
+    method, data = config.Method, config.Data
+    try:
+        if config.stage == 1:
+            return create_base_learner(
+                method.arch,
+                backbone=method.backbone,
+                classes=len(split.base) + 1,
+                backbone_options=method.backbone_options,
+            )
+        model = create_model(
+            method.arch,
+            backbone=method.backbone,
+            shot=data.shot,
+            base_classes=len(split.base),
+            image_size=data.train_h,
+            backbone_options=method.backbone_options,
+            **_chosen_parts(config),
+            **_method_options(config),
+        )
+    except (ValueError, TypeError) as failure:
+        raise ConfigError(f"{config.where('Method.arch')}: Method: {failure}") from failure
+    if config.Train.fix_bn is not None:
+        model.meta.fix_bn = config.Train.fix_bn
+    return model
+
+
+def _chosen_parts(config: Config) -> dict[str, Any]:
+    """Return the parts that the config chooses; the others are left to the method."""
+    method = config.Method
+    chosen = {"base": method.base, "ensemble": method.ensemble, "low_fea": method.low_fea}
+    return {key: None if value == "none" else value for key, value in chosen.items() if value is not None}
+
+
+def _method_options(config: Config) -> dict[str, Any]:
+    """Return the method's options: flat published keys that it knows, overruled by ``Method.options``."""
+    method = METHODS.get(config.Method.arch)
+    known = {field.name for field in fields(method.Options)} if method is not None else set()
+    options: dict[str, Any] = {}
+    for section, keys in _FLAT_OPTIONS.items():
+        for key in keys:
+            value = getattr(getattr(config, section), key)
+            if value is not None and key in known:
+                options[key] = value
+            elif value is not None:
+                get_log("engine").debug("%s.%s has no effect on %s", section, key, config.Method.arch)
+    return options | config.Method.options

@@ -1,0 +1,152 @@
+"""From a config to the data of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from dataset.base import BaseDataset, BaseEvaluation, collate_base, without_novel
+from dataset.batches import EpochBatches
+from dataset.episodes import Manifest
+from dataset.fewshot import EpisodeDataset, EvaluationImages, collate
+from dataset.fold import Fold, open_fold
+from dataset.protocol import Protocol, load_protocol
+from dataset.store import ImageStore
+from dataset.transform import Resize, TrainTransform
+from engine.interrupt import ignore_signals
+from util import distributed
+from util.config import Config
+from util.errors import ConfigError
+
+_WORKER_CACHE = 128 << 20
+"""Bytes of decoded images that every loader worker keeps."""
+
+_VALIDATION_SEED = 321
+"""The seed of the validation episodes in the published training scripts."""
+
+
+def protocol_of(config: Config) -> Protocol:
+    """Return the config's protocol with the points that the config changes."""
+    data = config.Data
+    points: dict[str, Any] = {"input_size": data.val_size}
+    if data.novel_in_train is not None:
+        points["novel_in_train"] = data.novel_in_train
+    if not data.resized_val:
+        points["resize"] = "shrink"
+    if not data.ori_resize:
+        points["label_size"] = "input"
+    return load_protocol(data.protocol, data.data_set, **points)
+
+
+def fold_of(config: Config) -> Fold:
+    """Open the fold that the config names."""
+    data = config.Data
+    if data.data_root is None:
+        raise ConfigError("Data.data_root: unset; name the folder of the data set: --opts data_root PATH")
+    given = config.where("Data.use_split_coco") != "default"
+    return open_fold(
+        data.data_set,
+        data.data_root,
+        data.split,
+        protocol_of(config),
+        train_list=data.train_list,
+        val_list=data.val_list,
+        interleaved=data.use_split_coco if given else None,
+    )
+
+
+def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:
+    """Return the training set of the config's stage."""
+    data = config.Data
+    if data.train_h != data.train_w:
+        raise ConfigError(
+            f"{config.where('Data.train_h')}: Data.train_h {data.train_h} and train_w {data.train_w} differ, "
+            "but training crops are square; give both one value"
+        )
+    transform = TrainTransform(
+        data.train_h, (data.scale_min, data.scale_max), (data.rotate_min, data.rotate_max)
+    )
+    if config.stage == 1:
+        store = ImageStore(fold.train_images, _WORKER_CACHE)
+        remove = data.novel_in_train == "remove"
+        positions = without_novel(fold.train_areas, fold.split) if remove else None
+        return BaseDataset(store, fold.split, transform, seed=seed, positions=positions)
+    return EpisodeDataset(
+        fold.train_lists(data.shot),
+        fold.split,
+        transform,
+        shot=data.shot,
+        ways=data.ways,
+        seed=seed,
+        annotation=data.ann_type,
+        support_void=fold.protocol.support_void,
+        cache_bytes=_WORKER_CACHE,
+    )
+
+
+def training_loader(config: Config, data: Dataset) -> tuple[DataLoader, EpochBatches]:
+    """Return this process's loader, and the batches that tell it epoch and step."""
+    batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate_base if config.stage == 1 else collate,
+        **_workers(config),
+    )
+    return loader, batches
+
+
+def base_evaluation_loader(config: Config, fold: Fold) -> DataLoader:
+    """Return this process's share of the test images with base labels, in batches."""
+    data = BaseEvaluation(ImageStore(fold.val_images), fold.split, _resize(fold))
+    share = range(distributed.rank(), len(data), distributed.world_size())
+    return DataLoader(
+        data,
+        batch_size=config.Train.batch_size_val,
+        sampler=share,
+        collate_fn=collate_base,
+        **_workers(config),
+    )
+
+
+def evaluation_images(config: Config, fold: Fold) -> EvaluationImages:
+    """Return the images of the fold's test episodes."""
+    protocol = fold.protocol
+    return EvaluationImages(
+        ImageStore(fold.val_images),
+        _resize(fold),
+        label_size=protocol.label_size,
+        annotation=config.Data.ann_type,
+        support_void=protocol.support_void,
+    )
+
+
+def test_manifests(config: Config, fold: Fold) -> list[Manifest]:
+    """Draw the test episodes of every seed."""
+    test, data = config.Test_Finetune, config.Data
+    seeds = test.seeds or fold.protocol.seeds
+    return [fold.manifest(seed, data.shot, ways=data.ways, episodes=test.episodes) for seed in seeds]
+
+
+test_manifests.__test__ = False  # its name is no invitation to pytest
+
+
+def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:
+    """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off."""
+    seed = _VALIDATION_SEED + (0 if config.Train.fix_random_seed_val else epoch)
+    return fold.manifest(seed, config.Data.shot, ways=config.Data.ways, episodes=config.Train.val_episodes)
+
+
+def _resize(fold: Fold) -> Resize:
+    return Resize(fold.protocol.input_size, fold.protocol.resize)
+
+
+def _workers(config: Config) -> dict[str, Any]:
+    workers = config.Train.workers
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "worker_init_fn": ignore_signals if workers else None,
+        "pin_memory": False,
+    }

@@ -1,0 +1,118 @@
+"""Trained weights: loading them into a network that they must have been trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dataset.split import ClassSplit
+from engine.pretrained import load_pretrained
+from engine.snapshot import BEST
+from model import create_base_learner
+from model.fewshot import FewShotModel
+from model.interface import BaseLearner
+from model.published import load_published, load_strict
+from util.checkpoint import load_checkpoint, load_weights
+from util.config import Config, run_folder
+from util.errors import CheckpointError
+from util.log import get_log
+
+BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
+"""Entries of a checkpoint's metadata in which it must agree with the network."""
+
+_DEFAULT_BASE = "pspnet"
+
+
+def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
+    """Return what a network is, for the metadata of its checkpoints."""
+    method, data = config.Method, config.Data
+    stage_two = config.stage == 2
+    return {
+        "arch": method.arch,
+        "backbone": method.backbone,
+        "backbone_options": dict(method.backbone_options),
+        "data_set": data.data_set,
+        "fold": data.split,
+        "base_classes": len(split.base),
+        "image_size": data.train_h,
+        **({"shot": data.shot, "ways": data.ways, "options": dict(method.options)} if stage_two else {}),
+    }
+
+
+def fill(path: str, config: Config) -> Path:
+    """Put fold and shot into a path like ``exp/fold{fold}_shot{shot}/best.safetensors``."""
+    return Path(path.replace("{fold}", str(config.Data.split)).replace("{shot}", str(config.Data.shot)))
+
+
+def load_trained(network: nn.Module, path: str | Path, expected: Mapping[str, Any]) -> None:
+    """Load a checkpoint of ours, or a published one, into ``network``.
+
+    Args:
+        network: a few-shot model or a base learner.
+        path: ``*.safetensors`` is ours, anything else published.
+        expected: what the network is; see ``describe``.
+
+    Raises:
+        CheckpointError: no such file, or one of another method, backbone, fold or class count.
+    """
+    ours = Path(path).suffix == ".safetensors"
+    if ours:
+        state, meta = load_checkpoint(path)
+        differing = [key for key in BINDING if key in meta and meta[key] != expected[key]]
+        if differing:
+            theirs = ", ".join(f"{key} {meta[key]}" for key in differing)
+            wanted = ", ".join(f"{key} {expected[key]}" for key in differing)
+            raise CheckpointError(
+                f"{path}: is of {theirs}, but {wanted} is wanted; choose its own checkpoint"
+            )
+    else:
+        state = load_weights(path)
+    try:
+        (load_strict if ours else load_published)(network, state)
+    except ValueError as failure:
+        raise CheckpointError(f"{path}: {failure}") from failure
+
+
+def start_weights(network: FewShotModel | BaseLearner, config: Config, split: ClassSplit) -> None:
+    """Give a new network the weights that training starts from.
+
+    A checkpoint where ``Train.weight`` names one; else a few-shot model with a base learner takes the trained
+    base learner's, and everything else its backbone's ImageNet weights.
+    """
+    method = config.Method
+    if config.Train.weight is not None:
+        path = fill(config.Train.weight, config)
+        load_trained(network, path, describe(config, split))
+        get_log("engine").info("starting from %s", path)
+    elif isinstance(network, FewShotModel) and (network.base_head is not None or method.base_weight):
+        path = base_weight_path(config)
+        _adopt_base_learner(network, path, config, split)
+        get_log("engine").info("base learner: %s", path)
+    else:
+        origin = load_pretrained(network.backbone, method.backbone, method.pretrained)
+        get_log("engine").info("backbone: %s", origin)
+
+
+def base_weight_path(config: Config) -> Path:
+    """Return where the trained base learner lies: as configured, or where its training leaves it."""
+    if config.Method.base_weight is not None:
+        return fill(config.Method.base_weight, config)
+    data, name = config.Data, config.Method.base or _DEFAULT_BASE
+    return run_folder(data.data_set, name, config.Method.backbone, data.split, None) / BEST
+
+
+def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: ClassSplit) -> None:
+    name = config.Method.base if config.Method.base not in (None, "none") else _DEFAULT_BASE
+    if not path.is_file():
+        data, backbone = config.Data, config.Method.backbone
+        raise CheckpointError(
+            f"{path}: the trained base learner of fold {data.split} is missing; train it by python train.py "
+            f"--config config/{data.data_set}/{name}_{backbone}.yaml --opts split {data.split}, "
+            "or name one by --opts base_weight PATH"
+        )
+    learner = create_base_learner(name, backbone=model.backbone, classes=len(split.base) + 1)
+    load_trained(learner, path, {**describe(config, split), "arch": name})
+    model.adopt(learner)
