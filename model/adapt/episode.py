@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,7 +40,8 @@ class Outcome:
         pseudo_label: what the round learns from, int64 [1,H,W] of 0, 1, 255.
         confident_mask: the query's mask as a further support, int64 [1,H,W]; None where nothing is certain.
         losses: by name, weighted.
-        score: how well the query, as a support, helps to segment the supports: a mean IoU.
+        score: how well the query, as a support, helps to segment the supports: a mean IoU. Not a number where
+            learning diverged.
         reverse: the supports' predictions that the score was taken of.
     """
 
@@ -101,6 +103,7 @@ class AdaptedEpisode:
         losses = self._losses(prediction, label)
         score, reverse = self._score(label, [_detached(support) for support in supports], alone=False)
         prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
+        score = score if prediction.logits.isfinite().all() else math.nan
         return Outcome(prediction, label, confident, losses, score, reverse)
 
     def step(self, outcome: Outcome, rate: float) -> None:
