@@ -20,7 +20,7 @@ def unit(features: Tensor) -> Tensor:
 
 
 def object_features(features: Tensor, mask: Tensor) -> Tensor:
-    """Gather the unit feature vectors under a mask -> [B,C,P], P the most positions that an image has.
+    """Gather the feature vectors under a mask -> [B,C,P], P the most positions that an image has.
 
     Positions outside the mask would be zero vectors, whose cosine is 0: the zeros that pad images with fewer
     positions stand for them, and so does the one zero column of an empty mask.
@@ -29,21 +29,25 @@ def object_features(features: Tensor, mask: Tensor) -> Tensor:
         features: [B,C,h,w].
         mask: foreground [B,1,H,W] at any resolution; a position counts where its resized value is above 0.
     """
-    return unit(gather_positions(features, resize_like(mask, features) > 0))
+    return gather_positions(features, resize_like(mask, features) > 0)
 
 
 def prior(query: Tensor, support_object: Tensor) -> Tensor:
     """Return the largest cosine of every query position with a support object, stretched to [0,1] per image.
 
     Args:
-        query: unit query features [B,C,h,w].
+        query: query features [B,C,h,w].
         support_object: what ``object_features`` gives, [B,C,P].
 
     Returns:
         [B,1,h,w].
     """
     batch, _, height, width = query.shape
-    similarity = torch.matmul(support_object.transpose(1, 2), query.flatten(2)).amax(1)
+    query = query.flatten(2)
+    # Dividing the products, not the vectors, rounds as the published code does: stretching magnifies it.
+    product = torch.bmm(support_object.transpose(1, 2), query)
+    lengths = torch.bmm(support_object.norm(dim=1).unsqueeze(2), query.norm(dim=1).unsqueeze(1))
+    similarity = (product / (lengths + _EPSILON)).amax(1)
     return stretch(similarity).view(batch, 1, height, width)
 
 

@@ -24,7 +24,7 @@ from model.layer.enrichment import (
 )
 from model.layer.features import middle_channels, middle_features
 from model.layer.pooling import foreground, masked_average_pool
-from model.layer.prior import object_features, shot_priors, unit
+from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize, resize_like
 
 
@@ -77,7 +77,7 @@ class PFENet(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
-            "prior_query": unit(features["layer4"]),
+            "prior_query": features["layer4"],
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:

@@ -20,7 +20,7 @@ from model.layer.decoder import ASPPDecoder, published_decoder_names
 from model.layer.features import middle_channels, middle_features
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground, masked_average_pool, tile
-from model.layer.prior import object_features, shot_priors, unit
+from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize_like
 
 _EPSILON = 1e-7
@@ -103,7 +103,7 @@ class RARE(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
-            "prior_query": unit(features["layer4"]),
+            "prior_query": features["layer4"],
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:

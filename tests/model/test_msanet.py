@@ -92,7 +92,7 @@ def test_mean_similarity_is_the_mean_over_the_object() -> None:
     inside[1, 0, 0, 0] = True
     objects = normalise(gather_positions(support, inside))
     counts = inside.flatten(1).sum(1)
-    ours = mean_similarity(normalise(query), objects.unsqueeze(1), counts.unsqueeze(1))
+    ours = mean_similarity(query, objects.unsqueeze(1), counts.unsqueeze(1))
     for image in range(2):
         chosen = support[image][:, inside[image, 0]]
         cosine = torch.cosine_similarity(query[image].flatten(1)[:, :, None], chosen[:, None, :], dim=0)
@@ -101,7 +101,7 @@ def test_mean_similarity_is_the_mean_over_the_object() -> None:
 
 def test_chunks_do_not_change_the_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    query, objects = normalise(torch.randn(1, 4, 3, 3)), normalise(torch.randn(2, 4, 11)).unsqueeze(0)
+    query, objects = torch.randn(1, 4, 3, 3), normalise(torch.randn(2, 4, 11)).unsqueeze(0)
     counts = torch.tensor([[11, 9]])
     whole = mean_similarity(query, objects, counts)
     monkeypatch.setattr("model.meta.msanet._CHUNK", 3)
