@@ -89,7 +89,7 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     if name not in PUBLISHED_FILES:
         raise CheckpointError(
             f"there are no ImageNet weights of a deep-stem {name}; take torchvision's with "
-            f"--opts backbone_options.stem standard, {_WITHOUT}"
+            f"--opts Method.backbone_options.stem standard, {_WITHOUT}"
         )
     path = folder / PUBLISHED_FILES[name]
     if path.is_file():
@@ -99,7 +99,7 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     raise CheckpointError(
         f"{path}: the ImageNet weights of the deep-stem {name} are missing; put there the file of the PSPNet "
         "project (github.com/hszhao/semseg, 'initmodel') that the few-shot codes link to, take torchvision's "
-        f"weights with --opts backbone_options.stem standard, {_WITHOUT}"
+        f"weights with --opts Method.backbone_options.stem standard, {_WITHOUT}"
     )
 
 

@@ -6,6 +6,7 @@ tear it apart. ``best.safetensors`` and ``last.safetensors`` are what tests and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "last.state.pt"
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """How far a run has come. Every random draw follows from the seed and the position, so no generator's
+    state needs to be kept.
 
     Attributes:
         seed: of every random draw.
         epoch: the current one, from 0.
         step: steps done in it.
         best_score: highest validation score so far.
-        best_epoch: when it was reached.
+        best_epoch: when it was reached, in epochs done.
     """
 
     seed: int
@@ -38,61 +40,86 @@ class Progress:
     best_epoch: float = 0.0
 
 
+@dataclass(frozen=True)
 class Snapshots:
-    """The files of one run.
+    """Writes the files of one run.
 
-    Args:
+    Attributes:
         folder: of the run.
         meta: what the model is, for the checkpoints' metadata.
-        plan: what must be equal in a resumed run: steps per epoch, batch size, ...
+        plan: what a resumed run must share with this one, such as the batch size.
     """
 
-    def __init__(self, folder: str | Path, meta: dict[str, Any], plan: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.meta = meta
-        self.plan = plan
+    folder: Path
+    meta: Mapping[str, Any]
+    plan: Mapping[str, Any]
 
-    def save_last(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> Path:
-        """Write the state to go on from and the present weights; return the path of the state."""
+    def save_last(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+        """Write the state to go on from, and the present weights."""
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "progress": asdict(progress),
-            "plan": self.plan,
+            "plan": dict(self.plan),
         }
         save_training_state(self.folder / STATE, state)
-        self._save(LAST, model, progress, progress.best_score)
-        return self.folder / STATE
+        self._save(LAST, model, progress)
 
-    def save_best(self, model: nn.Module, progress: Progress) -> Path:
+    def save_best(self, model: nn.Module, progress: Progress) -> None:
         """Write the weights that validate best."""
-        return self._save(BEST, model, progress, progress.best_score)
+        self._save(BEST, model, progress)
 
-    def resume(self, path: str | Path, model: nn.Module, optimizer: Optimizer) -> Progress:
-        """Put model and optimizer where a run stopped.
+    def _save(self, name: str, model: nn.Module, progress: Progress) -> None:
+        reached = {"epoch": progress.epoch, "step": progress.step, "score": progress.best_score}
+        save_checkpoint(self.folder / name, model.state_dict(), {**self.meta, **reached})
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's state as it was read.
+
+    Attributes:
+        path: of the file.
+        state: what ``Snapshots.save_last`` wrote.
+    """
+
+    path: Path
+    state: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Snapshot:
+        """Read the snapshot of a run.
 
         Args:
-            path: the run's folder or its ``last.state.pt``.
+            path: the run's folder, or the ``last.state.pt`` in it.
 
         Raises:
-            CheckpointError: no such snapshot, or one of another run.
+            CheckpointError: there is none.
         """
         path = Path(path)
         file = path / STATE if path.is_dir() else path
         state = load_training_state(file)
         if not {"model", "optimizer", "progress", "plan"} <= state.keys():
             raise CheckpointError(f"{file}: no snapshot of a training run; name a folder that holds {STATE}")
-        for key, value in self.plan.items():
-            if state["plan"].get(key) != value:
-                raise CheckpointError(
-                    f"{file}: was written with {key} = {state['plan'].get(key)}, this run has {value}; "
-                    "resume with the same settings, or start anew from its weights with --opts weight PATH"
-                )
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
+        return cls(file, state)
 
-    def _save(self, name: str, model: nn.Module, progress: Progress, score: float) -> Path:
-        reached = {"epoch": progress.epoch, "step": progress.step, "score": score}
-        save_checkpoint(self.folder / name, model.state_dict(), {**self.meta, **reached})
-        return self.folder / name
+    @property
+    def progress(self) -> Progress:
+        """How far the run had come."""
+        return Progress(**self.state["progress"])
+
+    def restore(self, plan: Mapping[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
+        """Put model and optimizer where the run stopped.
+
+        Raises:
+            CheckpointError: the run had another plan.
+        """
+        for key, value in plan.items():
+            theirs = self.state["plan"].get(key)
+            if theirs != value:
+                raise CheckpointError(
+                    f"{self.path}: was written with {key} {theirs}, but this run has {key} {value}; resume "
+                    "with the same settings, or start anew from its weights: --opts weight PATH"
+                )
+        model.load_state_dict(self.state["model"])
+        optimizer.load_state_dict(self.state["optimizer"])

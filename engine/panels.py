@@ -1,0 +1,66 @@
+"""Panels of the first episodes of a run, drawn while it is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.episodes import Manifest
+from dataset.fewshot import EvaluationImages, support_label
+from dataset.split import VOID
+from dataset.transform import Resize, class_table
+from engine.pictures import panel
+from model.interface import Prediction
+from util.metrics import resize_logits
+
+
+class Panels:
+    """Observes an evaluation and draws its first episodes.
+
+    Args:
+        images: of the episodes.
+        manifests: the episodes.
+        count: how many episodes of the first manifest are drawn.
+
+    Attributes:
+        pictures: name -> RGB panel, uint8 [H,W,3].
+    """
+
+    def __init__(self, images: EvaluationImages, manifests: Sequence[Manifest], count: int) -> None:
+        self.images, self.manifests, self.count = images, manifests, count
+        self.pictures: dict[str, np.ndarray] = {}
+
+    def __call__(self, seed: int, number: int, prediction: Prediction) -> None:
+        """Draw the episode if it is one of the first."""
+        if seed > 0 or number >= self.count:
+            return
+        spec, store = self.manifests[seed][number], self.images.store
+        query, mask = store.named(spec.query)
+        truth = class_table(spec.class_ids)[mask]
+        predicted = label_map(prediction.logits, self.images.resize, *mask.shape)
+        supports = []
+        for class_id, names in zip(spec.class_ids, spec.supports, strict=True):
+            for name in names:
+                image, support_mask = store.named(name)
+                supports.append((image, support_label(support_mask, class_id, self.images.annotation)))
+        classes = ", ".join(map(str, spec.class_ids))
+        title = f"{spec.query}: class {classes}, IoU {foreground_iou(predicted, truth):.1%}"
+        self.pictures[f"episode_{number:03d}"] = panel(supports, query, truth, predicted, title=title)
+
+
+def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.ndarray:
+    """Turn the logits [1,C,S,S] of a resized image into its labels at original size, uint8 [height,width]."""
+    rows, columns = resize.content(height, width)
+    logits = resize_logits(logits[:, :, :rows, :columns].float(), (height, width), align_corners=False)
+    return logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+def foreground_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Return the IoU of everything that is not background, void left out."""
+    valid = truth != VOID
+    hit = (predicted == truth) & (truth > 0) & valid
+    either = ((predicted > 0) | (truth > 0)) & valid
+    return float(hit.sum() / max(1, either.sum()))

@@ -1,0 +1,51 @@
+"""What the scripts share: devices, and errors as one line instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from util import distributed
+from util.errors import UserError
+
+USER_ERROR, STOPPED = 2, 130
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run ``main``; what the user can mend is printed as one line and ends with exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+    finally:
+        distributed.stop()
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error; of one that a loader's worker passed on, without its traceback."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+
+
+def require_writable(folder: str | Path) -> Path:
+    """Make ``folder`` and return it.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise UserError(
+            f"{folder}: cannot be made ({failure.strerror}); choose another: --opts save_path PATH"
+        ) from failure
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: nothing can be written there; choose another: --opts save_path PATH")
+    return folder

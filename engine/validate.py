@@ -1,0 +1,77 @@
+"""Scoring a model during training: on the base classes in stage 1, on novel ones in stage 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.utils.data import DataLoader
+
+from dataset.fold import Fold
+from engine.board import Board
+from engine.data import base_evaluation_loader, evaluation_images, validation_manifest
+from engine.evaluate import evaluate
+from engine.hooks import Check, nothing
+from engine.panels import Panels
+from engine.scores import HEADLINE
+from engine.train import Validate
+from model.fewshot import FewShotModel
+from model.interface import BaseLearner
+from util.config import Config
+from util.distributed import all_sum
+from util.log import progress
+from util.metrics import IoUMeter, count_logits
+
+_PICTURES = 4
+
+
+@torch.inference_mode()
+def score_base_learner(
+    model: BaseLearner, loader: DataLoader, device: torch.device, check: Check = nothing
+) -> IoUMeter:
+    """Count the base classes over all images of ``loader`` and those of the other processes."""
+    model.eval()
+    meter = IoUMeter(model.classes)
+    for batch in progress(loader, "validation"):
+        check()
+        meter.add(count_logits(model(batch.image.to(device)), batch.label))
+    meter.counts = all_sum(meter.counts)
+    return meter
+
+
+def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torch.device) -> Validate:
+    """Return the validation of stage 1: mean IoU over the base classes, all test images."""
+    loader = base_evaluation_loader(config, fold)
+
+    def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
+        score = score_base_learner(model, loader, device, check).mean_iou()
+        return score, {"mIoU_base": score}
+
+    return validate
+
+
+def few_shot_validation(
+    config: Config, fold: Fold, model: FewShotModel, device: torch.device, board: Board
+) -> Validate:
+    """Return the validation of stage 2: mIoU over the novel classes, and a few pictures on the board."""
+    images = evaluation_images(config, fold)
+
+    def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
+        manifest = validation_manifest(config, fold, int(epoch))
+        panels = Panels(images, [manifest], _PICTURES)
+        (scores,) = evaluate(
+            model,
+            images,
+            fold,
+            [manifest],
+            device=device,
+            cache_gib=config.Test_Finetune.cache_gib,
+            check=check,
+            observe=panels,
+        )
+        for name, picture in panels.pictures.items():
+            board.picture(f"validation/{name}", picture, round(10 * epoch))
+        metrics = scores.metrics()
+        return metrics[HEADLINE], metrics
+
+    return validate

@@ -1,0 +1,144 @@
+"""Train what a config describes: a base learner (stage 1, ``arch: pspnet``) or a few-shot model (stage 2).
+
+python train.py --config config/pascal/pspnet_resnet50.yaml --opts split 0
+python train.py --config config/pascal/bam_resnet50.yaml --opts split 0 shot 1
+python train.py --config ... --opts resume exp/pascal/bam_resnet50/split0_shot1
+torchrun --nproc-per-node 4 train.py --config ...        # batch_size stays that of the config
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+
+import torch
+
+from engine.board import Board
+from engine.build import build_network
+from engine.data import fold_of, training_data, training_loader
+from engine.optimisation import PolySchedule, create_optimizer
+from engine.script import require_writable, run_script
+from engine.snapshot import Progress, Snapshot, Snapshots
+from engine.train import LoopSettings, TrainingLoop, synchronised
+from engine.validate import base_validation, few_shot_validation
+from engine.weights import BINDING, describe, start_weights
+from util import distributed
+from util.config import Config, load_config
+from util.files import write_text
+from util.log import start_log
+from util.seed import set_seed
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="YAML", help="what to train, on what and how")
+    parser.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: split 1 shot 5"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train as the command line says."""
+    given = parse_arguments(arguments)
+    config = load_config(given.config, given.opts)
+    device = distributed.start()
+    folder = require_writable(config.run_folder)
+    log = start_log(folder, "train.log")
+    if distributed.is_main():
+        write_text(folder / "config.yaml", config.dump_yaml())
+    log.info(
+        "training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set, config.Data.split, folder
+    )
+    reached = train(config, device)
+    score = "" if reached.best_score < 0 else f": best score {100 * reached.best_score:.2f}"
+    log.info("done after %d epochs%s; weights in %s", reached.epoch, score, folder)
+
+
+def train(config: Config, device: torch.device) -> Progress:
+    """Run, or go on with, the training that ``config`` describes; return how far it came."""
+    snapshot = Snapshot.read(config.Train.resume) if config.Train.resume else None
+    reached = snapshot.progress if snapshot else new_progress(config)
+    set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
+
+    fold = fold_of(config)
+    data = training_data(config, fold, reached.seed)
+    loader, batches = training_loader(config, data)
+
+    model = build_network(config, fold.split)
+    if snapshot is None:
+        start_weights(model, config, fold.split)
+    model = synchronised(model, device).to(device)
+    schedule = schedule_of(config, len(batches))
+    optimizer = create_optimizer(
+        model.param_groups(),
+        config.Train.optimizer,
+        lr=config.Train.base_lr,
+        momentum=config.Train.momentum,
+        weight_decay=config.Train.weight_decay,
+    )
+    meta = describe(config, fold.split)
+    plan = {key: meta[key] for key in BINDING} | {
+        "shot": config.Data.shot,
+        "epochs": config.Train.epochs,
+        "batch_size": config.Train.batch_size,
+        "images": len(data),
+    }
+    if snapshot is not None:
+        snapshot.restore(plan, model, optimizer)
+
+    board = Board(config.run_folder / "board")
+    if config.stage == 1:
+        validate = base_validation(config, fold, model, device)
+    else:
+        validate = few_shot_validation(config, fold, model, device, board)
+    return TrainingLoop(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=loader,
+        batches=batches,
+        validate=validate,
+        snapshots=Snapshots(config.run_folder, meta, plan),
+        board=board,
+        reached=reached,
+        settings=settings_of(config),
+        device=device,
+    ).run()
+
+
+def new_progress(config: Config) -> Progress:
+    """Return the start of a run; its seed is drawn where the config fixes none."""
+    seed = config.Train.manual_seed
+    seed = distributed.from_main(secrets.randbits(31) if seed is None else seed)
+    return Progress(seed=seed, epoch=config.Train.start_epoch)
+
+
+def schedule_of(config: Config, steps_per_epoch: int) -> PolySchedule:
+    """Return the learning rates; a warm-up takes half an epoch."""
+    train = config.Train
+    warmup = steps_per_epoch // 2 if train.warmup else 0
+    return PolySchedule(train.base_lr, train.epochs * steps_per_epoch, train.power, train.index_split, warmup)
+
+
+def settings_of(config: Config) -> LoopSettings:
+    """Return how the loop runs."""
+    train = config.Train
+    return LoopSettings(
+        epochs=train.epochs,
+        stop_interval=train.stop_interval,
+        save_freq=train.save_freq,
+        print_freq=train.print_freq,
+        half_epochs=train.SubEpoch_val,
+        evaluate=train.evaluate,
+        fix_bn=train.fix_bn,
+        amp=train.amp,
+        compile=train.compile,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
