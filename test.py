@@ -1,0 +1,109 @@
+"""Test trained models: folds x shots x seeds -> tables, result files, pictures and a page that shows them.
+
+python test.py --config config/pascal/bam_resnet50.yaml
+python test.py --config ... --folds 0 1 2 3 --shots 1 5
+python test.py --config ... --folds 0 1 --weight 'models/fold{fold}_shot{shot}.safetensors'
+python test.py --config ... --episodes 100 --seeds 321        # shorter than the protocol says
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.measure import Measurement, measure
+from engine.report import tables_of, write_pictures, write_report, write_results, write_tables
+from engine.script import require_writable, run_script
+from util import distributed
+from util.config import Config, load_config
+from util.errors import ConfigError
+from util.log import get_log, start_log
+from util.tables import to_terminal
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="YAML", help="what the models were trained by")
+    add("--folds", nargs="+", type=int, metavar="FOLD", help="folds to test; the config's by default")
+    add("--shots", nargs="+", type=int, metavar="K", help="numbers of supports; the config's by default")
+    add("--episodes", type=int, metavar="N", help="episodes per seed; the protocol's by default")
+    add("--seeds", nargs="+", type=int, metavar="SEED", help="seeds; the protocol's by default")
+    add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
+    add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: cache_gib 8")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Test as the command line says."""
+    given = parse_arguments(arguments)
+    runs = list(runs_of(given))
+    device = distributed.start()
+    folder = require_writable(given.out or results_folder(runs))
+    log = start_log(folder, "test.log")
+    measurements = []
+    for config in runs:
+        log.info("testing fold %d, %d-shot", config.Data.split, config.Data.shot)
+        measurements.append(measure(config, device))
+        log_measurement(measurements[-1])
+    if distributed.is_main():
+        page = write_all(folder, measurements)
+        log.info("results, tables and pictures are in %s; open %s", folder, page)
+
+
+def runs_of(given: argparse.Namespace) -> Iterator[Config]:
+    """Yield one config per fold and shot."""
+    common = [*given.opts]
+    for key in ("episodes", "seeds", "weight"):
+        value = getattr(given, key)
+        if value is not None:
+            common += [f"Test_Finetune.{key}", str(value)]
+    config = load_config(given.config, common)
+    if config.stage == 1:
+        raise ConfigError(f"{given.config}: a base learner has no episodes; its training reports its mIoU")
+    for fold in given.folds or config.Test_Finetune.folds or [config.Data.split]:
+        for shot in given.shots or config.Test_Finetune.shots or [config.Data.shot]:
+            yield load_config(given.config, [*common, "split", str(fold), "shot", str(shot)])
+
+
+def results_folder(runs: list[Config]) -> Path:
+    """Return where results go by custom: into the one run's folder, or beside several runs' folders."""
+    folders = {config.run_folder for config in runs}
+    return (folders.pop() if len(folders) == 1 else runs[0].run_folder.parent) / "results"
+
+
+def log_measurement(measurement: Measurement) -> None:
+    """Report one fold and shot."""
+    result = measurement.result
+    figures = ", ".join(
+        f"{name} {100 * value:.2f} ± {100 * result.std[name]:.2f}" for name, value in result.mean.items()
+    )
+    get_log("test").info("fold %d, %d-shot: %s", result.fold, result.shot, figures)
+    classes = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.class_iou.items())
+    get_log("test").info("classes: %s (%.0f s)", classes, result.seconds)
+
+
+def write_all(folder: Path, measurements: list[Measurement]) -> Path:
+    """Write result files, tables, pictures and the page; print the tables; return the page's path."""
+    results = [measurement.result for measurement in measurements]
+    baselines = [baseline for measurement in measurements for baseline in measurement.baselines]
+    write_results(folder, results)
+    write_results(folder / "baselines", baselines)
+    tables = tables_of(results, baselines)
+    write_tables(folder / "tables", tables)
+    pictures = []
+    for measurement in measurements:
+        run = f"fold{measurement.result.fold}_shot{measurement.result.shot}"
+        pictures += write_pictures(folder / "pictures" / run, measurement.pictures)
+    for table in tables.values():
+        get_log("test").info("\n%s", to_terminal(table).rstrip())
+    return write_report(folder / "report.html", results, tables, pictures)
+
+
+if __name__ == "__main__":
+    run_script(main)
