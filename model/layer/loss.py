@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -13,8 +14,27 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor, *, align_corners: bool = 
     """Mean cross-entropy over the pixels that are not void.
 
     Args:
-        logits: [B,C,h,w] at any resolution; enlarged bilinearly to the label.
-        label: [B,H,W] of 0..C-1 and 255.
+        logits: [B,C,h,w] at any resolution; enlarged bilinearly to the label. Or [B,N,2,h,w], one binary
+            learner's for each of N ways.
+        label: [B,H,W] of 0..C-1 (0..N) and 255.
     """
+    if logits.ndim == 5:
+        logits, label = binary_tasks(logits, label)
     logits = resize(logits, tuple(label.shape[-2:]), align_corners=align_corners)
     return cross_entropy(logits, label, ignore_index=IGNORE)
+
+
+def binary_tasks(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Split N ways into one binary task each: logits [B*N,2,H,W], and labels [B*N,H,W] of 0, 1 and 255.
+
+    Args:
+        logits: [B,1+N,H,W], or [B,N,2,H,W].
+        label: [B,H,W] of 0..N and 255.
+    """
+    if logits.ndim == 4:
+        background, objects = logits[:, :1], logits[:, 1:]
+        logits = torch.stack([background.expand_as(objects), objects], 2)
+    ways = torch.arange(1, logits.shape[1] + 1, device=label.device).view(1, -1, 1, 1)
+    label = label.unsqueeze(1)
+    own = torch.where(label == IGNORE, label, (label == ways).to(label.dtype))
+    return logits.flatten(0, 1), own.flatten(0, 1)

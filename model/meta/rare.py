@@ -18,7 +18,7 @@ from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, 
 from model.layer.block import reduction
 from model.layer.decoder import ASPPDecoder, published_decoder_names
 from model.layer.features import middle_channels, middle_features
-from model.layer.loss import pixel_cross_entropy
+from model.layer.loss import binary_tasks, pixel_cross_entropy
 from model.layer.pooling import foreground, masked_average_pool, tile
 from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize_like
@@ -163,10 +163,11 @@ class RARE(MetaLearner):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        merged, label = prediction.parts["merged"], episode.query_mask
-        error_prone = error_prone_loss(prediction.logits, label, merged)
+        merged = prediction.parts["merged"].flatten(0, -4)  # several ways are tasks of their own
+        logits, label = binary_tasks(prediction.logits, episode.query_mask)
+        error_prone = error_prone_loss(logits, label, merged)
         return {
-            "main": pixel_cross_entropy(prediction.logits, label),
+            "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
             "error_prone": self.options.error_prone_weight * error_prone,
             "contrast": self.options.contrast_weight * self._contrast_loss(merged, label, generator),
         }

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from model.interface import Episode
 from model.layer.pooling import masked_average_pool
 from model.layer.resize import resize_like
 from model.meta.rare import error_prone_loss, most_similar, survivors
@@ -101,6 +102,28 @@ class TestRARE(MetaLearnerTester):
             + cosine_similarity(centre, other, 0)
         ) / 3
         torch.testing.assert_close(model.meta._contrast_loss(merged, label, None), expected)
+
+    @pytest.mark.parametrize("parts", [{}, {"base": "pspnet", "ensemble": "bam"}])
+    def test_losses_of_two_ways_are_those_of_two_tasks(self, parts: dict[str, str]) -> None:
+        model = self.build(**parts).eval()
+        model.meta.pick_pixel = lambda candidates, generator: candidates // 2
+        episode = random_episode(65, ways=2)
+        with torch.no_grad():
+            both = model.losses(model(episode), episode)
+            single = []
+            for way in range(2):
+                own = (episode.query_mask == way + 1).long()
+                own[episode.query_mask == 255] = 255
+                task = Episode(
+                    query=episode.query,
+                    support=episode.support[:, way : way + 1],
+                    support_mask=episode.support_mask[:, way : way + 1],
+                    class_id=episode.class_id[:, way : way + 1],
+                    query_mask=own,
+                )
+                single.append(model.losses(model(task), task)["contrast"])
+        torch.testing.assert_close(both["contrast"], sum(single) / 2)
+        assert all(loss.isfinite() for loss in both.values())
 
     @pytest.mark.parametrize("value", [0, 1])
     def test_queries_of_one_region_have_no_auxiliary_loss(self, value: int) -> None:
