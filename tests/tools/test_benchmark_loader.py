@@ -1,0 +1,16 @@
+"""The loader benchmark: both chains load the same thing."""
+
+from __future__ import annotations
+
+from dataset.fold import open_fold
+from dataset.protocol import load_protocol
+from tools.benchmark_loader import compare_loaders, draw_photographs
+
+
+def test_both_chains_load_the_same_pixels(tmp_path):
+    draw_photographs(tmp_path / "photographs", images=12, classes=6)
+    protocol = load_protocol("bam", novel_in_train="background", small_classes="leave_out", min_area=1)
+    fold = open_fold("pascal", tmp_path / "photographs", 3, protocol)
+    found = compare_loaders(fold, items=4, progress=False)
+    assert found["difference"] < 5e-6
+    assert found["plain"] > 0 and found["ratio"] == found["ours"] / found["plain"]
