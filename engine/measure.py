@@ -57,7 +57,7 @@ def measure(config: Config, device: torch.device) -> Measurement:
     load_trained(model, path, describe(config, fold.split))
     model.to(device)
     images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
-    panels = Panels(images, manifests, config.Test_Finetune.panels)
+    panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
     started = time.perf_counter()
     scores = evaluate(
         model,

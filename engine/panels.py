@@ -24,13 +24,16 @@ class Panels:
         images: of the episodes.
         manifests: the episodes.
         count: how many episodes of the first manifest are drawn.
+        names: of all classes, by id.
 
     Attributes:
         pictures: name -> RGB panel, uint8 [H,W,3].
     """
 
-    def __init__(self, images: EvaluationImages, manifests: Sequence[Manifest], count: int) -> None:
-        self.images, self.manifests, self.count = images, manifests, count
+    def __init__(
+        self, images: EvaluationImages, manifests: Sequence[Manifest], count: int, names: Sequence[str]
+    ) -> None:
+        self.images, self.manifests, self.count, self.names = images, manifests, count, names
         self.pictures: dict[str, np.ndarray] = {}
 
     def __call__(self, seed: int, number: int, prediction: Prediction) -> None:
@@ -46,8 +49,8 @@ class Panels:
             for name in names:
                 image, support_mask = store.named(name)
                 supports.append((image, support_label(support_mask, class_id, self.images.annotation)))
-        classes = ", ".join(map(str, spec.class_ids))
-        title = f"{spec.query}: class {classes}, IoU {foreground_iou(predicted, truth):.1%}"
+        classes = ", ".join(self.names[class_id] for class_id in spec.class_ids)
+        title = f"{spec.query}: {classes}, IoU {foreground_iou(predicted, truth):.1%}"
         self.pictures[f"episode_{number:03d}"] = panel(supports, query, truth, predicted, title=title)
 
 

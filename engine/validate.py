@@ -58,7 +58,7 @@ def few_shot_validation(
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
         manifest = validation_manifest(config, fold, int(epoch))
-        panels = Panels(images, [manifest], _PICTURES)
+        panels = Panels(images, [manifest], _PICTURES, fold.split.names)
         (scores,) = evaluate(
             model,
             images,
