@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from model import create_model
+from model.create import create_backbone
 from model.layer.pooling import gather_positions
 from model.meta.msanet import Taps, certain, mean_similarity, normalise
 from tests.model.tester import MetaLearnerTester, random_episode
@@ -48,8 +50,6 @@ class TestMSANet(MetaLearnerTester):
     def test_vgg_switch_for_the_shallow_similarities(self) -> None:
         episode = random_episode(65, shots=2)
         vgg = {"backbone": "vgg16", "shot": 2, "image_size": 65, "channels": 16}
-        from model import create_model
-
         torch.manual_seed(0)
         last = create_model("msanet", **vgg).eval()
         mean = create_model("msanet", vgg_corr2="mean", **vgg).eval()
@@ -76,8 +76,6 @@ class TestMSANet(MetaLearnerTester):
                 assert tap.shape[-1] < 1.3 * int((chosen == 1).sum()) / 64 + 4
 
     def test_taps_of_the_published_networks(self) -> None:
-        from model.create import create_backbone
-
         counts = {
             name: len(Taps.of(create_backbone(name)).all) for name in ("resnet50", "resnet101", "vgg16")
         }
