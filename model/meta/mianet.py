@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pairwise_distance
 
 from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting
 from model.layer.block import reduction
@@ -32,7 +32,6 @@ from model.layer.resize import resize, resize_like
 WORD_WIDTH = 300
 _HIDDEN = 128
 _MARGIN = 0.5
-_DISTANCE_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,8 @@ class MIANet(MetaLearner):
         self.options = options
         self.fix_bn = options.fix_bn
         self.scales = options.ppm_scales or _halved(setting.image_size)
-        self.mixable = ("prototype", *_prior_names(self.scales))
+        self.priors = tuple(f"prior{level}" for level in range(len(self.scales)))
+        self.mixable = ("prototype", *self.priors)
         width = options.channels
         self.reduction = reduction(middle_channels(setting.backbone), width, dropout=0.5)
         self.local_features = _local_features(width)
@@ -124,12 +124,12 @@ class MIANet(MetaLearner):
         priors = [torch.stack(level).mean(0) for level in zip(*shots, strict=True)]
         return {
             "prototype": self.generator(torch.cat([self._words(support), support["prototype"].mean(1)], 1)),
-            **dict(zip(_prior_names(self.scales), priors, strict=True)),
+            **dict(zip(self.priors, priors, strict=True)),
             **{name: support[name] for name in ("local_feature", "local_object") if name in support},
         }
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        priors = [guidance[name] for name in _prior_names(self.scales)]
+        priors = [guidance[name] for name in self.priors]
         logits, inner = self.decoder(query["feature"], guidance["prototype"], priors)
         return Prediction(logits, {**guidance, **inner})
 
@@ -140,8 +140,9 @@ class MIANet(MetaLearner):
         losses = enrichment_losses(prediction, episode.query_mask, self.options.aux_weight)
         parts = prediction.parts
         if "local_feature" in parts:
+            local, inside = parts["local_feature"], parts["local_object"]
             losses["triplet"] = triplet_loss(
-                parts["prototype"], parts["local_feature"], parts["local_object"]
+                parts["prototype"].flatten(0, -2), local.flatten(0, -4), inside.flatten(0, -3)
             )
         return losses
 
@@ -198,20 +199,14 @@ def hierarchical_prior(layer4: Tensor, means: Tensor, sizes: Sequence[tuple[int,
     for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
         apart = _apart(level, size, layer4)
         scaled = resize(layer4, size) if apart else adaptive_avg_pool2d(current, size)
-        cosine = _mean_cosine(scaled.double(), mean.double())
+        # Mean cosines vary by thousandths over an image: in single precision, stretching them would magnify
+        # the rounding from level to level.
+        wide = scaled.double()
+        cosine = torch.einsum("bchw,bc->bhw", wide, mean.double()) / wide.norm(dim=1).clamp_min(1e-7)
         priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size).to(layer4.dtype))
         if not apart:
             current = scaled * priors[-1]
     return priors
-
-
-def _mean_cosine(features: Tensor, mean: Tensor) -> Tensor:
-    """Return the product [B,h,w] of unit features with a support's mean [B,C].
-
-    It varies by thousandths over an image; in single precision, stretching it would magnify the rounding from
-    level to level.
-    """
-    return torch.einsum("bchw,bc->bhw", features, mean) / features.norm(dim=1).clamp_min(1e-7)
 
 
 def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
@@ -224,25 +219,17 @@ def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
     """
     anchor, local = normalize(anchor, dim=-1)[:, None], normalize(local, dim=-1)
     outside = ~inside
-    farthest = _distance(anchor[:, None], local).masked_fill(outside, 0).amax(-1)
+    farthest = pairwise_distance(anchor[:, None], local).masked_fill(outside, 0).amax(-1)
     weight = outside.unsqueeze(-1).to(local.dtype)
     mean = (local * weight).sum(2) / weight.sum(2).clamp_min(1)
     counted = inside.any(-1) & outside.any(-1)
-    loss = (_MARGIN + farthest - _distance(anchor, mean)).clamp_min(0) * counted
+    loss = (_MARGIN + farthest - pairwise_distance(anchor, mean)).clamp_min(0) * counted
     return loss.sum() / counted.sum().clamp_min(1)
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b + _DISTANCE_EPSILON).norm(dim=-1)
 
 
 def _apart(level: int, size: tuple[int, int], layer4: Tensor) -> bool:
     """Whether a level finer than ``layer4`` (VGG16's first) is computed on an enlargement of its own."""
     return level == 0 and size[0] > layer4.shape[-2]
-
-
-def _prior_names(scales: Sequence[float]) -> list[str]:
-    return [f"prior{level}" for level in range(len(scales))]
 
 
 def _halved(image_size: int) -> tuple[int, ...]:

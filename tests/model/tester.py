@@ -168,6 +168,27 @@ class MetaLearnerTester:
             with pytest.raises(ValueError, match="retrain"):
                 model(episode)
 
+    def test_adaptation_can_blend_the_guidance(self) -> None:
+        """Guidance from the supports and from the query itself has one form, which adaptation relies on."""
+        model = self.build(shot=1).eval()
+        if not model.meta.mixable:
+            pytest.skip("test-time adaptation is not for this method")
+        episode = random_episode(65)
+        classes = episode.class_id[:, 0]
+        with torch.no_grad():
+            query = model.encode_query(episode.query)
+            supports = [
+                model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0], classes),
+                model.encode_support(episode.query, (episode.query_mask == 1).long(), classes),
+            ]
+            axes = (2, 1, 1) if model.meta.multi_way else (2, 1)
+            given, own = (model.meta.match(query, group_encoding(support, *axes)) for support in supports)
+            blended = {name: 0.8 * given[name] + 0.2 * own[name] for name in model.meta.mixable}
+            alone = model.meta.segment(query, given).logits
+            both = model.meta.segment(query, {**given, **blended}).logits
+        assert both.isfinite().all()
+        assert not torch.allclose(alone, both)
+
     def test_unknown_option_is_named(self) -> None:
         with pytest.raises(ValueError, match="no option 'tempature'"):
             self.build(tempature=2.0)
