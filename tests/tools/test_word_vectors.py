@@ -1,0 +1,93 @@
+"""The tool that makes MIANet's table of word vectors."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tools.word_vectors import main
+from util.word_vectors import load_word_vectors
+
+WORDS = ("background", "dog", "the", "fire_hydrant", "traffic", "light", "Dog")
+VECTORS = dict(zip(WORDS, np.random.default_rng(0).standard_normal((7, 300)).astype(np.float32), strict=True))
+CLASSES = ("dog", "fire_hydrant", "traffic light")
+
+
+def write_text(path: Path, *, header: bool, vectors: dict[str, np.ndarray] = VECTORS) -> Path:
+    width = len(next(iter(vectors.values())))
+    lines = [f"{len(vectors)} {width}"] * header
+    lines += [" ".join([word, *(repr(float(x)) for x in vector)]) for word, vector in vectors.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_binary(path: Path, *, newline: bytes) -> Path:
+    entries = [word.encode() + b" " + vector.tobytes() + newline for word, vector in VECTORS.items()]
+    path.write_bytes(f"{len(VECTORS)} 300\n".encode() + b"".join(entries))
+    return path
+
+
+def run(tmp_path: Path, source: Path, classes: tuple[str, ...] = CLASSES) -> int:
+    names = tmp_path / "classes.txt"
+    names.write_text("\n".join(classes) + "\n")
+    return main([str(source), str(names), str(tmp_path / "out" / "table.npy")])
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("form", ["text", "text without header", "binary", "binary with newlines"])
+def test_every_form_of_word2vec_file_gives_the_same_table(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "words"
+    if form.startswith("text"):
+        write_text(path, header=form == "text")
+    else:
+        write_binary(path, newline=b"\n" if "newlines" in form else b"")
+    assert run(tmp_path, path) == 0
+    table = load_word_vectors(tmp_path / "out" / "table.npy", CLASSES).numpy()
+    mean = (VECTORS["traffic"].astype(np.float64) + VECTORS["light"]) / 2
+    expected = [VECTORS["background"], VECTORS["dog"], VECTORS["fire_hydrant"], mean]
+    np.testing.assert_allclose(table, np.stack([unit(vector) for vector in expected]), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-6)
+
+
+def test_a_missing_word_names_its_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_text(tmp_path / "words.txt", header=True)
+    assert run(tmp_path, source, ("dog", "diningtable")) == 2
+    message = capsys.readouterr().err
+    assert "class 2 'diningtable'" in message
+    assert str(source) in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_cannot_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    narrow = write_text(tmp_path / "narrow", header=True, vectors={"dog": np.zeros(50, np.float32)})
+    cut = tmp_path / "cut"
+    cut.write_bytes(write_binary(tmp_path / "whole", newline=b"").read_bytes()[:-10])
+    packed = tmp_path / "packed.gz"
+    packed.write_bytes(gzip.compress(b"3 300\n"))
+    ragged = tmp_path / "ragged"
+    ragged.write_text(write_text(tmp_path / "text", header=True).read_text() + "cat 0.5 0.5\n")
+    for source, message in (
+        (narrow, "300 numbers, this file's have 50"),
+        (cut, "ends within word 7 of 7"),
+        (packed, "gunzip"),
+        (tmp_path / "absent", "cannot be read"),
+    ):
+        assert run(tmp_path, source) == 2
+        assert message in capsys.readouterr().err
+    assert run(tmp_path, ragged, ("cat",)) == 2
+    assert "ragged:9: the vector of 'cat' has 2 numbers" in capsys.readouterr().err
+
+
+def test_lists_that_cannot_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_text(tmp_path / "words", header=True)
+    assert run(tmp_path, source, ("dog", "", "traffic light")) == 2
+    assert "classes.txt:2: a class without a name" in capsys.readouterr().err
+    assert run(tmp_path, source, ("",)) == 2
+    assert "is empty" in capsys.readouterr().err

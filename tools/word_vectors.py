@@ -1,0 +1,162 @@
+"""Make MIANet's table of word vectors from a word2vec file and a list of class names.
+
+The list holds one class per line in the order of the ids. Words of a name are separated by spaces and
+averaged; ``fire_hydrant`` is one entry of the word2vec file. Where the file does not know a name, write
+words that it knows: ``dining table`` for ``diningtable``.
+
+    python tools/word_vectors.py GoogleNews-vectors-negative300.bin classes.txt data/words_pascal.npy
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.errors import DataError, UserError
+from util.files import write_atomically
+from util.word_vectors import WIDTH, unit_rows, with_background
+
+_GZIP = b"\x1f\x8b"
+_LONGEST_LINE = 1 << 16
+
+
+def make_table(names: Sequence[str], vectors: dict[str, np.ndarray], source: Path) -> np.ndarray:
+    """Return the unit vectors of ``names``, float32 [names, 300].
+
+    Raises:
+        DataError: names the first class with a word that ``vectors`` lacks.
+    """
+    rows = []
+    for row, name in enumerate(names):
+        for word in name.split():
+            if word not in vectors:
+                raise DataError(
+                    f"class {row} {name!r}: {source} has no word {word!r}; "
+                    "write the class with words that it has, separated by spaces"
+                )
+        rows.append(np.mean([vectors[word] for word in name.split()], axis=0, dtype=np.float64))
+    return unit_rows(np.stack(rows))
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the class names of a list, the background in front."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise DataError(f"{path}: the list of class names cannot be read") from failure
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DataError(f"{path}: the list of class names is empty")
+    if "" in names:
+        raise DataError(f"{path}:{names.index('') + 1}: a class without a name; every line is one class")
+    return with_background(names)
+
+
+def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:
+    """Return the vectors of those ``words`` that a word2vec file has, be it text or binary.
+
+    Raises:
+        DataError: the file is missing, compressed, cut off, or of another width than 300.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LONGEST_LINE)
+    except OSError as failure:
+        raise DataError(f"{path}: the word2vec file cannot be read") from failure
+    if start.startswith(_GZIP):
+        raise DataError(f"{path}: is compressed; unpack it first with gunzip")
+    header = start.partition(b"\n")[0].split()
+    counted = len(header) == 2 and all(number.isdigit() for number in header)
+    width = int(header[1]) if counted else len(header) - 1
+    if width != WIDTH:
+        raise DataError(f"{path}: MIANet needs word vectors of {WIDTH} numbers, this file's have {width}")
+    if counted and not _is_text(start.partition(b"\n")[2]):
+        return _read_binary(path, int(header[0]), frozenset(words))
+    return _read_text(path, counted, frozenset(words))
+
+
+def save_table(path: Path, table: np.ndarray) -> None:
+    """Write ``table`` to the .npy file ``path``."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, table, allow_pickle=False)
+
+    write_atomically(path, write, DataError)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether the first entry is a word and 300 written numbers."""
+    fields = body.partition(b"\n")[0].split()
+    try:
+        return len([float(number) for number in fields[1:]]) == WIDTH
+    except ValueError:
+        return False
+
+
+def _read_text(path: Path, counted: bool, words: frozenset[str]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            word, _, rest = line.partition(" ")
+            if word not in words or word in found or (counted and number == 1):
+                continue
+            try:
+                vector = np.array(rest.split(), dtype=np.float32)
+            except ValueError as failure:
+                raise DataError(f"{path}:{number}: the vector of {word!r} holds no number") from failure
+            if len(vector) != WIDTH:
+                raise DataError(f"{path}:{number}: the vector of {word!r} has {len(vector)} numbers")
+            found[word] = vector
+    return found
+
+
+def _read_binary(path: Path, count: int, words: frozenset[str]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    wanted = {word.encode(): word for word in words}
+    size = 4 * WIDTH
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        position = content.find(b"\n") + 1
+        for entry in range(count):
+            space = content.find(b" ", position, position + _LONGEST_LINE)
+            end = space + 1 + size
+            if space < 0 or end > len(content):
+                raise DataError(f"{path}: ends within word {entry + 1} of {count}; fetch the file again")
+            word = wanted.get(content[position:space].lstrip(b"\n"))
+            if word is not None and word not in found:
+                found[word] = np.frombuffer(content[space + 1 : end], "<f4").copy()
+            position = end
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("word2vec", type=Path, help="word2vec vectors of 300 numbers, text or binary")
+    parser.add_argument("classes", type=Path, help="text file, one class name per line")
+    parser.add_argument("table", type=Path, help="the .npy file to write")
+    arguments = parser.parse_args(argv)
+    try:
+        names = read_names(arguments.classes)
+        vectors = read_vectors(arguments.word2vec, {word for name in names for word in name.split()})
+        table = make_table(names, vectors, arguments.word2vec)
+        save_table(arguments.table, table)
+    except UserError as error:
+        print(f"word_vectors: {error}", file=sys.stderr)
+        return 2
+    print(f"{arguments.table}: word vectors of the background and {len(names) - 1} classes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
