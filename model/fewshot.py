@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -157,17 +157,12 @@ class FewShotModel(nn.Module):
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their features; gradients reach the trainable part of the encoder."""
         encoding = self.meta.encode_query(features)
-        return encoding | self.fixed_encoding(features, encoding)
-
-    def fixed_encoding(self, features: Mapping[str, Tensor], known: Iterable[str] = ()) -> Encoding:
-        """Return what no trained parameter reaches, of query images: base logits and the ensemble's Gram."""
-        fixed = {}
-        if self.ensemble is not None and "gram" not in known:
-            fixed |= self.ensemble.encode(features)
+        if self.ensemble is not None and "gram" not in encoding:
+            encoding |= self.ensemble.encode(features)
         if self.base_head is not None:
             with torch.no_grad():
-                fixed["base"] = self.base_head(features["layer4"])
-        return fixed
+                encoding["base"] = self.base_head(features["layer4"])
+        return encoding
 
     def encode_support_features(
         self, features: Mapping[str, Tensor], mask: Tensor, class_id: Tensor | None = None

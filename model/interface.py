@@ -228,6 +228,25 @@ class MetaLearner(nn.Module):
         """Encode support images from their features and masks of 0, 1 and 255, int64 [B,H,W]."""
         raise NotImplementedError
 
+    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        """Return what trained parameters reach of ``encode_query``, and little else.
+
+        Test-time adaptation calls this over and over for the same image; so with ``learned_support``.
+        """
+        return self.encode_query(features)
+
+    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        """Return what trained parameters reach of ``encode_support``; see ``learned_query``."""
+        return self.encode_support(features, mask)
+
+    def compare(self, query: Encoding, support: Encoding) -> Encoding:
+        """Return those comparisons [B,K,...] of ``match`` that involve no trained parameter, and are dear.
+
+        Test-time adaptation adds them to support encodings that meet the same query again; ``match`` takes
+        them from there.
+        """
+        return {}
+
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         """Compare B query encodings with K support encodings each ([B,K,...]); fuse them over the shots."""
         raise NotImplementedError

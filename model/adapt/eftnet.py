@@ -71,6 +71,7 @@ class EFTNet:
 
     Attributes:
         Options: the type of its options.
+        Adapted: how it sees an episode.
         oracle: whether the choice of the round sees the query's ground truth; results must say so.
 
     Raises:
@@ -78,6 +79,7 @@ class EFTNet:
     """
 
     Options = EFTNetOptions
+    Adapted = AdaptedEpisode
 
     def __init__(self, model: FewShotModel, options: EFTNetOptions) -> None:
         _check_adaptable(model)
@@ -117,7 +119,7 @@ class EFTNet:
             with torch.inference_mode(False), torch.enable_grad():
                 for parameter in parameters:
                     parameter.requires_grad_(True)
-                yield AdaptedEpisode(model, self.options, episode, parameters)
+                yield self.Adapted(model, self.options, episode, parameters)
         finally:
             with torch.no_grad():
                 for parameter, value, wanted in zip(parameters, saved, trained, strict=True):

@@ -53,11 +53,25 @@ class Outcome:
     reverse: tuple[Prediction, ...]
 
 
+@dataclass(frozen=True)
+class Support:
+    """An encoded support.
+
+    Attributes:
+        encoding: of one image.
+        number: which support of the episode it is, so that what never changes is computed once; None for the
+            query in a support's place, whose mask changes from round to round.
+    """
+
+    encoding: Encoding
+    number: int | None = None
+
+
 class AdaptedEpisode:
     """A single query, its K supports, and a model that learns from its own prediction.
 
-    Every image passes the backbone and the base learner once. What it is encoded to changes with the
-    parameters and, where the query serves as a support, with its mask.
+    Every image passes the backbone and the base learner once. Of an image's encoding only what the parameters
+    reach is computed again in every round, and two images are compared once, unless a mask changes.
 
     Args:
         model: in evaluation mode.
@@ -79,29 +93,23 @@ class AdaptedEpisode:
                 parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
             )
         self.size = tuple(episode.query.shape[-2:])
+        self.images = [episode.query, *episode.support[:, 0].unbind(1)]
         self.masks = list(episode.support_mask[:, 0].unbind(1))
-        with torch.no_grad():
-            images = [episode.query, *episode.support[:, 0].unbind(1)]
-            self.features = [model.shared_features(image) for image in images]
-            self.fixed = [model.fixed_encoding(features) for features in self.features]
-            self.seen = [
-                model.as_support(features, mask)
-                for features, mask in zip(self.features[1:], self.masks, strict=True)
-            ]
+        self._look()
 
     def untouched(self) -> Prediction:
         """Return the query's prediction without any help from itself: round 0."""
         with torch.no_grad():
-            return self._predict(self._query(0), self._supports(), None)
+            return self._predict(0, self._supports(), None)
 
     def round(self, before: Prediction) -> Outcome:
         """Play one round after the prediction ``before``."""
         label, confident = self.pseudo_label(before), self.confident_mask(before)
         supports = self._supports()
-        own = None if confident is None else self._support(0, confident)
-        prediction = self._predict(self._query(0), supports, own)
+        own = None if confident is None else self._stand_in(confident)
+        prediction = self._predict(0, supports, own)
         losses = self._losses(prediction, label)
-        score, reverse = self._score(label, [_detached(support) for support in supports], alone=False)
+        score, reverse = self._score(label, [_detached_support(s) for s in supports], alone=False)
         prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
         score = score if prediction.logits.isfinite().all() else math.nan
         return Outcome(prediction, label, confident, losses, score, reverse)
@@ -150,57 +158,90 @@ class AdaptedEpisode:
 
     @torch.no_grad()
     def _score(
-        self, label: Tensor, supports: list[Encoding], *, alone: bool
+        self, label: Tensor, supports: list[Support], *, alone: bool
     ) -> tuple[float, tuple[Prediction, ...]]:
         """Segment every support with the query in its place among the supports, and itself blended in."""
         given = self.options.discrimination_mask == "ground_truth"
-        stand_in = self._support(0, self.episode.query_mask if given else label)
-        ious, reverse = [], []
-        for shot, (mask, support) in enumerate(zip(self.masks, supports, strict=True)):
-            others = [*supports[:shot], stand_in, *supports[shot + 1 :]]
-            prediction = self._predict(self._query(shot + 1), others, None if alone else support)
+        stand_in = self._stand_in(self.episode.query_mask if given else label)
+        reverse, ious = [], []
+        for shot, mask in enumerate(self.masks):
+            prediction = self._reverse(shot, stand_in, supports, alone=alone)
             predicted, true = prediction.logits.argmax(1) == 1, mask == 1
             union = (predicted | true).sum() + _UNION_EPSILON
             ious.append((predicted & true).sum() / union)
             reverse.append(prediction)
         return float(torch.stack(ious).mean()), tuple(reverse)
 
-    def _query(self, image: int) -> Encoding:
-        return {**self.fixed[image], **self.model.meta.encode_query(self.features[image])}
+    def _reverse(self, shot: int, stand_in: Support, supports: list[Support], *, alone: bool) -> Prediction:
+        others = [*supports[:shot], stand_in, *supports[shot + 1 :]]
+        return self._predict(shot + 1, others, None if alone else supports[shot])
 
-    def _supports(self) -> list[Encoding]:
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Take of every image what the parameters never change."""
+        model = self.model
+        self.features = [model.shared_features(image) for image in self.images]
+        self.queries = [model.encode_query_features(features) for features in self.features]
+        self.seen = [
+            model.as_support(features, mask)
+            for features, mask in zip(self.features[1:], self.masks, strict=True)
+        ]
+        class_id = self.episode.class_id[:, 0]
+        self.known = [
+            model.encode_support_features(seen, mask, class_id)
+            for seen, mask in zip(self.seen, self.masks, strict=True)
+        ]
+        self.compared: dict[tuple[int, int], Encoding] = {}
+
+    def _query(self, image: int) -> Encoding:
+        return {**self.queries[image], **self.model.meta.learned_query(self.features[image])}
+
+    def _supports(self) -> list[Support]:
+        learned = map(self.model.meta.learned_support, self.seen, self.masks)
         return [
-            self._encode_support(number + 1, self.seen[number], mask)
-            for number, mask in enumerate(self.masks)
+            Support({**known, **new}, number)
+            for number, (known, new) in enumerate(zip(self.known, learned, strict=True))
         ]
 
-    def _support(self, image: int, mask: Tensor) -> Encoding:
+    def _stand_in(self, mask: Tensor) -> Support:
+        """Encode the query as a support with ``mask``."""
         with torch.no_grad():
-            features = self.model.as_support(self.features[image], mask)
-        return self._encode_support(image, features, mask)
+            features = self.model.as_support(self.features[0], mask)
+        return Support(self.model.encode_support_features(features, mask, self.episode.class_id[:, 0]))
 
-    def _encode_support(self, image: int, features: dict[str, Tensor], mask: Tensor) -> Encoding:
-        fixed = {name: value for name, value in self.fixed[image].items() if name == "gram"}
-        encoding = self.model.meta.encode_support(features, mask)
-        return {**fixed, **encoding, "class_id": self.episode.class_id[:, 0]}
-
-    def _predict(self, query: Encoding, supports: list[Encoding], own: Encoding | None) -> Prediction:
-        """Segment the query image; blend in the guidance of one more support, its own."""
-        model = self.model
-        support = self._grouped(supports)
+    def _predict(self, image: int, supports: list[Support], own: Support | None) -> Prediction:
+        """Segment an image, 0 for the query; blend in the guidance of one more support, its own."""
+        model, query = self.model, self._query(image)
+        support = self._grouped(image, query, supports)
         guidance = model.meta.match(query, support)
         distance = model.scene_distance(query, support, guidance)
         if own is not None:
             theirs, share = self.options.weighting
-            further = model.meta.match(query, self._grouped([own]))
+            further = model.meta.match(query, self._grouped(image, query, [own]))
             mixed = {name: theirs * guidance[name] + share * further[name] for name in model.meta.mixable}
             guidance = guidance | mixed
         return model.finish(model.meta.segment(query, guidance), query, distance, self.size)
 
-    def _grouped(self, supports: list[Encoding]) -> Encoding:
+    def _grouped(self, image: int, query: Encoding, supports: list[Support]) -> Encoding:
         axes = (1, 1, len(supports)) if self.model.meta.multi_way else (1, len(supports))
-        return group_encoding(stack_encodings(supports), *axes)
+        encodings = [s.encoding | self._comparison(image, query, s) for s in supports]
+        return group_encoding(stack_encodings(encodings), *axes)
+
+    @torch.no_grad()
+    def _comparison(self, image: int, query: Encoding, support: Support) -> Encoding:
+        key = (image, support.number)
+        if key in self.compared:
+            return self.compared[key]
+        pair = self.model.meta.compare(query, group_encoding(support.encoding, 1, 1))
+        comparison = {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
+        if support.number is not None:
+            self.compared[key] = comparison
+        return comparison
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _detached_support(support: Support) -> Support:
+    return Support(_detached(support.encoding), support.number)

@@ -151,34 +151,48 @@ class MSANet(MetaLearner):
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
-            "feature": self.query_reduction(middle_features(features)),
+            **self.learned_query(features),
             **{f"tap {name}": features[name] for name in self.taps.all},
             "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        mask = foreground(mask)
-        feature = self.support_reduction(middle_features(features))
-        objects, counts = self._objects(features, mask)
+        inside = foreground(mask)
+        objects, counts = self._objects(features, inside)
         return {
-            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
-            "attention": self.attention(feature, mask),
-            "prior_object": object_features(features["layer4"], mask),
+            **self.learned_support(features, mask),
+            "prior_object": object_features(features["layer4"], inside),
             "counts": counts,
             **objects,
             "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
+    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": self.query_reduction(middle_features(features))}
+
+    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature, inside = self.support_reduction(middle_features(features)), foreground(mask)
+        return {
+            "prototype": masked_average_pool(feature, resize_like(inside, feature)),
+            "attention": self.attention(feature, inside),
+        }
+
+    def compare(self, query: Encoding, support: Encoding) -> Encoding:
+        layer4 = relu(query[f"tap {self.taps.all[-1]}"])  # the last tap before its activation
+        return {
+            "shot_prior": shot_priors(layer4, support["prior_object"]),
+            "shot_similarity": self._similarity(query, support),
+        }
+
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        layer4 = relu(query[f"tap {self.taps.all[-1]}"])  # the last tap before its activation
-        priors = shot_priors(layer4, support["prior_object"])
-        similarity = self._similarity(query, support)
+        compared = support if "shot_similarity" in support else self.compare(query, support)
+        similarity = self._fuse(compared["shot_similarity"])
         return {
             "prototype": fuse_shots(support["prototype"], weights),
             "similarity": similarity,
             "multi_similarity": self.similarity_fusion(similarity),
-            "prior": fuse_shots(priors, weights),
+            "prior": fuse_shots(compared["shot_prior"], weights),
             "attention": support["attention"].mean(1),
             "shot_weights": weights,
         }
@@ -210,20 +224,27 @@ class MSANet(MetaLearner):
         for name in self.taps.all:
             mask = resize_like(mask, features[name])
             inside = certain(mask)
-            objects[f"tap {name}"] = normalise(gather_positions(features[name] * mask, inside))
+            weighted = gather_positions(features[name], inside) * gather_positions(mask, inside)
+            objects[f"tap {name}"] = normalise(weighted)
             counts.append(inside.flatten(1).sum(1).clamp_min(1))
         return objects, torch.stack(counts, 1)
 
     def _similarity(self, query: Encoding, support: Encoding) -> Tensor:
-        """Return one map per tap [B,taps,h,w], fused over the shots, on the grid of the query feature."""
+        """Return one map per support and tap [B,K,taps,h,w] on the grid of the query feature."""
         maps = []
         for index, name in enumerate(self.taps.all):
-            vectors, counts = support[f"tap {name}"], support["counts"][:, :, index]
-            if self.last_shot_alone and name in self.taps.shallow:
-                vectors, counts = vectors[:, -1:], counts[:, -1:]
-            similarity = mean_similarity(query[f"tap {name}"], vectors, counts)
-            maps.append(resize_like(similarity.unsqueeze(1), query["feature"]))
-        return torch.cat(maps, 1)
+            counts = support["counts"][:, :, index]
+            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts)
+            maps.append(resize_like(similarity, query["feature"]))
+        return torch.stack(maps, 2)
+
+    def _fuse(self, similarity: Tensor) -> Tensor:
+        """Average [B,K,taps,h,w] over the supports; see ``vgg_corr2``."""
+        fused = similarity.mean(1)
+        if self.last_shot_alone:
+            alone = len(self.taps.shallow)
+            fused = torch.cat([similarity[:, -1, :alone], fused[:, alone:]], 1)
+        return fused
 
 
 def normalise(vectors: Tensor) -> Tensor:
@@ -247,11 +268,11 @@ def mean_similarity(query: Tensor, objects: Tensor, counts: Tensor) -> Tensor:
         counts: how many of the P are the object's [B,K].
 
     Returns:
-        The mean over the supports, [B,h,w].
+        [B,K,h,w].
     """
     flat = normalise(query).flatten(2).transpose(1, 2)
     shots = []
     for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
         parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]
         shots.append(torch.stack(parts).sum(0) / count[:, None])
-    return torch.stack(shots).mean(0).unflatten(1, query.shape[-2:])
+    return torch.stack(shots, 1).unflatten(2, query.shape[-2:])
