@@ -13,12 +13,16 @@ from model.interface import BaseLearner
 from util.config import Config
 from util.errors import ConfigError
 from util.log import get_log
+from util.word_vectors import load_word_vectors
 
 _FLAT_OPTIONS = {
     "Method": ("kshot_trans_dim", "ppm_scales", "zoom_factor"),
     "Train": ("aux_weight", "aux_weight1", "aux_weight2"),
 }
 """Published keys beside ``Method.options`` that a method may know as options, by section."""
+
+_WORDS = "embeddings"
+"""The option of methods that read the names of classes."""
 
 
 def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearner:
@@ -44,7 +48,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
             image_size=data.train_h,
             backbone_options=method.backbone_options,
             **_chosen_parts(config),
-            **_method_options(config),
+            **_method_options(config, split),
         )
     except (ValueError, TypeError) as failure:
         raise ConfigError(f"{config.where('Method.arch')}: Method: {failure}") from failure
@@ -60,8 +64,11 @@ def _chosen_parts(config: Config) -> dict[str, Any]:
     return {key: None if value == "none" else value for key, value in chosen.items() if value is not None}
 
 
-def _method_options(config: Config) -> dict[str, Any]:
-    """Return the method's options: flat published keys that it knows, overruled by ``Method.options``."""
+def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
+    """Return the method's options: flat published keys that it knows, overruled by ``Method.options``.
+
+    Word vectors arrive as ``hashed`` or the path of a table, and leave as one vector per class.
+    """
     method = METHODS.get(config.Method.arch)
     known = {field.name for field in fields(method.Options)} if method is not None else set()
     options: dict[str, Any] = {}
@@ -72,4 +79,7 @@ def _method_options(config: Config) -> dict[str, Any]:
                 options[key] = value
             elif value is not None:
                 get_log("engine").debug("%s.%s has no effect on %s", section, key, config.Method.arch)
-    return options | config.Method.options
+    options |= config.Method.options
+    if isinstance(options.get(_WORDS), str):
+        options[_WORDS] = load_word_vectors(options[_WORDS], split.names)
+    return options

@@ -63,7 +63,10 @@ class MIANetOptions:
         if self.ppm_scales is not None:
             check_scales(self.ppm_scales)
         if self.embeddings is None:
-            raise ValueError("mianet needs word vectors: set embeddings, a tensor [1 + classes, 300]")
+            raise ValueError(
+                "mianet needs word vectors: set embeddings, in a config the path of a table or hashed, "
+                "in code a tensor [1 + classes, 300]"
+            )
         if self.embeddings.ndim != 2 or self.embeddings.shape[1] != WORD_WIDTH or len(self.embeddings) < 2:
             raise ValueError(
                 f"embeddings of mianet must be [1 + classes, {WORD_WIDTH}], one word vector per row and "

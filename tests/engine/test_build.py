@@ -1,0 +1,42 @@
+"""From a config to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataset.split import class_split
+from engine.build import build_network
+from util.config import Config
+from util.errors import ConfigError
+from util.word_vectors import load_word_vectors
+
+SPLIT = class_split("shapes", 0)
+
+
+def test_hashed_word_vectors_have_a_row_for_every_class(configure: Callable[..., Config]) -> None:
+    network = build_network(configure("mianet", **{"Method.options.embeddings": "hashed"}), SPLIT)
+    assert network.meta.embeddings.equal(load_word_vectors("hashed", SPLIT.names))
+    assert len(network.meta.embeddings) == 21
+
+
+def test_a_method_that_needs_word_vectors_says_so(configure: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="needs word vectors"):
+        build_network(configure("mianet"), SPLIT)
+
+
+def test_a_missing_table_is_one_line_with_its_path(configure: Callable[..., Config], tmp_path: Path) -> None:
+    missing = tmp_path / "words.npy"
+    with pytest.raises(ConfigError, match="no such table") as failure:
+        build_network(configure("mianet", **{"Method.options.embeddings": missing}), SPLIT)
+    assert str(missing) in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_published_flat_keys_become_options(configure: Callable[..., Config]) -> None:
+    network = build_network(configure("pfenet", ppm_scales=[1.0, 0.5], aux_weight=0.5, fix_bn=False), SPLIT)
+    assert network.meta.options.ppm_scales == (1.0, 0.5)
+    assert network.meta.options.aux_weight == 0.5
+    assert not network.meta.fix_bn
