@@ -14,7 +14,7 @@ COMMON = """
 Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmentation/train.txt,
        train_h: 65, train_w: 65, val_size: 65}}
 Train: {{batch_size: 4, batch_size_val: 4, epochs: 2, workers: 0, optimizer: adamw, base_lr: 1e-3,
-         index_split: 99, val_episodes: 12, save_path: {folder}}}
+         index_split: 99, val_episodes: 6, save_path: {folder}}}
 Method: {{backbone: resnet18, backbone_options: {{width: 8}}, pretrained: none, base_weight: {base}}}
 Test_Finetune: {{episodes: 10, seeds: [1, 2], panels: 2}}
 """
@@ -35,7 +35,8 @@ def configure(config_file: Path) -> Configure:
     """Return the config of a small run: ``configure("bam", shot=5)``."""
 
     def build(arch: str, **changes: object) -> Config:
-        pairs = [("arch", arch), *changes.items()]
+        narrow = [] if arch == "pspnet" else [("Method.options.channels", 16)]
+        pairs = [("arch", arch), *narrow, *changes.items()]
         return load_config(config_file, [str(part) for pair in pairs for part in pair])
 
     return build

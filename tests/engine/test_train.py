@@ -1,0 +1,154 @@
+"""The training loop: resumed equals uninterrupted, and every end is a clean one."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+import engine.train
+from engine.build import build_network
+from engine.data import fold_of
+from engine.interrupt import Interrupted, StopRequest
+from engine.snapshot import BEST, LAST, STATE
+from engine.step import NotFiniteError
+from engine.weights import describe
+from train import train
+from util.checkpoint import load_checkpoint, load_training_state, save_checkpoint
+from util.errors import CheckpointError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def base_weight(configure, tmp_path):
+    """Write a base learner's checkpoint, as if stage 1 had run."""
+    config = configure("pspnet")
+    split = fold_of(config).split
+    learner = build_network(config, split)
+    save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
+    return learner
+
+
+def stop_after(monkeypatch, steps):
+    """Send this process a SIGTERM after so many training steps."""
+    taken = []
+    original = engine.train.training_step
+
+    def step(*arguments, **options):
+        taken.append(1)
+        if len(taken) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(engine.train, "training_step", step)
+
+
+def final_state(folder):
+    state = load_training_state(folder / STATE)
+    return {"model": state["model"], "moments": state["optimizer"]["state"], "progress": state["progress"]}
+
+
+def assert_equal(one, other):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize(("arch", "workers", "steps"), [("bam", 0, 3), ("bam", 1, 8), ("pspnet", 0, 12)])
+def test_resumed_run_equals_the_uninterrupted_one(
+    configure, base_weight, tmp_path, monkeypatch, arch, workers, steps
+):
+    common = {"workers": workers, "SubEpoch_val": arch == "bam", "batch_size": 8 if arch == "bam" else 12}
+    train(configure(arch, **common, save_path=tmp_path / "whole"), CPU)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(Interrupted, match=r"SIGTERM in epoch .*--opts resume"):
+            train(configure(arch, **common, save_path=tmp_path / "parts"), CPU)
+    assert (tmp_path / "parts" / STATE).is_file()
+    train(configure(arch, **common, save_path=tmp_path / "parts", resume=tmp_path / "parts"), CPU)
+    assert_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    assert final_state(tmp_path / "whole")["progress"]["epoch"] == 2
+
+
+def test_training_changes_the_heads_and_not_the_frozen_parts(configure, base_weight, tmp_path):
+    config = configure("bam", batch_size=8)
+    train(config, CPU)
+    state, meta = load_checkpoint(tmp_path / "run" / LAST)
+    start = build_network(config, fold_of(config).split)
+    frozen = base_weight.state_dict()
+    assert all(torch.equal(state[name], frozen[name]) for name in frozen if name.startswith("backbone."))
+    assert all(
+        torch.equal(state[f"base_{name}"], value)
+        for name, value in frozen.items()
+        if name.startswith("head.")
+    )
+    trained = [name for name, parameter in start.named_parameters() if parameter.requires_grad]
+    assert trained and all(name in state for name in trained)
+    assert (meta["arch"], meta["fold"], meta["base_classes"]) == ("bam", 0, 15)
+    assert (tmp_path / "run" / BEST).is_file()
+    assert list((tmp_path / "run" / "board").iterdir())
+
+
+def test_nan_loss_names_the_batch(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "model.base.pspnet.PSPNet.losses", lambda self, logits, label: {"main": logits.sum() * float("nan")}
+    )
+    with pytest.raises(
+        NotFiniteError, match=r"epoch 1, step 1: the loss is not finite \(main nan\); the batch: shapes_"
+    ) as caught:
+        train(configure("pspnet"), CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_training_stops_without_a_new_best(configure, monkeypatch):
+    monkeypatch.setattr("engine.validate.score_base_learner", lambda *_: _Worse())
+    reached = train(configure("pspnet", epochs=9, stop_interval=1, batch_size=60), CPU)
+    assert (reached.best_epoch, reached.epoch) == (1, 3)
+
+
+class _Worse:
+    score = 1.0
+
+    def mean_iou(self):
+        _Worse.score /= 2
+        return _Worse.score
+
+
+def test_resuming_refuses_another_plan_and_a_wrong_path(configure, tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        train(configure("pspnet", resume=tmp_path / "nowhere.state.pt"), CPU)
+    train(configure("pspnet", batch_size=60, epochs=1, evaluate=False), CPU)
+    with pytest.raises(CheckpointError, match="written with batch_size 60, but this run has batch_size 30"):
+        train(configure("pspnet", batch_size=30, epochs=1, resume=tmp_path / "run"), CPU)
+
+
+def test_stage_two_says_how_to_train_the_base_learner(configure):
+    with pytest.raises(
+        CheckpointError, match=r"base learner of fold 0 is missing; train it by python train.py"
+    ):
+        train(configure("bam"), CPU)
+
+
+def test_base_learner_of_another_fold_is_refused(configure, base_weight, tmp_path):
+    config = configure("pspnet")
+    meta = {**describe(config, fold_of(config).split), "fold": 3}
+    save_checkpoint(tmp_path / "base.safetensors", base_weight.state_dict(), meta)
+    with pytest.raises(CheckpointError, match="is of fold 3, but fold 0 is wanted"):
+        train(configure("bam"), CPU)
+
+
+def test_second_signal_stops_at_once():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
