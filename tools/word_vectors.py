@@ -2,9 +2,10 @@
 
 The list holds one class per line in the order of the ids. Words of a name are separated by spaces and
 averaged; ``fire_hydrant`` is one entry of the word2vec file. Where the file does not know a name, write
-words that it knows: ``dining table`` for ``diningtable``.
+words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and ``lists/coco`` hold such lists.
 
-    python tools/word_vectors.py GoogleNews-vectors-negative300.bin classes.txt data/words_pascal.npy
+    python tools/word_vectors.py GoogleNews-vectors-negative300.bin lists/pascal/words.txt \\
+        data/word_vectors/pascal.npy
 """
 
 from __future__ import annotations

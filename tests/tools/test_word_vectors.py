@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.word_vectors import main
+from dataset.names import known_names
+from tools.word_vectors import main, read_names
 from util.word_vectors import load_word_vectors
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("background", "dog", "the", "fire_hydrant", "traffic", "light", "Dog")
 VECTORS = dict(zip(WORDS, np.random.default_rng(0).standard_normal((7, 300)).astype(np.float32), strict=True))
 CLASSES = ("dog", "fire_hydrant", "traffic light")
@@ -91,3 +93,13 @@ def test_lists_that_cannot_serve(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "classes.txt:2: a class without a name" in capsys.readouterr().err
     assert run(tmp_path, source, ("",)) == 2
     assert "is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data_set", ["pascal", "coco"])
+def test_shipped_lists_follow_the_order_of_the_ids(data_set: str) -> None:
+    words = read_names(ROOT / "lists" / data_set / "words.txt")
+    names = known_names(data_set)
+    assert len(words) == len(names)
+    assert (
+        sum(word.replace("_", " ") == name for word, name in zip(words, names, strict=True)) > len(names) / 2
+    )
