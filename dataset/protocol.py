@@ -36,16 +36,20 @@ class Protocol:
         episodes: test episodes per seed.
         seeds: seeds of the test runs.
         interleaved_folds: COCO folds take every fourth class instead of runs of twenty.
+        train_chain: what becomes of training images: ``augment`` scales, rotates, blurs, flips and crops,
+            ``stretch`` makes squares of them, ``stretch_flip`` also flips, ``crop_flip`` crops and flips.
         input_size: side of the square that the network sees at test.
         resize: how an image gets there (see ``dataset.transform.Resize``).
         label_size: what a prediction is compared with: the original label in a ``square`` of void, the plain
             ``original``, or the label at ``input`` size.
-        ignore: void pixels of the query count in no metric.
+        ignore: void pixels of the query count in no metric; otherwise they are background.
         support_void: void pixels of a support are kept apart, or count as background.
         align_corners: how logits are enlarged to the label.
+        count_absent: in an episode, false positives of a class count even if the query does not show it.
         absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out.
         fb_iou: the mean of foreground and background IoU is reported.
-        selection: which snapshot is tested: the best on the novel classes of the test fold, or the last one.
+        selection: which snapshot is tested: the best on the ``novel`` classes of the test fold, the best on
+            base classes that training never asks for (``held_out_base``), or the ``last`` one.
         pretrained: where the backbone's weights come from.
         backbone: whether it learns.
     """
@@ -60,15 +64,17 @@ class Protocol:
     episodes: Positive = 1000
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (321,)
     interleaved_folds: bool = True
+    train_chain: Literal["augment", "stretch", "stretch_flip", "crop_flip"] = "augment"
     input_size: Positive = 473
     resize: Literal["letterbox", "shrink", "stretch", "native"] = "letterbox"
     label_size: Literal["square", "original", "input"] = "square"
     ignore: bool = True
     support_void: Literal["keep", "background"] = "keep"
     align_corners: bool = True
+    count_absent: bool = True
     absent_classes: Literal["zero", "left_out"] = "zero"
     fb_iou: bool = True
-    selection: Literal["test_fold", "last"] = "test_fold"
+    selection: Literal["novel", "held_out_base", "last"] = "novel"
     pretrained: Literal["base_learner", "imagenet"] = "imagenet"
     backbone: Literal["frozen", "trained"] = "frozen"
 
@@ -86,11 +92,21 @@ class Protocol:
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
         try:
             # YAML knows lists only
-            return replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in points.items()})
+            changed = replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in points.items()})
         except ValidationError as error:
             first = error.errors()[0]
             key, value = first["loc"][0], first["input"]
             raise ConfigError(f"protocol {self.name}: {key} cannot be {value!r}: {first['msg']}") from None
+        if changed.label_size == "square" and changed.resize not in ("letterbox", "shrink"):
+            raise ConfigError(
+                f"protocol {self.name}: label_size square goes with resize letterbox or shrink, not with "
+                f"{changed.resize}; set label_size to original or input"
+            )
+        return changed
+
+    def trained_under(self, other: Protocol) -> Protocol:
+        """Return this protocol as it tests a model that was trained under another one."""
+        return replace(self, **{point: getattr(other, point) for point in TRAINING_POINTS})
 
     def difference(self, preset: Protocol | None = None) -> dict[str, tuple[Any, Any]]:
         """Return what differs from ``preset``, by default the one of its name: point -> (preset, own)."""
@@ -98,6 +114,12 @@ class Protocol:
         pairs = ((f.name, getattr(preset, f.name), getattr(self, f.name)) for f in fields(self))
         return {key: (theirs, own) for key, theirs, own in pairs if theirs != own}
 
+
+TRAINING_POINTS = (
+    *("novel_in_train", "train_images", "interleaved_folds", "train_chain"),
+    *("selection", "pretrained", "backbone"),
+)
+"""The points that are settled once a model is trained."""
 
 PROTOCOLS = {
     preset.name: preset
@@ -110,6 +132,7 @@ PROTOCOLS = {
             min_area=0,
             query_order="pairs",
             seeds=(0,),
+            train_chain="stretch",
             input_size=400,
             resize="stretch",
             label_size="input",
@@ -123,11 +146,13 @@ PROTOCOLS = {
             query_order="class",
             seeds=(1234, 1235, 1236, 1237, 1238),
             interleaved_folds=False,
+            train_chain="stretch_flip",
             input_size=417,
             resize="stretch",
             label_size="input",
             support_void="background",
             align_corners=False,
+            count_absent=False,
             selection="last",
             backbone="trained",
         ),
@@ -137,6 +162,7 @@ PROTOCOLS = {
             query_order="uniform",
             seeds=(0, 1, 2, 3, 4),
             interleaved_folds=False,
+            train_chain="crop_flip",
             resize="native",
             label_size="original",
             absent_classes="left_out",

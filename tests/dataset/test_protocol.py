@@ -67,3 +67,15 @@ def test_a_bad_point_is_one_line(points, message):
 def test_an_unknown_protocol_lists_the_known_ones():
     with pytest.raises(ConfigError, match="protocol mine: known are bam, pfenet"):
         load_protocol("mine")
+
+
+def test_a_label_in_a_square_needs_an_image_in_a_square():
+    with pytest.raises(ConfigError, match="label_size square goes with resize letterbox or shrink"):
+        load_protocol("hsnet", label_size="square")
+    assert load_protocol("bam", resize="stretch", label_size="original").resize == "stretch"
+
+
+def test_what_training_settled_stays_when_another_protocol_tests():
+    tested = load_protocol("hsnet").trained_under(load_protocol("bam"))
+    assert (tested.name, tested.input_size, tested.novel_in_train) == ("hsnet", 400, "remove")
+    assert set(tested.difference()) == {"novel_in_train", "train_images", "train_chain", "pretrained"}
