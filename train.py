@@ -2,7 +2,7 @@
 
 python train.py --config config/pascal/pspnet_resnet50.yaml --opts split 0
 python train.py --config config/pascal/bam_resnet50.yaml --opts split 0 shot 1
-python train.py --config ... --opts resume exp/pascal/bam_resnet50/split0_shot1
+python train.py --config ... --opts resume auto     # go on where this run stopped, if it ever began
 torchrun --nproc-per-node 4 train.py --config ...        # batch_size stays that of the config
 """
 
@@ -18,7 +18,7 @@ from engine.build import build_network
 from engine.data import fold_of, training_data, training_loader
 from engine.optimisation import PolySchedule, create_optimizer
 from engine.script import require_writable, run_script
-from engine.snapshot import Progress, Snapshot, Snapshots
+from engine.snapshot import STATE, Progress, Snapshot, Snapshots
 from engine.train import LoopSettings, TrainingLoop, synchronised
 from engine.validate import base_validation, few_shot_validation
 from engine.weights import BINDING, describe, start_weights
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(config: Config, device: torch.device) -> Progress:
     """Run, or go on with, the training that ``config`` describes; return how far it came."""
-    snapshot = Snapshot.read(config.Train.resume) if config.Train.resume else None
+    snapshot = earlier_snapshot(config)
     reached = snapshot.progress if snapshot else new_progress(config)
     set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
 
@@ -71,7 +71,7 @@ def train(config: Config, device: torch.device) -> Progress:
     model = build_network(config, fold.split)
     if snapshot is None:
         start_weights(model, config, fold.split)
-    model = synchronised(model, device).to(device)
+    model = synchronised(model, device).to(device, memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = create_optimizer(
         model.param_groups(),
@@ -110,6 +110,14 @@ def train(config: Config, device: torch.device) -> Progress:
     ).run()
 
 
+def earlier_snapshot(config: Config) -> Snapshot | None:
+    """Return the snapshot to go on from; ``resume: auto`` takes the run's own where there is one."""
+    resume = config.Train.resume
+    if resume != "auto":
+        return Snapshot.read(resume) if resume else None
+    return Snapshot.read(config.run_folder) if (config.run_folder / STATE).is_file() else None
+
+
 def new_progress(config: Config) -> Progress:
     """Return the start of a run; its seed is drawn where the config fixes none."""
     seed = config.Train.manual_seed
@@ -134,6 +142,7 @@ def settings_of(config: Config) -> LoopSettings:
         print_freq=train.print_freq,
         half_epochs=train.SubEpoch_val,
         evaluate=train.evaluate,
+        val_freq=train.val_freq,
         fix_bn=train.fix_bn,
         amp=train.amp,
         compile=train.compile,

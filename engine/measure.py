@@ -15,7 +15,7 @@ import torch
 from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
-from dataset.transform import class_table
+from dataset.transform import class_table, relabel
 from engine.baselines import copied_mask, every_object
 from engine.build import build_network
 from engine.data import evaluation_images, fold_of, test_manifests
@@ -55,7 +55,7 @@ def measure(config: Config, device: torch.device) -> Measurement:
     path = weight_path(config, fold)
     model = build_network(config, fold.split)
     load_trained(model, path, describe(config, fold.split))
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
     images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
     panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
     started = time.perf_counter()
@@ -96,7 +96,7 @@ def _baselines(
 
     def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
         support = images.store.named(spec.supports[0][0])[1]
-        return copied_mask(class_table(spec.class_ids[:1])[support], label.shape)
+        return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
 
     def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
         return every_object(label)
@@ -118,7 +118,7 @@ def _score(
     scores = Scores(fold)
     for spec in progress(manifest, name):
         label = images.store.named(spec.query)[1]
-        target = class_table(spec.class_ids[:1])[label]
+        target = relabel(label, class_table(spec.class_ids[:1]))
         prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
         rows = (0, 1 + fold.split.novel.index(spec.class_ids[0]))
         scores.meters["final"].add(intersection_union_target(prediction, truth, 2), rows)

@@ -45,6 +45,7 @@ class LoopSettings:
         print_freq: steps between two lines on the board.
         half_epochs: validate in the middle of epochs too, from the second one on.
         evaluate: validate at all.
+        val_freq: epochs between two validations.
         fix_bn: keep every BatchNorm in evaluation mode; None leaves it to the model.
         amp: run the network in bfloat16 where that is safe.
         compile: compile the network.
@@ -56,9 +57,14 @@ class LoopSettings:
     print_freq: int = 10
     half_epochs: bool = False
     evaluate: bool = True
+    val_freq: int = 1
     fix_bn: bool | None = None
     amp: bool = False
     compile: bool = False
+
+    def validates_after(self, epoch: int) -> bool:
+        """Return whether a validation follows so many epochs; the last one always has it."""
+        return self.evaluate and (epoch % self.val_freq == 0 or epoch == self.epochs)
 
 
 class TrainingLoop:
@@ -139,7 +145,7 @@ class TrainingLoop:
         if sums:
             means = ", ".join(f"{name} {value / (steps - first):.4f}" for name, value in sums.items())
             self.log.info("%s: %s", description, means)
-        if self.settings.evaluate:
+        if self.settings.validates_after(reached.epoch + 1):
             self._validate(reached.epoch + 1, stop)
         reached.epoch, reached.step = reached.epoch + 1, 0
         if (

@@ -118,8 +118,10 @@ class Train(Section):
     weight: OptionalPath = None
     """A checkpoint whose weights training starts from."""
     resume: OptionalPath = None
-    """A snapshot of an interrupted run to go on with."""
+    """A snapshot of an interrupted run to go on with; ``auto``: this run's own, if it ever began."""
     evaluate: bool = True
+    val_freq: Count = 1
+    """Epochs between two validations; the last epoch is always followed by one."""
     SubEpoch_val: bool = False
     val_episodes: Count = 1000
     amp: bool = False
