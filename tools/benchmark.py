@@ -1,0 +1,142 @@
+"""Measure what FewSeg costs, always beside a plain rendering of the published code in the same run.
+
+python tools/benchmark.py evaluation --shot 1     # encode once against one by one, 473 px, ResNet-50
+python tools/benchmark.py step                    # one stage-2 training step
+python tools/benchmark.py loader                  # samples per second of the training data
+
+Machines drift, so everything is measured by turns and medians are printed; quote the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from engine.step import training_step
+from model import create_model
+from model.fewshot import FewShotModel
+from model.interface import Episode
+from model.layer.encoding import group_encoding, stack_encodings
+from tools.benchmark_loader import report_loaders
+from tools.plain_bam import plain_forward
+
+PASCAL_QUERIES, PASCAL_SUPPORTS = 364, 390
+"""Test images of PASCAL-5i fold 0, and about as many (image, class) pairs as its episodes use as supports."""
+
+
+def by_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Run every action once to warm up, then all by turns; return the median seconds of each."""
+    for action in actions.values():
+        action()
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def draw_episode(side: int, shot: int, batch: int, share: float = 0.16) -> Episode:
+    """Draw a random episode whose object covers ``share`` of its image, PASCAL's mean being about 0.16."""
+    generator = torch.Generator().manual_seed(0)
+    edge = int(side * share**0.5)
+    mask = torch.zeros(batch, 1, shot, side, side, dtype=torch.int64)
+    mask[..., 40 : 40 + edge, 60 : 60 + edge] = 1
+    return Episode(
+        query=torch.randn(batch, 3, side, side, generator=generator),
+        support=torch.randn(batch, 1, shot, 3, side, side, generator=generator),
+        support_mask=mask,
+        class_id=torch.ones(batch, 1, dtype=torch.int64),
+        class_index=torch.zeros(batch, 1, dtype=torch.int64),
+        query_mask=mask[:, 0, 0],
+        base_label=mask[:, 0, 0],
+    )
+
+
+def measure_evaluation(shot: int, side: int, episodes: int, rounds: int) -> None:
+    """Compare encode-once evaluation with both one-by-one loops and extrapolate to a whole run."""
+    model = create_model("bam", shot=shot, image_size=side).eval()
+    fast = create_model("bam", shot=shot, image_size=side).eval()
+    fast.load_state_dict(model.state_dict())
+    fast.to(memory_format=torch.channels_last)
+    episode = draw_episode(side, shot, 1)
+    with torch.inference_mode():
+        deviation = (plain_forward(model, episode) - fast(episode).logits).abs().max().item()
+        query = fast.encode_query(episode.query)
+        supports = [
+            fast.encode_support(episode.support[:, 0, k], episode.support_mask[:, 0, k]) for k in range(shot)
+        ]
+        support = group_encoding(stack_encodings(supports), 1, 1, shot)
+        seconds = by_turns(
+            {
+                "published loop, one episode": lambda: plain_forward(model, episode),
+                "our model, one episode": lambda: fast(episode),
+                "encode a query": lambda: fast.encode_query(episode.query),
+                "encode a support": lambda: fast.encode_support(
+                    episode.support[:, 0, 0], episode.support_mask[:, 0, 0]
+                ),
+                "decode an episode": lambda: fast.decode(query, support, (side, side)),
+            },
+            rounds,
+        )
+    for name, value in seconds.items():
+        print(f"{name:32}{value:8.3f} s")
+    once = PASCAL_QUERIES * seconds["encode a query"] + PASCAL_SUPPORTS * seconds["encode a support"]
+    once += episodes * seconds["decode an episode"]
+    print(f"{episodes} episodes over {PASCAL_QUERIES} images, encode once: {once:.0f} s (extrapolated)")
+    for name in ("published loop, one episode", "our model, one episode"):
+        print(f"  {episodes * seconds[name] / once:.1f} times faster than {name.split(',')[0]}, one by one")
+    print(f"largest deviation of the logits from the published loop: {deviation:.1e}")
+    print(f"peak memory {peak_gib():.1f} GiB")
+
+
+def measure_step(side: int, batch: int, rounds: int) -> None:
+    """Time one optimisation step of stage 2."""
+    model = create_model("bam", image_size=side).train().to(memory_format=torch.channels_last)
+    episode = draw_episode(side, 1, batch)
+    groups = [{"params": group} for group in model.param_groups().values()]
+    optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
+    seconds = by_turns({"step": lambda: training_step(model, episode, optimizer)}, rounds)
+    print(f"stage-2 step, batch {batch}, {side} px: {seconds['step']:.2f} s; peak memory {peak_gib():.1f} GiB")
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    evaluation = commands.add_parser("evaluation", help="encode once against one by one")
+    evaluation.add_argument("--shot", type=int, default=1)
+    evaluation.add_argument("--episodes", type=int, default=5000, help="of the run to extrapolate to")
+    step = commands.add_parser("step", help="one stage-2 training step")
+    step.add_argument("--batch", type=int, default=2)
+    for command in (evaluation, step):
+        command.add_argument("--size", type=int, default=473, help="side of the input in pixels")
+        command.add_argument("--rounds", type=int, default=5)
+    loader = commands.add_parser("loader", help="training samples per second")
+    loader.add_argument("--items", type=int, default=60)
+    chosen = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    if chosen.command == "evaluation":
+        measure_evaluation(chosen.shot, chosen.size, chosen.episodes, chosen.rounds)
+    elif chosen.command == "step":
+        measure_step(chosen.size, chosen.batch, chosen.rounds)
+    else:
+        report_loaders(chosen.items)
+
+
+if __name__ == "__main__":
+    main()
