@@ -19,7 +19,7 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from zipfile import BadZipFile
@@ -65,12 +65,18 @@ class AreaIndex:
     def at_least(self, labels: Sequence[int], pixels: int = 1) -> np.ndarray:
         """Return which masks hold at least so many pixels of each label, bool [n, labels]."""
         found = np.zeros((len(self), len(labels)), bool)
-        column = np.full(256, -1)
+        column = np.full(1 + max(255, *labels) if len(labels) else 256, -1)
         column[list(labels)] = np.arange(len(labels))
-        entries = np.flatnonzero((column[self.label] >= 0) & (self.area >= pixels))
+        known = np.minimum(self.label, len(column) - 1)  # ids of other classes may lie beyond the table
+        entries = np.flatnonzero((column[known] >= 0) & (known == self.label) & (self.area >= pixels))
         rows = np.searchsorted(self.start, entries, side="right") - 1
         found[rows, column[self.label[entries]]] = True
         return found
+
+    def with_class_ids(self, class_ids: Sequence[int]) -> AreaIndex:
+        """Return the areas of masks of 1 and 0 whose classes are told elsewhere, one per mask; ids uint16."""
+        owner = np.repeat(np.asarray(class_ids, np.uint16), np.diff(self.start))
+        return replace(self, label=np.where(self.label == 1, owner, self.label.astype(np.uint16)))
 
     @classmethod
     def from_areas(cls, areas: Mapping[str, tuple[int, int, Mapping[int, int]]]) -> AreaIndex:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from dataset.episodes import train_order
 from dataset.sampling import generator
 from dataset.split import ClassSplit
 from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform, look_up
+from dataset.transform import Resize, TrainTransform, look_up, relabel
 from util.errors import DataError
 
 
@@ -90,7 +89,7 @@ class BaseDataset(Dataset):
             position = self.positions[self._order[1][index]]
             names.append(self.store.source.names[position])
             image, mask = self.store.pair(position)
-            label = cv2.LUT(mask, self.split.base_table)
+            label = relabel(mask, self.split.base_table)
             rng = generator("augmentation", self.seed, epoch, index)
             _, (label,) = self.transform(image, [label], rng, out=batch.image[row])
             batch.label[row] = torch.from_numpy(label)

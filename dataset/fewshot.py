@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from dataset.lists import EpisodeLists
 from dataset.sampling import generator
 from dataset.split import VOID, ClassSplit
 from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform, class_table
+from dataset.transform import Resize, TrainTransform, class_table, relabel
 from dataset.weak import annotate
 from model.interface import UNLABELLED, Episode
 
@@ -114,8 +113,11 @@ class EpisodeDataset(Dataset):
     def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
         image, mask = self.store.named(spec.query)
         _, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0], out=episode.query[row])
-        episode.query_mask[row] = torch.from_numpy(cv2.LUT(mask, class_table(spec.class_ids)))
-        episode.base_label[row] = torch.from_numpy(cv2.LUT(mask, self.split.base_table))
+        episode.query_mask[row] = torch.from_numpy(relabel(mask, class_table(spec.class_ids)))
+        if self.split.fits_base_labels:
+            episode.base_label[row] = torch.from_numpy(relabel(mask, self.split.base_table))
+        else:
+            episode.base_label[row] = VOID
 
     def _load_support(
         self, spec: EpisodeSpec, name: str, rng: random.Random, episode: Episode, place: tuple[int, int, int]
@@ -145,7 +147,7 @@ def support_label(
         void: ``keep`` void pixels, or make them ``background``.
         others: classes of the episode's other ways, whose objects become 254: not this way's background.
     """
-    label = annotate(cv2.LUT(mask, class_table([class_id])), annotation)
+    label = annotate(relabel(mask, class_table([class_id])), annotation)
     if others := [c for c in others if c != class_id]:
         label[np.isin(mask, others) & (label == 0)] = UNLABELLED
     if void == "background":

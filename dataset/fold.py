@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from dataset.area_index import AreaIndex
+from dataset.class_folders import ClassFolders
 from dataset.episodes import Manifest, test_episodes
+from dataset.folds_file import FOLDS_FILE, read_folds
 from dataset.lists import (
     EpisodeLists,
     ImageList,
@@ -31,6 +33,7 @@ class Fold:
         split: its classes.
         protocol: how images are listed and episodes drawn.
         root, train_list, val_list: where it is read from.
+        class_folders: the classes of a data set whose images lie in a folder per class.
     """
 
     data_set: str
@@ -40,16 +43,17 @@ class Fold:
     root: Path
     train_list: Path
     val_list: Path
+    class_folders: ClassFolders | None = None
 
     @cached_property
     def train_images(self) -> ImageList:
         """All training images of the data set."""
-        return read_image_list(self.root, self.train_list)
+        return self._images(self.train_list)
 
     @cached_property
     def val_images(self) -> ImageList:
         """All test images of the data set."""
-        return read_image_list(self.root, self.val_list)
+        return self._images(self.val_list)
 
     @cached_property
     def train_areas(self) -> AreaIndex:
@@ -60,6 +64,10 @@ class Fold:
     def val_areas(self) -> AreaIndex:
         """Label areas of the test masks, checked against the classes."""
         return self._areas(self.val_images)
+
+    def _images(self, path: Path) -> ImageList:
+        images = read_image_list(self.root, path)
+        return images if self.class_folders is None else self.class_folders.with_class_ids(images)
 
     def _areas(self, images: ImageList) -> AreaIndex:
         areas = images.index()
@@ -132,23 +140,33 @@ def open_fold(
     """Open a fold.
 
     Args:
-        data_set: ``pascal``, ``coco``, ``shapes``, or ``folder``, whose classes ``classes.txt`` names.
+        data_set: ``pascal``, ``coco``, ``shapes``; ``folder``, whose classes ``classes.txt`` names and whose
+            folds ``folds.txt`` may give; ``fss1000``, whose two lists tell base from novel classes.
         root: data root.
         number: of the fold, zero-based.
         protocol: how images are listed and episodes drawn.
-        train_list, val_list: lists, by default those of the VOC layout.
+        train_list, val_list: lists, by default those of the VOC layout; for ``fss1000`` ``val_list`` is the
+            list of the test classes.
         interleaved: COCO's fold system, by default the protocol's.
 
     Raises:
         DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
     """
     root = Path(root)
-    names = read_class_names(root / "classes.txt") if data_set == "folder" else None
-    if interleaved is None:
-        interleaved = protocol.interleaved_folds
-    split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
+    default = ("train", "test") if data_set == "fss1000" else ("train", "val")
     lists = [
         Path(given) if given else root / LIST_FOLDER / f"{part}.txt"
-        for given, part in ((train_list, "train"), (val_list, "val"))
+        for given, part in zip((train_list, val_list), default, strict=True)
     ]
+    if data_set == "fss1000":
+        folders = ClassFolders.read(root)
+        split = folders.split(number, *lists)
+        return Fold(data_set, number, split, protocol, root, *lists, class_folders=folders)
+    if interleaved is None:
+        interleaved = protocol.interleaved_folds
+    names = read_class_names(root / "classes.txt") if data_set == "folder" else None
+    if names is not None and (root / FOLDS_FILE).is_file():
+        split = read_folds(root / FOLDS_FILE, names).split(number)
+    else:
+        split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
     return Fold(data_set, number, split, protocol, root, *lists)

@@ -29,12 +29,14 @@ class ImageList:
         root: data root.
         names: what episodes call the images: the VOC id, or the path without suffix.
         images, masks: paths below the root.
+        class_ids: where every image shows one class and masks are 1 on it, the class of every image.
     """
 
     root: Path
     names: tuple[str, ...]
     images: tuple[str, ...]
     masks: tuple[str, ...]
+    class_ids: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +48,14 @@ class ImageList:
 
     def index(self, progress: bool = True) -> AreaIndex:
         """Return the label areas of the masks."""
-        return index_masks(self.root, self.masks, progress=progress)
+        areas = index_masks(self.root, self.masks, progress=progress)
+        return areas if self.class_ids is None else areas.with_class_ids(self.class_ids)
+
+    def with_class_id(self, position: int, mask: np.ndarray) -> np.ndarray:
+        """Return a mask as read with the class id in place of its 1, where the list tells the class."""
+        if self.class_ids is None:
+            return mask
+        return np.where(mask == 1, np.uint16(self.class_ids[position]), mask.astype(np.uint16))
 
 
 def read_image_list(root: str | Path, path: str | Path) -> ImageList:

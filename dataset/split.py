@@ -34,13 +34,21 @@ class ClassSplit:
 
     @cached_property
     def base_table(self) -> np.ndarray:
-        """Look-up table uint8 [256] from a mask to base labels: rank of a base class, 0 else, 255 void."""
-        if self.base[-1] >= VOID:
-            raise DataError(f"class {self.base[-1]} does not fit 8-bit masks, whose ids end at {VOID - 1}")
-        table = np.zeros(256, np.uint8)
+        """Look-up table uint8 [256 or more] from a mask to base labels: rank of a base class, 0, 255 void."""
+        if not self.fits_base_labels:
+            raise DataError(
+                f"a base learner tells at most {VOID - 1} classes apart, but the fold has {len(self.base)} "
+                "base classes; train the method without one (base: none)"
+            )
+        table = np.zeros(max(256, len(self.names) + 1), np.uint8)
         table[list(self.base)] = np.arange(1, len(self.base) + 1)
         table[VOID] = VOID
         return table
+
+    @property
+    def fits_base_labels(self) -> bool:
+        """Whether the ranks of the base classes fit an 8-bit label beside background and void."""
+        return len(self.base) < VOID
 
     @cached_property
     def base_index(self) -> dict[int, int]:

@@ -26,7 +26,9 @@ class ImageStore:
         self._used = 0
 
     def pair(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image uint8 [H,W,3] and mask uint8 [H,W], both to be left unchanged.
+        """Return image uint8 [H,W,3] and mask [H,W] of class ids, both to be left unchanged.
+
+        The mask is uint8, or uint16 where the list tells the class of every image.
 
         Raises:
             DataError: one of them is missing, unreadable or of another size.
@@ -37,6 +39,7 @@ class ImageStore:
         mask_path = self.source.root / self.source.masks[position]
         image, mask = read_image(image_path), read_mask(mask_path)
         check_same_size(image, mask, image_path, mask_path)
+        mask = self.source.with_class_id(position, mask)
         size = image.nbytes + mask.nbytes
         if self._used + size <= self.cache_bytes:
             self._used += size

@@ -1,7 +1,8 @@
 """Augmentation and resizing of an image together with any number of masks, after the published OpenCV chains.
 
 Images come in as uint8 RGB and leave as normalised float32 tensors [3,H,W]; in between they are float32 as
-published, because rounding back to uint8 would change them. Masks stay uint8 throughout.
+published, because rounding back to uint8 would change them. Masks keep their type: uint8, or uint16 where ids
+exceed 255.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Crop:
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Cut the window out of a mask; padding becomes void."""
         rows, columns, to_rows, to_columns = self.window(*mask.shape)
-        out = np.full((self.size, self.size), VOID, np.uint8)
+        out = np.full((self.size, self.size), VOID, mask.dtype)
         out[to_rows, to_columns] = mask[rows, columns]
         return out
 
@@ -264,7 +265,7 @@ class Resize:
     def label(self, mask: np.ndarray) -> np.ndarray:
         """Resize a mask uint8 [h,w] likewise to uint8 [H,W]; padding is void."""
         height, width = self.content(*mask.shape)
-        out = np.full(self.canvas(*mask.shape), VOID, np.uint8)
+        out = np.full(self.canvas(*mask.shape), VOID, mask.dtype)
         out[:height, :width] = _resized(mask, height, width, cv2.INTER_NEAREST)
         return out
 
@@ -284,19 +285,26 @@ def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> 
 
 def square_label(label: np.ndarray) -> np.ndarray:
     """Place a label [H,W] top left in a square of its longer side; the rest is void."""
-    out = np.full((max(label.shape),) * 2, VOID, np.uint8)
+    out = np.full((max(label.shape),) * 2, VOID, label.dtype)
     out[: label.shape[0], : label.shape[1]] = label
     return out
 
 
 def look_up(mask: np.ndarray, table: np.ndarray) -> Tensor:
-    """Map a mask uint8 [H,W] through a table uint8 [256] to labels int64 [H,W]."""
-    return torch.from_numpy(cv2.LUT(mask, table)).long()
+    """Map a mask [H,W] through a table of ``class_table``'s kind to labels int64 [H,W]."""
+    return torch.from_numpy(relabel(mask, table)).long()
+
+
+def relabel(mask: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Map a mask uint8 or, where ids exceed 255, uint16 [H,W] through a table; ids beyond it become 0."""
+    if mask.dtype == np.uint8:
+        return cv2.LUT(mask, table[:256])
+    return np.where(mask < len(table), table[np.minimum(mask, len(table) - 1)], np.uint8(0))
 
 
 def class_table(class_ids: Sequence[int]) -> np.ndarray:
     """Return the table that maps the n-th of ``class_ids`` to n (from 1), void to itself, all else to 0."""
-    table = np.zeros(256, np.uint8)
+    table = np.zeros(max(256, max(class_ids, default=0) + 1), np.uint8)
     table[list(class_ids)] = np.arange(1, len(class_ids) + 1)
     table[VOID] = VOID
     return table

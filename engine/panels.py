@@ -11,7 +11,7 @@ from torch import Tensor
 from dataset.episodes import Manifest
 from dataset.fewshot import EvaluationImages, support_label
 from dataset.split import VOID
-from dataset.transform import Resize, class_table
+from dataset.transform import Resize, class_table, relabel
 from engine.pictures import panel
 from model.interface import Prediction
 from util.metrics import resize_logits
@@ -42,7 +42,7 @@ class Panels:
             return
         spec, store = self.manifests[seed][number], self.images.store
         query, mask = store.named(spec.query)
-        truth = class_table(spec.class_ids)[mask]
+        truth = relabel(mask, class_table(spec.class_ids))
         predicted = label_map(prediction.logits, self.images.resize, *mask.shape)
         supports = []
         for class_id, names in zip(spec.class_ids, spec.supports, strict=True):
