@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import random
+
 import cv2
 import numpy as np
 
+from dataset.sampling import generator
+from dataset.scribble import stroke, strokes
 from model.interface import UNLABELLED
 from util.errors import DataError
 
-ANNOTATIONS = ("mask", "bbox", "largest_bbox")
+ANNOTATIONS = ("mask", "bbox", "largest_bbox", "scribble")
 
 
-def annotate(mask: np.ndarray, annotation: str) -> np.ndarray:
+def annotate(mask: np.ndarray, annotation: str, *, seed: int = 0, name: str = "support") -> np.ndarray:
     """Replace the foreground of a support mask by a weaker annotation of it.
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255.
         annotation: ``mask`` leaves it alone; ``bbox`` gives the filled bounding boxes; ``largest_bbox`` the
-            box of the largest object, as PANet has it.
+            box of the largest object, as PANet has it; ``scribble`` one stroke in one object and one in the
+            background.
+        seed, name: what a scribble's draws depend on, together with the mask; the name is also for messages.
 
     Raises:
-        DataError: an unknown annotation.
+        DataError: an unknown annotation, or a mask that shows nothing to annotate.
     """
+    if annotation not in ANNOTATIONS:
+        raise DataError(f"ann_type {annotation}: known are {', '.join(ANNOTATIONS)}")
     if annotation == "mask":
         return mask
+    if not (mask == 1).any():
+        raise DataError(
+            f"{name}: the mask shows nothing to draw a {annotation} of; take the support off the list"
+        )
     if annotation == "bbox":
         return boxes(mask)
     if annotation == "largest_bbox":
         return largest_box(mask)
-    raise DataError(f"ann_type {annotation}: known are {', '.join(ANNOTATIONS)}")
+    return scribble(mask, generator("scribble", seed, name))
+
+
+def scribble(mask: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Draw a stroke into one connected part of the foreground and one into the background.
+
+    Args:
+        mask: uint8 [H,W] of 0, 1 and 255, with foreground.
+        rng: which part.
+
+    Returns:
+        uint8 [H,W]: 1 and 0 on the strokes, 254 elsewhere.
+    """
+    out = np.full(mask.shape, UNLABELLED, np.uint8)
+    foreground, background = ((mask == label).astype(np.uint8) for label in (1, 0))
+    if background.any():
+        out[(stroke(background) & background) == 1] = 0
+    out[(rng.choice(strokes(foreground)) & foreground) == 1] = 1
+    return out
 
 
 def boxes(mask: np.ndarray) -> np.ndarray:
