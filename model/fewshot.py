@@ -192,7 +192,7 @@ class FewShotModel(nn.Module):
         """Merge the meta-learner's ``prediction`` with the base learner's and enlarge both to ``size``."""
         parts = dict(prediction.parts)
         meta = prediction.logits
-        enlarged = resize(meta, size, align_corners=self.meta.align_corners)
+        enlarged = self.meta.enlarge(prediction, size)
         if self.base_head is not None:
             parts["base"] = resize(query["base"], size)
         if self.ensemble is None:
@@ -202,13 +202,16 @@ class FewShotModel(nn.Module):
         return Prediction(resize(final, size), parts)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters by the name of their group."""
-        groups = self.meta.param_groups()
+        """Return the trainable parameters by the name of their group.
+
+        The backbone and the ensemble's few scalars come first: a learning rate may be lower up to a position.
+        """
+        groups = {}
         if self.meta.trains_backbone:
-            groups = {"backbone": [p for p in self.backbone.parameters() if p.requires_grad], **groups}
+            groups["backbone"] = [p for p in self.backbone.parameters() if p.requires_grad]
         if self.ensemble is not None:
             groups |= {name: list(part.parameters()) for name, part in self.ensemble.named_children()}
-        return groups
+        return groups | self.meta.param_groups()
 
     def train(self, mode: bool = True) -> FewShotModel:
         """Set the mode of every part; frozen statistics stay as they are where the method says so."""
