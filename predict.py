@@ -20,7 +20,7 @@ from engine.measure import weight_path
 from engine.pictures import overlay, panel
 from engine.predict import Example, Segmenter, query_paths, read_example
 from engine.report import write_picture
-from engine.script import require_writable, run_script
+from engine.script import require_writable, run_script, with_changes
 from engine.weights import describe, load_trained
 from util import distributed
 from util.config import Config, load_config
@@ -49,9 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     if len(given.support) % 2:
         raise UserError(f"--support: {given.support[-1]} has no mask; give pairs of image and mask")
     pairs = list(zip(given.support[::2], given.support[1::2], strict=True))
-    opts = [*given.opts, "shot", str(len(pairs))]
-    opts += ["Test_Finetune.weight", given.weight] if given.weight else []
-    config = load_config(given.config, opts)
+    opts = with_changes(given.opts, {"shot": len(pairs)})
+    weight = ["Test_Finetune.weight", given.weight] if given.weight else []
+    config = load_config(given.config, [*weight, *opts])
     out = require_writable(given.out)
     log = start_log()
 

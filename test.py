@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.measure import Measurement, measure
 from engine.report import tables_of, write_pictures, write_report, write_results, write_tables
-from engine.script import require_writable, run_script
+from engine.script import require_writable, run_script, with_changes
 from util import distributed
 from util.config import Config, load_config
 from util.errors import ConfigError
@@ -58,17 +58,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def runs_of(given: argparse.Namespace) -> Iterator[Config]:
     """Yield one config per fold and shot."""
-    common = [*given.opts]
-    for key in ("episodes", "seeds", "weight"):
-        value = getattr(given, key)
-        if value is not None:
-            common += [f"Test_Finetune.{key}", str(value)]
+    chosen = {"episodes": given.episodes, "seeds": given.seeds}
+    common = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})
+    if given.weight is not None:
+        common = ["Test_Finetune.weight", given.weight, *common]
     config = load_config(given.config, common)
     if config.stage == 1:
         raise ConfigError(f"{given.config}: a base learner has no episodes; its training reports its mIoU")
     for fold in given.folds or config.Test_Finetune.folds or [config.Data.split]:
         for shot in given.shots or config.Test_Finetune.shots or [config.Data.shot]:
-            yield load_config(given.config, [*common, "split", str(fold), "shot", str(shot)])
+            yield load_config(given.config, with_changes(common, {"split": fold, "shot": shot}))
 
 
 def results_folder(runs: list[Config]) -> Path:

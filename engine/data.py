@@ -14,7 +14,7 @@ from dataset.fold import Fold, open_fold
 from dataset.protocol import Protocol, load_protocol
 from dataset.store import ImageStore
 from dataset.transform import Resize, TrainTransform
-from engine.interrupt import ignore_signals
+from engine.interrupt import leave_process_group
 from util import distributed
 from util.config import Config
 from util.errors import ConfigError
@@ -147,6 +147,5 @@ def _workers(config: Config) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
-        "worker_init_fn": ignore_signals if workers else None,
-        "pin_memory": False,
+        "worker_init_fn": leave_process_group if workers else None,
     }

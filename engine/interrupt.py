@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -50,7 +51,10 @@ class StopRequest:
         self._received = signal.Signals(number)
 
 
-def ignore_signals(worker: int) -> None:
-    """Let a loader's worker live on until its parent, which gets the same signals, has stopped."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def leave_process_group(worker: int) -> None:
+    """Keep a loader's worker out of the reach of signals that are meant for the whole run.
+
+    Ctrl-C and torchrun signal the process group; a worker that died of it would take the run down before its
+    snapshot. The run still ends its workers one by one.
+    """
+    os.setpgrp()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from engine.interrupt import Interrupted
 from util import distributed
 from util.errors import UserError
 
@@ -17,6 +18,9 @@ def run_script(main: Callable[[], None]) -> None:
     """Run ``main``; what the user can mend is printed as one line and ends with exit status 2."""
     try:
         main()
+    except Interrupted as stop:
+        print(one_line(stop), file=sys.stderr)
+        sys.exit(STOPPED)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
@@ -31,6 +35,14 @@ def one_line(error: Exception) -> str:
     """Return the message of an error; of one that a loader's worker passed on, without its traceback."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+
+
+def with_changes(opts: Sequence[str], changes: Mapping[str, object]) -> list[str]:
+    """Return ``--opts`` pairs in which ``changes`` take the place of what was said about the same keys."""
+    pairs = list(zip(opts[::2], opts[1::2], strict=False))
+    kept = [part for key, value in pairs if key.rpartition(".")[2] not in changes for part in (key, value)]
+    rest = list(opts[2 * len(pairs) :])  # a key without its value, for the config to complain about
+    return [*kept, *(str(part) for pair in changes.items() for part in pair), *rest]
 
 
 def require_writable(folder: str | Path) -> Path:

@@ -1,0 +1,148 @@
+"""The scripts from the command line: what they write, and one line for what a user can mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from dataset.mask import read_image, read_mask
+from engine.build import build_network
+from engine.data import fold_of
+from engine.weights import describe
+from util.checkpoint import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+BAM = ["arch", "bam", "Method.options.channels", "16"]
+
+
+def run(
+    *arguments: object, launcher: tuple[str, ...] = (sys.executable,)
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def assert_refused(finished: subprocess.CompletedProcess[str], *said: str) -> None:
+    assert finished.returncode == 2, finished.stderr
+    message = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1 and "Traceback" not in finished.stderr
+    assert all(words in message[0] for words in said), message[0]
+
+
+@pytest.fixture
+def trained(configure, tmp_path):
+    """Write the checkpoint of a few-shot model, as if it had been trained; return its path."""
+    config = configure("bam")
+    split = fold_of(config).split
+    path = tmp_path / "run" / "best.safetensors"
+    save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
+    return path
+
+
+def test_test_writes_results_tables_pictures_and_a_page(config_file, trained, tmp_path):
+    finished = run("test.py", "--config", config_file, "--episodes", 6, "--seeds", 3, 4, "--opts", *BAM)
+    assert finished.returncode == 0, finished.stderr
+    assert "support mask copied" in finished.stdout and "every object" in finished.stdout
+    folder = tmp_path / "run" / "results"
+    result = json.loads((folder / "bam_resnet18_shapes_bam_fold0_1shot.json").read_text())
+    assert [seed["seed"] for seed in result["seeds"]] == [3, 4]
+    assert result["episodes"] == 6 and len(result["checkpoint_hash"]) == 64
+    assert {"mIoU", "FB-IoU", "pIoU", "mIoU_meta", "mIoU_base"} <= result["mean"].keys()
+    assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".csv", ".tex", ".txt"}
+    page = (folder / "report.html").read_text()
+    pictures = sorted((folder / "pictures").rglob("*.png"))
+    assert len(pictures) == 2
+    assert all(picture.relative_to(folder).as_posix() in page for picture in pictures)
+
+
+def test_predict_writes_masks_of_the_queries_sizes(config_file, trained, shapes, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = sorted((shapes / "JPEGImages").iterdir())[:3]
+    support, mask = names[0], shapes / "SegmentationClass" / f"{names[0].stem}.png"
+    cv2.imwrite(str(photos / "wide.png"), cv2.imread(str(names[1]))[:60])
+    cv2.imwrite(str(photos / "tall.jpg"), cv2.imread(str(names[2]))[:, :50])
+    cv2.imwrite(str(tmp_path / "object.png"), (read_mask(mask) > 0).astype("uint8") * 255)
+    out = tmp_path / "found"
+    finished = run(
+        *("predict.py", "--config", config_file, "--weight", trained, "--out", out, "--query", photos),
+        *("--support", support, tmp_path / "object.png", "--opts", *BAM),
+    )
+    assert finished.returncode == 0, finished.stderr
+    for name in ("wide.png", "tall.jpg"):
+        image = read_image(photos / name)
+        found = read_mask(out / f"{Path(name).stem}_mask.png")
+        assert found.shape == image.shape[:2] and set(found.flat) <= {0, 255}
+        assert read_image(out / f"{Path(name).stem}_overlay.png").shape == image.shape
+    assert (out / "panel.png").is_file()
+
+
+def test_user_errors_are_one_line(config_file, trained, tmp_path):
+    predict = ("predict.py", "--config", config_file, "--out", tmp_path / "out", "--query", tmp_path)
+    assert_refused(run(*predict, "--support", "a.jpg", "--opts", *BAM), "a.jpg has no mask")
+    test = ("test.py", "--config", config_file)
+    assert_refused(run(*test, "--weight", "missing.safetensors", "--opts", *BAM), "no such file")
+    assert_refused(run(*test, "--folds", 7, "--opts", *BAM), "split", "folds 0 to 3", "7")
+    assert_refused(
+        run(*test, "--weight", trained, "--opts", "arch", "bam", "Method.options.channels", 8), "misshaped"
+    )
+    (tmp_path / "file").write_text("")
+    assert_refused(run(*test, "--out", tmp_path / "file" / "below", "--opts", *BAM), "cannot be made")
+
+
+def test_checkpoint_of_another_fold_is_refused(config_file, trained):
+    finished = run("test.py", "--config", config_file, "--weight", trained, "--opts", *BAM, "split", 2)
+    assert_refused(finished, "is of fold 0, but fold 2 is wanted")
+
+
+def test_error_in_a_worker_is_one_line(config_file, shapes, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    for part in shapes.iterdir():
+        if part.name != "JPEGImages":
+            (root / part.name).symlink_to(part)
+    (root / "JPEGImages").mkdir()
+    for image in (shapes / "JPEGImages").iterdir():
+        (root / "JPEGImages" / image.name).write_bytes(image.read_bytes()[:200])
+    finished = run(
+        *("train.py", "--config", config_file),
+        *("--opts", "arch", "pspnet", "data_root", root, "workers", 1, "save_path", tmp_path / "broken"),
+    )
+    assert_refused(finished, "the image is corrupt or truncated")
+
+
+def test_signal_to_the_whole_group_leaves_a_resumable_snapshot(config_file, tmp_path):
+    changes = ["arch", "pspnet", "workers", "1", "epochs", "500", "evaluate", "False"]
+    command = [sys.executable, "-u", "train.py", "--config", str(config_file), "--opts", *changes]
+    started = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in started.stdout:
+        if line.startswith("epoch 1/500"):
+            break
+    os.killpg(started.pid, signal.SIGTERM)
+    _, said = started.communicate(timeout=300)
+    assert started.returncode == 130
+    assert "stopped by SIGTERM in epoch" in said and "--opts resume" in said and "Traceback" not in said
+    assert (tmp_path / "run" / "last.state.pt").is_file()
+
+
+def test_two_processes_train_and_validate_together(config_file, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    finished = run(
+        *("train.py", "--config", config_file),
+        *("--opts", "arch", "pspnet", "epochs", 1, "batch_size", 40),
+        launcher=torchrun,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("after epoch 1") == 1
+    _, meta = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert meta["arch"] == "pspnet"
