@@ -33,11 +33,13 @@ class BAMOptions:
         shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
             checkpoint with any K.
         channels: width of the decoder; 256 in the published network.
+        dropout: share of the reduced features' channels that training drops; 0.5 in the published network.
     """
 
     kshot_trans_dim: int = 2
     shot_weights: Literal["learned", "uniform"] = "learned"
     channels: int = 256
+    dropout: float = 0.5
 
 
 class BAM(MetaLearner):
@@ -61,8 +63,8 @@ class BAM(MetaLearner):
     def __init__(self, setting: Setting, options: BAMOptions) -> None:
         super().__init__()
         width, inputs = options.channels, middle_channels(setting.backbone)
-        self.query_reduction = reduction(inputs, width, dropout=0.5)
-        self.support_reduction = reduction(inputs, width, dropout=0.5)
+        self.query_reduction = reduction(inputs, width, dropout=options.dropout)
+        self.support_reduction = reduction(inputs, width, dropout=options.dropout)
         self.merge = reduction(2 * width + 1, width)
         self.decoder = ASPPDecoder(width)
         self.shot_weights = ShotWeights(
