@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from model.ensemble import BaseMetaEnsemble
-from model.interface import Backbone, BaseLearner, Encoding, Episode, MetaLearner, Prediction, SupportView
+from model.interface import (
+    BASE_FEATURE,
+    Backbone,
+    BaseLearner,
+    Encoding,
+    Episode,
+    MetaLearner,
+    Prediction,
+    SupportView,
+)
 from model.layer.encoding import group_encoding, repeat_encoding
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground
@@ -116,7 +125,7 @@ class FewShotModel(nn.Module):
             self.base_head.load_state_dict(base_learner.head.state_dict())
 
     def query_features(self, image: Tensor) -> Features:
-        """Return the backbone features of query images that some part reads."""
+        """Return the features of query images that some part reads."""
         wanted = {*self.meta.query_features, *self._ensemble_features()}
         if self.base_head is not None:
             wanted.add("layer4")
@@ -161,7 +170,10 @@ class FewShotModel(nn.Module):
             encoding |= self.ensemble.encode(features)
         if self.base_head is not None:
             with torch.no_grad():
-                encoding["base"] = self.base_head(features["layer4"])
+                embedded = features.get(BASE_FEATURE)
+                if embedded is None:
+                    embedded = self.base_head.embed(features["layer4"])
+                encoding["base"] = self.base_head.classify(embedded)
         return encoding
 
     def encode_support_features(
@@ -232,8 +244,13 @@ class FewShotModel(nn.Module):
         return () if self.ensemble is None else self.ensemble.features
 
     def _features(self, image: Tensor, names: set[str]) -> Features:
+        wanted = names - {BASE_FEATURE} | ({"layer4"} if BASE_FEATURE in names else set())
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
-            return self.backbone(image, sorted(names))
+            features = self.backbone(image, sorted(wanted))
+        if BASE_FEATURE in names:
+            with torch.no_grad():
+                features[BASE_FEATURE] = self.base_head.embed(features["layer4"])
+        return features
 
 
 def _join_ways(prediction: Prediction, ways: int) -> Prediction:

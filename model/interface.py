@@ -19,12 +19,18 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from model.layer.resize import resize
+
 IGNORE = 255
 """The label of pixels that count neither in losses nor in metrics."""
 
 UNLABELLED = 254
 """The label of support pixels that belong neither to the way's class nor to the background: another way's
 object, or what a weak annotation leaves open. Binary learners take them for background."""
+
+BASE_FEATURE = "base"
+"""Name of the frozen base learner's feature before its last activation and classifier, for learners that read
+it beside the backbone's features. Of an image as the backbone saw it: not with a masked ``layer4``."""
 
 Encoding = dict[str, Tensor]
 """Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
@@ -151,7 +157,8 @@ class BaseLearner(nn.Module):
 
     Attributes:
         backbone: the shared feature extractor.
-        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w].
+        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]; its two halves are ``embed``,
+            which gives the ``BASE_FEATURE``, and ``classify``.
         classes: number of output channels, background included.
     """
 
@@ -184,7 +191,7 @@ class MetaLearner(nn.Module):
 
     Attributes:
         Options: frozen dataclass of its switches; the constructor takes a ``Setting`` and such options.
-        query_features, support_features: names of the backbone features that it reads.
+        query_features, support_features: names of the backbone features that it reads, or ``BASE_FEATURE``.
         support_view: what its support branch is fed.
         multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
         trains_backbone: whether the backbone learns with it.
@@ -258,6 +265,10 @@ class MetaLearner(nn.Module):
     def decode(self, query: Encoding, support: Encoding) -> Prediction:
         """Segment B queries from K support encodings each."""
         return self.segment(query, self.match(query, support))
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        """Return the logits of ``prediction`` at ``size``, the images' height and width."""
+        return resize(prediction.logits, size, align_corners=self.align_corners)
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None

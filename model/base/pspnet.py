@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from model.interface import Backbone, BaseLearner
 from model.layer.loss import pixel_cross_entropy
@@ -30,7 +31,15 @@ class PyramidHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,channels,h,w] -> logits [B,classes,h,w]."""
-        return self.cls(self.ppm(x))
+        return self.classify(self.embed(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """[B,channels,h,w] -> feature [B,hidden,h,w], not yet activated."""
+        return self.cls[:2](self.ppm(x))
+
+    def classify(self, feature: Tensor) -> Tensor:
+        """Turn what ``embed`` gives, and leaves untouched, into logits [B,classes,h,w]."""
+        return self.cls[3:](relu(feature))
 
 
 class PSPNet(BaseLearner):

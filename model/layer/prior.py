@@ -42,13 +42,17 @@ def prior(query: Tensor, support_object: Tensor) -> Tensor:
     Returns:
         [B,1,h,w].
     """
-    batch, _, height, width = query.shape
-    query = query.flatten(2)
+    similarity = largest_cosine(query, support_object)
+    return stretch(similarity.flatten(1)).view_as(similarity).unsqueeze(1)
+
+
+def largest_cosine(query: Tensor, support_object: Tensor) -> Tensor:
+    """Return the largest cosine [B,h,w] of every query position [B,C,h,w] with the vectors [B,C,P]."""
+    flat = query.flatten(2)
     # Dividing the products, not the vectors, rounds as the published code does: stretching magnifies it.
-    product = torch.bmm(support_object.transpose(1, 2), query)
-    lengths = torch.bmm(support_object.norm(dim=1).unsqueeze(2), query.norm(dim=1).unsqueeze(1))
-    similarity = (product / (lengths + _EPSILON)).amax(1)
-    return stretch(similarity).view(batch, 1, height, width)
+    product = torch.bmm(support_object.transpose(1, 2), flat)
+    lengths = torch.bmm(support_object.norm(dim=1).unsqueeze(2), flat.norm(dim=1).unsqueeze(1))
+    return (product / (lengths + _EPSILON)).amax(1).unflatten(1, query.shape[2:])
 
 
 def stretch(similarity: Tensor) -> Tensor:
