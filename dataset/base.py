@@ -44,7 +44,7 @@ def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
     Raises:
         DataError: every image holds one.
     """
-    positions = np.flatnonzero(~areas.at_least(split.novel).any(axis=1)).tolist()
+    positions = np.flatnonzero(~areas.at_least(split.unseen).any(axis=1)).tolist()
     if not positions:
         raise DataError("every training image holds a novel class of this fold; keep them as background")
     return tuple(positions)

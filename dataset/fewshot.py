@@ -17,7 +17,7 @@ from dataset.lists import EpisodeLists
 from dataset.sampling import generator
 from dataset.split import VOID, ClassSplit
 from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform, class_table, relabel
+from dataset.transform import PlainTransform, Resize, TrainTransform, class_table, relabel
 from dataset.weak import annotate
 from model.interface import UNLABELLED, Episode
 
@@ -51,25 +51,26 @@ class EpisodeDataset(Dataset):
         transform: the augmentation; query and supports draw from it one after the other.
         shot, ways: supports per class, classes per episode.
         seed: of every draw.
-        annotation: how supports are annotated.
+        annotation, annotation_seed: how supports are annotated.
     """
 
     def __init__(
         self,
         lists: EpisodeLists,
         split: ClassSplit,
-        transform: TrainTransform,
+        transform: TrainTransform | PlainTransform,
         *,
         shot: int,
         ways: int = 1,
         seed: int,
         annotation: str = "mask",
+        annotation_seed: int = 0,
         support_void: str = "keep",
         cache_bytes: int = 0,
     ) -> None:
         self.lists, self.split, self.transform = lists, split, transform
         self.shot, self.ways, self.seed = shot, ways, seed
-        self.annotation, self.support_void = annotation, support_void
+        self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
         self.store = ImageStore(lists.source, cache_bytes)
         self._order: tuple[int, list[int]] = (-1, [])
 
@@ -124,7 +125,15 @@ class EpisodeDataset(Dataset):
     ) -> None:
         image, mask = self.store.named(name)
         class_id = spec.class_ids[place[1]]
-        label = support_label(mask, class_id, self.annotation, self.support_void, spec.class_ids)
+        label = support_label(
+            mask,
+            class_id,
+            self.annotation,
+            self.support_void,
+            spec.class_ids,
+            seed=self.annotation_seed,
+            name=name,
+        )
         _, (label,) = self.transform(image, [label], rng, out=episode.support[place])
         episode.support_mask[place] = torch.from_numpy(label)
 
@@ -140,14 +149,18 @@ def support_label(
     annotation: str = "mask",
     void: str = "keep",
     others: Sequence[int] = (),
+    *,
+    seed: int = 0,
+    name: str = "support",
 ) -> np.ndarray:
     """Turn a mask of class ids into a support's: 1 the class, 255 void, 0 all else; uint8 [H,W].
 
     Args:
         void: ``keep`` void pixels, or make them ``background``.
         others: classes of the episode's other ways, whose objects become 254: not this way's background.
+        seed, name: of the annotation and the image, see ``annotate``.
     """
-    label = annotate(relabel(mask, class_table([class_id])), annotation)
+    label = annotate(relabel(mask, class_table([class_id])), annotation, seed=seed, name=name)
     if others := [c for c in others if c != class_id]:
         label[np.isin(mask, others) & (label == 0)] = UNLABELLED
     if void == "background":
@@ -161,7 +174,7 @@ class EvaluationImages:
     Attributes:
         resize: how an image reaches the network.
         label_size: ``input`` gives labels at the network's size, all else at the original size.
-        annotation: how supports are annotated.
+        annotation, annotation_seed: how supports are annotated.
     """
 
     def __init__(
@@ -171,10 +184,11 @@ class EvaluationImages:
         *,
         label_size: str = "square",
         annotation: str = "mask",
+        annotation_seed: int = 0,
         support_void: str = "keep",
     ) -> None:
         self.store, self.resize, self.label_size = store, resize, label_size
-        self.annotation, self.support_void = annotation, support_void
+        self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
 
     def load_query(self, name: str) -> tuple[Tensor, np.ndarray, Tensor]:
         """Read a query.
@@ -193,5 +207,7 @@ class EvaluationImages:
         A multi-way learner gives the classes of its ``others`` ways, see ``support_label``.
         """
         image, mask = self.store.named(name)
-        label = support_label(mask, class_id, self.annotation, self.support_void, others)
+        label = support_label(
+            mask, class_id, self.annotation, self.support_void, others, seed=self.annotation_seed, name=name
+        )
         return self.resize.image(image), torch.from_numpy(self.resize.label(label)).long()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -99,6 +99,17 @@ class Fold:
             small_classes=self.protocol.small_classes,
         )
 
+    def for_selection(self) -> Fold:
+        """Return the fold whose test episodes select snapshots during training.
+
+        Episodes of held-out classes come from the test images; where an image shows one class only, from the
+        training images, which then show these classes to nobody else.
+        """
+        if not self.split.held_out:
+            return self
+        images = self.val_list if self.class_folders is None else self.train_list
+        return replace(self, split=self.split.for_selection(), val_list=images)
+
     def manifest(
         self, seed: int, shot: int, *, ways: int = 1, episodes: int | None = None, generalized: bool = False
     ) -> Manifest:
@@ -160,7 +171,7 @@ def open_fold(
     ]
     if data_set == "fss1000":
         folders = ClassFolders.read(root)
-        split = folders.split(number, *lists)
+        split = _with_held_out(folders.split(number, *lists), protocol)
         return Fold(data_set, number, split, protocol, root, *lists, class_folders=folders)
     if interleaved is None:
         interleaved = protocol.interleaved_folds
@@ -169,4 +180,8 @@ def open_fold(
         split = read_folds(root / FOLDS_FILE, names).split(number)
     else:
         split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
-    return Fold(data_set, number, split, protocol, root, *lists)
+    return Fold(data_set, number, _with_held_out(split, protocol), protocol, root, *lists)
+
+
+def _with_held_out(split: ClassSplit, protocol: Protocol) -> ClassSplit:
+    return split.hold_out() if protocol.selection == "held_out_base" else split

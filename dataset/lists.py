@@ -191,7 +191,7 @@ def episode_lists(
     Raises:
         DataError: a small class under ``error``, or no class that can be drawn.
     """
-    wanted, other = (split.novel, split.base) if novel else (split.base, split.novel)
+    wanted, other = (split.novel, split.base) if novel else (split.base, split.unseen)
     check_labels(areas, len(split.names) - 1, source.root)
     listed = areas.at_least(wanted, max(min_area, 1))
     if drop_unwanted:

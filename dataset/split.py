@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,11 +26,13 @@ class ClassSplit:
     Attributes:
         novel, base: dataset ids, ascending. The base learner's channel of a base class is its position + 1.
         names: name of every class by id, ``names[0]`` the background.
+        held_out: ids of classes that are neither: training must not see them, because they select snapshots.
     """
 
     novel: tuple[int, ...]
     base: tuple[int, ...]
     names: tuple[str, ...]
+    held_out: tuple[int, ...] = ()
 
     @cached_property
     def base_table(self) -> np.ndarray:
@@ -44,6 +46,30 @@ class ClassSplit:
         table[list(self.base)] = np.arange(1, len(self.base) + 1)
         table[VOID] = VOID
         return table
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """The classes that training must not see, ascending."""
+        return tuple(sorted(self.novel + self.held_out))
+
+    def hold_out(self) -> ClassSplit:
+        """Return the split with every fifth base class held out, from the third one on.
+
+        Raises:
+            DataError: too few base classes.
+        """
+        held_out = self.base[2::5]
+        if not held_out:
+            raise DataError(
+                f"selection held_out_base: the fold has {len(self.base)} base classes and needs 3; "
+                "select on the novel classes or take the last snapshot"
+            )
+        base = tuple(c for c in self.base if c not in held_out)
+        return replace(self, base=base, held_out=held_out)
+
+    def for_selection(self) -> ClassSplit:
+        """Return the split that selects snapshots: the held-out classes in the place of the novel ones."""
+        return replace(self, novel=self.held_out, held_out=self.novel)
 
     @property
     def fits_base_labels(self) -> bool:

@@ -277,6 +277,45 @@ class Resize:
         return out
 
 
+@dataclass(frozen=True)
+class PlainTransform:
+    """The training chains without warping: HSNet's and PANet's squares, MLC's crops.
+
+    Attributes:
+        size: side of the square that comes out.
+        crops: cut a window out, padding smaller images to the right and below as at test; otherwise both
+            sides are stretched to ``size``.
+        flips: flip half of the images horizontally.
+    """
+
+    size: int
+    crops: bool = False
+    flips: bool = False
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        rng: random.Random,
+        *,
+        keep: int = 1,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Masks]:
+        """Draw a window and a flip; the arguments are those of ``TrainTransform``, ``keep`` has no effect."""
+        if self.crops:
+            image, masks = self._cut(image, list(masks), rng)
+        resize = Resize(self.size, "shrink" if self.crops else "stretch")
+        changed, labels = resize.image(image), [resize.label(mask) for mask in masks]
+        if self.flips and rng.random() < 0.5:
+            changed, labels = changed.flip(-1), [cv2.flip(label, 1) for label in labels]
+        return changed if out is None else out.copy_(changed), labels
+
+    def _cut(self, image: np.ndarray, masks: Masks, rng: random.Random) -> tuple[np.ndarray, Masks]:
+        top, left = (rng.randint(0, max(side - self.size, 0)) for side in image.shape[:2])
+        window = slice(top, top + self.size), slice(left, left + self.size)
+        return image[window], [np.ascontiguousarray(mask[window]) for mask in masks]
+
+
 def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
     if array.shape[:2] == (height, width):
         return array

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
@@ -241,3 +242,15 @@ def test_a_generalised_query_with_base_classes_may_be_asked_for_any_novel_class(
 def test_an_image_list_knows_positions(tmp_path):
     source = ImageList(tmp_path, ("a", "b"), ("a.jpg", "b.jpg"), ("a.png", "b.png"))
     assert source.position["b"] == 1 and len(source) == 2
+
+
+def test_no_training_image_shows_a_held_out_class(parity_set):
+    _, source, areas = parity_set
+    split = class_split("pascal", 0).hold_out()
+    rule = {"novel": False, "shot": 0, "min_area": 1, "small_classes": "leave_out"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lists = episode_lists(source, areas, split, drop_unwanted=True, **rule)
+    shown = areas.at_least(split.unseen).any(axis=1)
+    assert shown.any() and not shown[list(lists.queries)].any()
+    assert not set(lists.classes) & set(split.unseen)

@@ -67,3 +67,18 @@ def test_coco_folds_agree_with_the_lists_of_hsnet(shared):
     recorded = json.loads((shared / "splits" / "hsnet" / "coco" / "val.json").read_text())
     for fold, classes in recorded["folds"].items():
         assert [c - 1 for c in class_split("coco", int(fold), interleaved=True).novel] == classes
+
+
+def test_held_out_classes_are_neither_base_nor_novel():
+    split = class_split("pascal", 1)
+    held = split.hold_out()
+    assert held.novel == split.novel and held.held_out == (3, 13, 18)
+    assert sorted(held.base + held.held_out) == list(split.base)
+    assert held.unseen == (3, 6, 7, 8, 9, 10, 13, 18)
+    selection = held.for_selection()
+    assert (selection.novel, selection.base, selection.unseen) == (held.held_out, held.base, held.unseen)
+
+
+def test_a_fold_with_two_base_classes_holds_none_out():
+    with pytest.raises(DataError, match="has 2 base classes and needs 3"):
+        class_split("folder", 0, folds=2, names=("a", "b", "c", "d")).hold_out()
