@@ -13,13 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from model.interface import Encoding, Episode, Prediction, Setting
 from model.layer.block import reduction
 from model.layer.decoder import ASPPDecoder, published_decoder_names
-from model.layer.features import middle_channels, middle_features
 from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import foreground, masked_average_pool, tile
-from model.layer.prior import object_features, shot_priors
+from model.layer.pooling import tile
+from model.layer.prior import shot_priors
+from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize_like
 from model.layer.shot_weights import ShotWeights, fuse_shots
 
@@ -42,29 +42,22 @@ class BAMOptions:
     dropout: float = 0.5
 
 
-class BAM(MetaLearner):
+class BAM(PriorGuided):
     """Prototype and prior, fused over the shots by learned weights, then an ASPP decoder."""
 
     Options = BAMOptions
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer2", "layer3", "layer4")
-    support_view = SupportView.MASKED_LAYER4
     default_base = "pspnet"
     default_ensemble = "bam"
-    mixable = ("prototype", "prior")
     published_names: Mapping[str, str] = {
-        "query_reduction": "down_query",
-        "support_reduction": "down_supp",
+        **PriorGuided.published_names,
         "merge": "init_merge",
         "shot_weights.network": "kshot_rw",
         **published_decoder_names("decoder", "_meta"),
     }
 
     def __init__(self, setting: Setting, options: BAMOptions) -> None:
-        super().__init__()
-        width, inputs = options.channels, middle_channels(setting.backbone)
-        self.query_reduction = reduction(inputs, width, dropout=options.dropout)
-        self.support_reduction = reduction(inputs, width, dropout=options.dropout)
+        width = options.channels
+        super().__init__(setting.backbone, width, options.dropout)
         self.merge = reduction(2 * width + 1, width)
         self.decoder = ASPPDecoder(width)
         self.shot_weights = ShotWeights(
@@ -72,20 +65,10 @@ class BAM(MetaLearner):
         )
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {
-            "feature": self.query_reduction(middle_features(features)),
-            "prior_query": features["layer4"],
-            **self.shot_weights.encode(features),
-        }
+        return super().encode_query(features) | self.shot_weights.encode(features)
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        mask = foreground(mask)
-        feature = self.support_reduction(middle_features(features))
-        return {
-            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
-            "prior_object": object_features(features["layer4"], mask),
-            **self.shot_weights.encode(features),
-        }
+        return super().encode_support(features, mask) | self.shot_weights.encode(features)
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
-from model.layer.block import reduction
+from model.interface import Encoding, Episode, Prediction, Setting
 from model.layer.enrichment import (
     PUBLISHED_NAMES,
     EnrichmentDecoder,
@@ -22,10 +21,9 @@ from model.layer.enrichment import (
     enrichment_losses,
     grid_sizes,
 )
-from model.layer.features import middle_channels, middle_features
-from model.layer.pooling import foreground, masked_average_pool
-from model.layer.prior import object_features, shot_priors
-from model.layer.resize import resize, resize_like
+from model.layer.prior import shot_priors
+from model.layer.prior_guided import PriorGuided
+from model.layer.resize import resize
 
 
 @dataclass(frozen=True)
@@ -51,42 +49,17 @@ class PFENetOptions:
         check_scales(self.ppm_scales)
 
 
-class PFENet(MetaLearner):
+class PFENet(PriorGuided):
     """Prototype and prior, plainly averaged over the shots, and feature enrichment over several scales."""
 
     Options = PFENetOptions
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer2", "layer3", "layer4")
-    support_view = SupportView.MASKED_LAYER4
-    mixable = ("prototype", "prior")
-    published_names: Mapping[str, str] = {
-        "query_reduction": "down_query",
-        "support_reduction": "down_supp",
-        **PUBLISHED_NAMES,
-    }
+    published_names: Mapping[str, str] = {**PriorGuided.published_names, **PUBLISHED_NAMES}
 
     def __init__(self, setting: Setting, options: PFENetOptions) -> None:
-        super().__init__()
+        super().__init__(setting.backbone, options.channels)
         self.options = options
         self.fix_bn = options.fix_bn
-        width, inputs = options.channels, middle_channels(setting.backbone)
-        self.query_reduction = reduction(inputs, width, dropout=0.5)
-        self.support_reduction = reduction(inputs, width, dropout=0.5)
-        self.decoder = EnrichmentDecoder(width, len(options.ppm_scales))
-
-    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {
-            "feature": self.query_reduction(middle_features(features)),
-            "prior_query": features["layer4"],
-        }
-
-    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        mask = foreground(mask)
-        feature = self.support_reduction(middle_features(features))
-        return {
-            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
-            "prior_object": object_features(features["layer4"], mask),
-        }
+        self.decoder = EnrichmentDecoder(options.channels, len(options.ppm_scales))
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         priors = shot_priors(query["prior_query"], support["prior_object"])

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from model.interface import IGNORE, Encoding, Episode, Prediction, Setting
 from model.layer.block import reduction
 from model.layer.decoder import ASPPDecoder, published_decoder_names
-from model.layer.features import middle_channels, middle_features
+from model.layer.features import middle_features
 from model.layer.loss import binary_tasks, pixel_cross_entropy
 from model.layer.pooling import foreground, masked_average_pool, tile
 from model.layer.prior import object_features, shot_priors
+from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize_like
 
 _EPSILON = 1e-7
@@ -61,13 +62,10 @@ class ProfileTransform(nn.Module):
         return activated + self.spatial(activated)
 
 
-class RARE(MetaLearner):
+class RARE(PriorGuided):
     """Unidirectional pooling, error-prone region and adaptive integration before an ASPP decoder."""
 
     Options = RAREOptions
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer2", "layer3", "layer4")
-    support_view = SupportView.MASKED_LAYER4
     mixable = (
         "fused",
         "error_prone_fused",
@@ -77,8 +75,7 @@ class RARE(MetaLearner):
         "error_prone_share",
     )
     published_names: Mapping[str, str] = {
-        "query_reduction": "down_query",
-        "support_reduction": "down_supp",
+        **PriorGuided.published_names,
         "merge": "init_merge",
         "error_prone_merge": "init_merge_1",
         "rows.pointwise": "res_h",
@@ -89,22 +86,14 @@ class RARE(MetaLearner):
     }
 
     def __init__(self, setting: Setting, options: RAREOptions) -> None:
-        super().__init__()
-        width, inputs = options.channels, middle_channels(setting.backbone)
+        width = options.channels
+        super().__init__(setting.backbone, width)
         self.options = options
-        self.query_reduction = reduction(inputs, width, dropout=0.5)
-        self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.merge = reduction(2 * width + 3, width)
         self.error_prone_merge = reduction(2 * width + 3, width)
         self.decoder = ASPPDecoder(width)
         self.rows = ProfileTransform(width)
         self.columns = ProfileTransform(width)
-
-    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {
-            "feature": self.query_reduction(middle_features(features)),
-            "prior_query": features["layer4"],
-        }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         mask = foreground(mask)

@@ -1,0 +1,50 @@
+"""How PFENet and its descendants see images: reduced middle features, and layer4 for the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from model.interface import Backbone, Encoding, MetaLearner, SupportView
+from model.layer.block import reduction
+from model.layer.features import middle_channels, middle_features
+from model.layer.pooling import foreground, masked_average_pool
+from model.layer.prior import object_features
+from model.layer.resize import resize_like
+
+
+class PriorGuided(MetaLearner):
+    """A meta-learner guided by a support prototype and by PFENet's prior.
+
+    Args:
+        backbone: whose features it reads.
+        channels: of the reduced features and of the prototype.
+        dropout: share of the reduced features' channels that training drops.
+    """
+
+    query_features = ("layer2", "layer3", "layer4")
+    support_features = ("layer2", "layer3", "layer4")
+    support_view = SupportView.MASKED_LAYER4
+    mixable = ("prototype", "prior")
+    published_names: Mapping[str, str] = {"query_reduction": "down_query", "support_reduction": "down_supp"}
+
+    def __init__(self, backbone: Backbone, channels: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        inputs = middle_channels(backbone)
+        self.query_reduction = reduction(inputs, channels, dropout)
+        self.support_reduction = reduction(inputs, channels, dropout)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            "feature": self.query_reduction(middle_features(features)),
+            "prior_query": features["layer4"],
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        mask = foreground(mask)
+        feature = self.support_reduction(middle_features(features))
+        return {
+            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
+            "prior_object": object_features(features["layer4"], mask),
+        }
