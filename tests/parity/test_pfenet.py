@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from recorded import (
+    ABSOLUTE,
     assert_close,
     assert_gradients,
     assert_statistics,
@@ -84,16 +85,18 @@ def run_and_watch(model: FewShotModel, case: object) -> tuple[Prediction, dict[s
     return prediction, seen
 
 
-def assert_intermediates(prediction: Prediction, seen: dict[str, Tensor], case: object) -> None:
+def assert_intermediates(
+    prediction: Prediction, seen: dict[str, Tensor], case: object, absolute: float = ABSOLUTE
+) -> None:
     arrays = case.arrays
     assert_close(prediction.parts["prototype"], arrays["prototype"], absolute=1e-4)
     for level in range(4):
         assert_close(seen[f"prior_bin{level}"], arrays[f"prior_bin{level}"], absolute=1e-4)
-        assert_close(prediction.parts[f"inner{level}"], arrays[f"inner_logits{level}"])
-    assert_close(seen["down_query"][:, ::16], arrays["down_query"])
-    assert_close(seen["down_supp0"][:: case.shot, ::16], arrays["down_supp0"])
-    assert_close(seen["res2"][:, ::16], arrays["res2"])
-    assert_close(seen["cls"], arrays["cls"])
+        assert_close(prediction.parts[f"inner{level}"], arrays[f"inner_logits{level}"], absolute)
+    assert_close(seen["down_query"][:, ::16], arrays["down_query"], absolute)
+    assert_close(seen["down_supp0"][:: case.shot, ::16], arrays["down_supp0"], absolute)
+    assert_close(seen["res2"][:, ::16], arrays["res2"], absolute)
+    assert_close(seen["cls"], arrays["cls"], absolute)
 
 
 @pytest.mark.parametrize(("variant", "name"), EVALUATIONS)
@@ -125,7 +128,7 @@ def test_losses_gradients_and_statistics(variant: str) -> None:
     without_dropout(model).train()
     episode = episode_of(case)
     prediction, seen = run_and_watch(model, case)
-    assert_intermediates(prediction, seen, case)
+    assert_intermediates(prediction, seen, case, absolute=1e-4)  # batch statistics round by thread count
     losses = model.losses(prediction, episode)
     sum(losses.values()).backward()
     recorded = case.meta["train"]
