@@ -1,4 +1,4 @@
-"""The folds of a data set of one's own: ``folds.txt``, a fold per line, its novel classes separated by commas.
+"""The folds of one's own data set: ``folds.txt``, a fold per line, its novel classes separated by commas.
 
 # classes by name or by id; a class of no line is a base class of every fold
 shirt, trousers, hat

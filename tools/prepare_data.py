@@ -1,48 +1,162 @@
-"""Prepare a data set: ``python tools/prepare_data.py shapes --root data/shapes``."""
+"""Prepare a data set, or check one that is prepared.
+
+python tools/prepare_data.py shapes
+python tools/prepare_data.py pascal                              # downloads VOC 2012 and SBD
+python tools/prepare_data.py pascal --voc VOCdevkit --masks SegmentationClassAug
+python tools/prepare_data.py coco --source /data/coco
+python tools/prepare_data.py fss1000 --source fewshot_data
+python tools/prepare_data.py folder --source my_photographs --root data/mine
+python tools/prepare_data.py folder --root data/mine --verify    # reports everything that is wrong
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dataset.prepare.doctor import to_table
+from dataset.prepare.run import Options, prepare_coco, prepare_folder, prepare_fss1000, prepare_pascal
+from dataset.prepare.verify import verify
 from dataset.shapes import draw_shapes
 from util.errors import UserError
+from util.log import start_log, stop_log
+
+Run = Callable[[argparse.Namespace], str]
+ROOTS = {
+    "shapes": "data/shapes",
+    "pascal": "data/VOCdevkit2012/VOC2012",
+    "coco": "data/MSCOCO2014",
+    "fss1000": "data/fss1000",
+    "folder": "data/folder",
+}
+"""Where the configs look for each data set."""
 
 
-def add_shapes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("shapes", help="draw the embedded data set (some seconds)")
-    parser.add_argument("--root", type=Path, default=Path("data/shapes"), help="folder to draw into")
-    parser.add_argument(
-        "--images", type=int, default=1500, help="number of pictures, a quarter of them validation"
+def options_of(given: argparse.Namespace) -> Options:
+    """Collect what all data sets share."""
+    checksums = {}
+    for pair in given.checksum:
+        name, found, value = pair.partition("=")
+        if not found or not value.startswith(("md5:", "sha256:")):
+            raise UserError(f"--checksum {pair}: give ARCHIVE=md5:... or ARCHIVE=sha256:...")
+        checksums[name] = value
+    return Options(
+        given.root, given.downloads, given.lists, given.mirror, checksums, given.subset, given.workers
     )
-    parser.add_argument("--size", type=int, default=144, help="side of the pictures in pixels")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=None, help="processes; default: one per core")
-    parser.set_defaults(run=prepare_shapes)
 
 
-def prepare_shapes(arguments: argparse.Namespace) -> None:
-    drawn = draw_shapes(
-        arguments.root, arguments.images, size=arguments.size, seed=arguments.seed, workers=arguments.workers
+def run_shapes(given: argparse.Namespace) -> str:
+    drawn = draw_shapes(given.root, given.images, size=given.size, seed=given.seed, workers=given.workers)
+    return f"{given.root}: Shapes, {given.images} images, {'drawn' if drawn else 'already there'}"
+
+
+def run_pascal(given: argparse.Namespace) -> str:
+    return prepare_pascal(options_of(given), given.voc, given.sbd, given.masks)
+
+
+def run_coco(given: argparse.Namespace) -> str:
+    return prepare_coco(options_of(given), given.source)
+
+
+def run_fss1000(given: argparse.Namespace) -> str:
+    if given.source is None:
+        raise UserError(
+            "fss1000: its images are published on a personal drive only; fetch them from the page that "
+            "https://github.com/HKUSTCV/FSS-1000 names, and give the folder or archive by --source"
+        )
+    return prepare_fss1000(
+        options_of(given), given.source, given.test_classes, given.validation_classes, given.seed
     )
-    print(f"{arguments.root}: Shapes, {arguments.images} images, {'drawn' if drawn else 'already there'}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="DATA_SET")
-    add_shapes(commands)
-    arguments = parser.parse_args(argv)
+def run_folder(given: argparse.Namespace) -> str:
+    if given.source is None:
+        raise UserError("folder: give the folder of your images and masks by --source")
+    return prepare_folder(
+        options_of(given),
+        given.source,
+        given.classes,
+        given.folds,
+        given.folds_file,
+        given.val_share,
+        given.seed,
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="DATA_SET", dest="data_set")
+
+    def command(name: str, run: Run, about: str, lists: Path | None = None) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        add = added.add_argument
+        add(
+            "--root", type=Path, default=Path(ROOTS[name]), help=f"data root to make (default: {ROOTS[name]})"
+        )
+        add(
+            "--verify",
+            action="store_true",
+            help="only check what is there; exit status 1 if anything is wrong",
+        )
+        add("--subset", action="store_true", help="accept a part of the data set, whatever its counts")
+        add("--workers", type=int, default=None, help="processes; default: one per core")
+        add("--lists", type=Path, default=lists, help="folder for the lists (default: %(default)s)")
+        add("--downloads", type=Path, default=Path("data/downloads"), help="folder for archives")
+        add("--mirror", action="append", default=[], metavar="URL", help="folder of archives, tried first")
+        add("--checksum", action="append", default=[], metavar="ARCHIVE=md5:...", help="of an archive")
+        added.set_defaults(run=run)
+        return added
+
+    shapes = command("shapes", run_shapes, "draw the embedded data set (some seconds)")
+    shapes.add_argument("--images", type=int, default=1500, help="pictures, a quarter of them validation")
+    shapes.add_argument("--size", type=int, default=144, help="side of the pictures in pixels")
+    shapes.add_argument("--seed", type=int, default=0)
+    pascal = command("pascal", run_pascal, "PASCAL-5i: VOC 2012 and SBD", Path("lists/pascal"))
+    pascal.add_argument("--voc", type=Path, help="VOC 2012 that you have: folder or archive")
+    pascal.add_argument("--sbd", type=Path, help="SBD that you have: folder or archive")
+    pascal.add_argument("--masks", type=Path, help="SegmentationClassAug that you have, in place of SBD")
+    coco = command("coco", run_coco, "COCO-20i: COCO 2014", Path("lists/coco"))
+    coco.add_argument(
+        "--source", type=Path, help="folder with train2014, val2014, annotations, or their zips"
+    )
+    fss = command("fss1000", run_fss1000, "FSS-1000: a folder per class")
+    fss.add_argument("--source", type=Path, help="folder or archive of the class folders")
+    fss.add_argument("--test-classes", type=Path, help="the official list; default: downloaded")
+    fss.add_argument("--validation-classes", type=Path, help="a published list; default: drawn by --seed")
+    fss.add_argument("--seed", type=int, default=0)
+    own = command("folder", run_folder, "your own images and masks")
+    own.add_argument("--source", type=Path, help="folder of images and masks; docs/data.md shows the layouts")
+    own.add_argument("--classes", type=Path, help="class names, one per line; default: classes.txt in it")
+    own.add_argument("--folds", type=int, help="folds to deal the classes to; default: 4")
+    own.add_argument("--folds-file", type=Path, help="the folds themselves: a line each, classes by commas")
+    own.add_argument("--val-share", type=float, default=0.34, help="test share where there are no lists")
+    own.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare or check; return the exit status: 1 for a data set with problems, 2 for a mistake."""
+    given = parse_arguments(arguments)
+    start_log()
     try:
-        arguments.run(arguments)
+        if not given.verify:
+            print(given.run(given))
+            return 0
+        findings = verify(given.data_set, given.root, subset=given.subset, workers=given.workers)
+        print(to_table(findings) if findings else f"{given.root}: nothing is wrong")
+        return 1 if any(finding.serious for finding in findings) else 0
     except UserError as error:
         print(f"prepare_data: {error}", file=sys.stderr)
         return 2
-    return 0
+    finally:
+        stop_log()
 
 
 if __name__ == "__main__":

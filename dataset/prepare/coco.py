@@ -1,0 +1,184 @@
+"""COCO 2014: masks of 80 contiguous class ids, painted from the instance annotations by pycocotools.
+
+Rules. Ids count the categories by ascending category id. Crowd regions count as their class and are painted
+first; then objects by descending area, so that the smaller of two overlapping objects stays visible (ties:
+the higher annotation id is above). There is no void label. Images without any annotation are not listed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.names import COCO_NAMES
+from dataset.prepare.download import Archive
+from dataset.prepare.files import write_mask
+from dataset.prepare.json_arrays import elements, mapped, text
+from dataset.prepare.parallel import work
+from dataset.split import VOID
+from util.errors import DataError
+
+_ZIPS = "http://images.cocodataset.org"
+ARCHIVES = {
+    "train2014": Archive("train2014.zip", (f"{_ZIPS}/zips/train2014.zip",)),
+    "val2014": Archive("val2014.zip", (f"{_ZIPS}/zips/val2014.zip",)),
+    "annotations": Archive(
+        "annotations_trainval2014.zip", (f"{_ZIPS}/annotations/annotations_trainval2014.zip",)
+    ),
+}
+"""The official archives; no checksums are published, so files are counted."""
+
+COUNTS = {"train2014": (82783, 82081), "val2014": (40504, 40137)}
+"""Images of each part, and those of them with annotations, which are listed."""
+
+SPAN = np.dtype([("image", np.int64), ("start", np.int64), ("end", np.int64)])
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """An ``instances_*.json``: the images, and where in the file the annotations of each stand.
+
+    Attributes:
+        path: the file.
+        class_ids: contiguous id by category id.
+        names: of the classes, "background" first.
+        images: image id -> (file name, height, width).
+        spans: SPAN array of all annotations, sorted by image.
+    """
+
+    path: Path
+    class_ids: dict[int, int]
+    names: tuple[str, ...]
+    images: dict[int, tuple[str, int, int]]
+    spans: np.ndarray
+
+    def jobs(self) -> list[Job]:
+        """Return the annotated images in the order of their file names."""
+        ids, first = np.unique(self.spans["image"], return_index=True)
+        ends = [*first[1:], len(self.spans)]
+        found = []
+        for image_id, begin, end in zip(ids.tolist(), first, ends, strict=True):
+            if image_id not in self.images:
+                raise DataError(f"{self.path}: image {image_id} is annotated but not listed; fetch it again")
+            rows = self.spans[begin:end]
+            found.append(Job(*self.images[image_id], tuple(zip(rows["start"], rows["end"], strict=True))))
+        return sorted(found, key=lambda job: job.name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to paint: file name, size, places of its annotations in the file."""
+
+    name: str
+    height: int
+    width: int
+    spans: tuple[tuple[int, int], ...]
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read what a whole ``instances_*.json`` says, leaving the outlines in the file.
+
+    Raises:
+        DataError: the file is missing, truncated, or has other keys.
+    """
+    categories: dict[int, str] = {}
+    images: dict[int, tuple[str, int, int]] = {}
+    spans = []
+    try:
+        with mapped(path) as data:
+            for key, start, end, value in elements(data, path):
+                if key == "categories":
+                    categories[value["id"]] = text(value["name"])
+                elif key == "images":
+                    images[value["id"]] = (text(value["file_name"]), value["height"], value["width"])
+                elif key == "annotations":
+                    spans.append((value["image_id"], start, end))
+    except (KeyError, TypeError):
+        raise DataError(f"{path}: these are no COCO instance annotations; give instances_*.json") from None
+    if not (categories and images and spans):
+        raise DataError(f"{path}: holds no categories, images or annotations; give instances_*.json")
+    if len(categories) >= VOID:
+        raise DataError(f"{path}: {len(categories)} categories, but masks hold at most {VOID - 1}")
+    class_ids = {category: i for i, category in enumerate(sorted(categories), 1)}
+    names = ("background", *(categories[category] for category in sorted(categories)))
+    found = np.array(spans, SPAN)
+    return Annotations(path, class_ids, names, images, found[np.argsort(found["image"], kind="stable")])
+
+
+def paint_masks(
+    annotations: Annotations, folder: Path, *, workers: int | None = None, progress: bool = True
+) -> list[str]:
+    """Write the mask of every annotated image that has none yet.
+
+    Returns:
+        The file names of the annotated images.
+
+    Raises:
+        DataError: an annotation cannot be read, or a mask cannot be written.
+    """
+    jobs = annotations.jobs()
+    missing = [job for job in jobs if not mask_path(folder, job.name).is_file()]
+    paint = partial(_paint_file, annotations.path, annotations.class_ids, folder)
+    for _ in work(paint, missing, title=f"painting {folder.name}", workers=workers, progress=progress):
+        pass
+    return [job.name for job in jobs]
+
+
+def mask_path(folder: Path, image: str) -> Path:
+    """Return where the mask of an image lies."""
+    return folder / Path(image).with_suffix(".png").name
+
+
+def _paint_file(path: Path, class_ids: dict[int, int], folder: Path, job: Job) -> None:
+    with path.open("rb") as file:
+        found = []
+        for start, end in job.spans:
+            file.seek(int(start))
+            found.append(json.loads(file.read(int(end - start))))
+    try:
+        mask = paint(found, class_ids, job.height, job.width)
+    except (KeyError, TypeError, ValueError, IndexError) as failure:
+        raise DataError(f"{path}: an annotation of {job.name} cannot be painted ({failure!r})") from None
+    write_mask(mask_path(folder, job.name), mask)
+
+
+def paint(
+    annotations: Sequence[dict[str, Any]], class_ids: dict[int, int], height: int, width: int
+) -> np.ndarray:
+    """Paint the annotations of one image by the rules of this module.
+
+    Returns:
+        uint8 [height, width] of contiguous class ids.
+    """
+    from pycocotools import mask as coco_mask
+
+    out = np.zeros((height, width), np.uint8)
+    order = sorted(annotations, key=lambda a: (not a.get("iscrowd", 0), -a["area"], a["id"]))
+    for annotation in order:
+        outline = annotation["segmentation"]
+        if isinstance(outline, list):
+            parts = coco_mask.frPyObjects([part for part in outline if len(part) >= 6], height, width)
+            if not parts:
+                continue
+            encoded = coco_mask.merge(parts)
+        elif isinstance(outline["counts"], list):
+            encoded = coco_mask.frPyObjects(outline, height, width)
+        else:
+            encoded = outline
+        out[coco_mask.decode(encoded) == 1] = class_ids[annotation["category_id"]]
+    return out
+
+
+def check_categories(annotations: Annotations) -> None:
+    """Raise DataError unless the categories are COCO's 80."""
+    if annotations.names != COCO_NAMES:
+        raise DataError(
+            f"{annotations.path}: names {len(annotations.names) - 1} categories that are not COCO's 80; use "
+            "--subset for a data set of another kind, whose classes then go to classes.txt"
+        )

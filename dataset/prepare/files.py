@@ -1,0 +1,175 @@
+"""Unpacking, linking and writing the many files of a data set, each at once complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dataset.shapes import voc_palette
+from util.errors import DataError
+
+Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
+"""From a member's path to where it goes below the target, or None to leave it out."""
+
+_PALETTE = voc_palette().tobytes()
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a tar or zip file by its name."""
+    return path.is_file() and path.name.lower().endswith((".tar", ".tgz", ".tar.gz", ".zip"))
+
+
+def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -> int:
+    """Unpack the members that ``choose`` wants; those already there in full size are left alone.
+
+    Returns:
+        How many were wanted.
+
+    Raises:
+        DataError: the archive is damaged or truncated, or the disk is full.
+    """
+    wanted = 0
+    try:
+        with _members(archive) as members:
+            bar = tqdm(
+                members, desc=f"unpacking {archive.name}", unit="file", disable=not progress, leave=False
+            )
+            for name, size, read in bar:
+                place = choose(PurePosixPath(name))
+                if place is None:
+                    continue
+                wanted += 1
+                path = target / place
+                if not path.resolve().is_relative_to(target.resolve()):
+                    raise DataError(f"{archive}: {name} would be written outside {target}; do not use it")
+                if not path.is_file() or path.stat().st_size != size:
+                    with read() as content:
+                        put(path, lambda part, content=content: _copy(content, part))
+    except _DAMAGE as failure:
+        raise DataError(
+            f"{archive}: damaged or truncated ({failure or type(failure).__name__}); it stays where it is: "
+            f"delete it and run again. {wanted} files before the damage are kept in {target}"
+        ) from failure
+    except OSError as failure:
+        raise DataError(f"{archive}: cannot be read ({failure.strerror or failure})") from failure
+    return wanted
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[tuple[str, int, Callable[[], IO[bytes]]]]]:
+    """Open an archive as (name, size, how to open) of its plain files."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as file:
+            infos = [info for info in file.infolist() if not info.is_dir()]
+            yield ((i.filename, i.file_size, lambda i=i: file.open(i)) for i in infos)
+    else:
+        with tarfile.open(archive) as tar:
+            yield ((m.name, m.size, lambda m=m: tar.extractfile(m)) for m in tar if m.isfile())
+
+
+def _copy(content: IO[bytes], path: Path) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+
+
+def put(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file, then move it to ``path``: a crash leaves no half of a file.
+
+    Unlike ``util.files`` it does not wait for the disk, which would take an hour for 100,000 masks.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(path)
+    except OSError as failure:
+        raise DataError(
+            f"{path}: cannot be written ({failure.strerror or failure}); free space or choose another "
+            "--root. "
+            "What is finished is kept, run again to go on"
+        ) from failure
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask of ids, uint8 [H,W], as a palette PNG in VOC's colours."""
+    image = Image.fromarray(mask, mode="P")
+    image.putpalette(_PALETTE)
+    put(path, lambda part: image.save(part, format="PNG"))
+
+
+def place(source: Path, target: Path) -> None:
+    """Make a file available at ``target``: as a second name of the same file, or a copy on another disk."""
+    if target.exists():
+        there, given = target.stat(), source.stat()
+        if there.st_size == given.st_size and there.st_mtime >= given.st_mtime:
+            return
+
+    def link_or_copy(part: Path) -> None:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+
+    put(target, link_or_copy)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make a folder available at ``target`` by a symbolic link, unless it is there.
+
+    Raises:
+        DataError: something else stands at ``target``.
+    """
+    if target.exists() and target.resolve() == source.resolve():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
+            target.rmdir()
+        target.symlink_to(source.resolve(), target_is_directory=True)
+    except OSError as failure:
+        raise DataError(
+            f"{target}: cannot link to {source} ({failure.strerror}); move what is there, or choose "
+            "another --root"
+        ) from failure
+
+
+def require_folder(path: Path, what: str) -> Path:
+    """Return ``path`` if it is a folder.
+
+    Raises:
+        DataError: it is missing or a file.
+    """
+    if path.is_dir():
+        return path
+    raise DataError(f"{path}: {what} is {'a file, not a folder' if path.exists() else 'missing'}")
+
+
+def require_root(root: Path) -> Path:
+    """Return the root, made if it is missing.
+
+    Raises:
+        DataError: it is a file or cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        reason = "it is a file" if root.is_file() else failure.strerror
+        raise DataError(f"{root}: cannot be the data root ({reason}); choose another --root") from failure
+    return root

@@ -1,0 +1,166 @@
+"""FSS-1000: a folder per class, ten images each, one class per image; 520 / 240 / 240 classes.
+
+The authors published the images (only on a personal drive, so they are not fetched here) and the test
+classes. Validation classes are those of a published list, or drawn by a seed from the other 760.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dataset.lists import IMAGE_FOLDER, IMAGE_SUFFIXES
+from dataset.prepare.download import Archive
+from dataset.prepare.files import place, put
+from dataset.prepare.parallel import work
+from util.errors import DataError
+
+TEST_LIST = Archive(
+    "fss_test_set.txt", ("https://raw.githubusercontent.com/HKUSTCV/FSS-1000/master/fss_test_set.txt",)
+)
+COUNTS = {"train": 520, "val": 240, "test": 240}
+MASKS = "SegmentationClass"
+DEPTH = 3
+"""How far below the given folder the class folders may lie."""
+
+Pairs = dict[str, list[tuple[Path, Path]]]
+
+
+def find_classes(source: Path) -> Pairs:
+    """Return image and mask of every picture by class name.
+
+    Class folders hold ``<n>.jpg`` and ``<n>.png`` side by side, or in ``image/`` and ``label/``. Blanks in
+    the name of a class become underscores, as lists are split at blanks.
+
+    Raises:
+        DataError: there are none.
+    """
+    folders = [source]
+    for _ in range(DEPTH):
+        found = {_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
+        if found:
+            return dict(sorted(found.items()))
+        folders = sorted(child for folder in folders for child in folder.iterdir() if child.is_dir())
+    raise DataError(
+        f"{source}: no class folders with images <n>.jpg and masks <n>.png; give the folder that holds them"
+    )
+
+
+def _word(name: str) -> str:
+    return "_".join(name.split())
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    images, masks = folder, folder
+    for image, mask in (("image", "label"), ("images", "masks")):
+        if (folder / image).is_dir() and (folder / mask).is_dir():
+            images, masks = folder / image, folder / mask
+    suffixes = [s for s in IMAGE_SUFFIXES if images != masks or s != ".png"]
+    found = {path.stem: path for path in images.iterdir() if path.suffix.lower() in suffixes}
+    order = sorted(found, key=lambda stem: (len(stem), stem))  # 2 before 10
+    return [(found[stem], mask) for stem in order if (mask := masks / f"{stem}.png").is_file()]
+
+
+def split_classes(
+    classes: Sequence[str],
+    test: Sequence[str],
+    validation: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    subset: bool = False,
+) -> dict[str, list[str]]:
+    """Return the classes of train, val and test.
+
+    Args:
+        classes: all that are there.
+        test: the official list.
+        validation: a published list; unset: as many as there are test classes, drawn by ``seed``.
+        subset: accept any number of classes, and lists that name others.
+
+    Raises:
+        DataError: a class is listed but not there, in two lists, or a count is not the official one.
+    """
+    there = set(classes)
+    given = {"test": list(test)} | ({} if validation is None else {"val": list(validation)})
+    for part, names in given.items():
+        absent = sorted(set(names) - there)
+        if absent and not subset:
+            raise DataError(
+                f"fss1000: {len(absent)} {part} classes have no folder, first {absent[0]}; fetch the "
+                "images again, "
+                "or accept a part of the data set by --subset"
+            )
+        given[part] = sorted(set(names) & there)
+    rest = sorted(there - set(given["test"]))
+    if "val" not in given:
+        count = COUNTS["val"] if not subset else len(rest) // 4
+        given["val"] = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
+    both = set(given["test"]) & set(given["val"])
+    if both:
+        raise DataError(f"fss1000: {min(both)} is a test class and a validation class; correct the lists")
+    given["train"] = sorted(set(rest) - set(given["val"]))
+    for part, wanted in COUNTS.items():
+        if not subset and len(given[part]) != wanted:
+            raise DataError(
+                f"fss1000: {len(given[part])} {part} classes instead of {wanted}; the copy is not complete: "
+                "fetch it again, or accept a part of the data set by --subset"
+            )
+    return {part: given[part] for part in COUNTS}
+
+
+def read_classes(path: Path) -> list[str]:
+    """Read a list of class names, one per line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: the list of classes cannot be read ({reason})") from None
+    return [_word(line.strip()) for line in lines if line.strip()]
+
+
+def place_images(
+    pairs: Pairs, root: Path, *, workers: int | None = None, progress: bool = True
+) -> dict[str, list[str]]:
+    """Link the images and write masks of 0 and 1; what is there already is left alone.
+
+    Returns:
+        The lines of an image list, by class.
+    """
+    jobs = [(name, image, mask) for name, found in pairs.items() for image, mask in found]
+    lines: dict[str, list[str]] = {name: [] for name in pairs}
+    done = work(partial(_place, root), jobs, title="placing FSS-1000", workers=workers, progress=progress)
+    for (name, *_), line in zip(jobs, done, strict=True):
+        lines[name].append(line)
+    return lines
+
+
+def _place(root: Path, job: tuple[str, Path, Path]) -> str:
+    name, image, mask = job
+    to_image = f"{IMAGE_FOLDER}/{name}/{image.stem}{image.suffix.lower()}"
+    to_mask = f"{MASKS}/{name}/{image.stem}.png"
+    place(image, root / to_image)
+    if not (root / to_mask).is_file():
+        binary = Image.fromarray(read_binary(mask))
+        put(root / to_mask, lambda part: binary.save(part, format="PNG"))
+    return f"{to_image} {to_mask}"
+
+
+def read_binary(path: Path) -> np.ndarray:
+    """Read a mask of 0/1 or 0/255, grey, palette, bilevel or colour, as uint8 [H,W] of 0 and 1.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image if image.mode in ("L", "1") else image.convert("L"))
+    except (UnidentifiedImageError, OSError, SyntaxError) as failure:
+        reason = str(failure).splitlines()[0]
+        raise DataError(f"{path}: the mask is corrupt or truncated ({reason}); fetch it again") from None
+    # 0/255 masks may carry grey seams of an earlier resize; 0/1 masks hold nothing above 1.
+    return (values >= 128 if values.max(initial=0) > 1 else values > 0).astype(np.uint8)

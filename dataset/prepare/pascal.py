@@ -1,0 +1,247 @@
+"""PASCAL-5i: VOC 2012 with the masks of the Semantic Boundaries Dataset (SBD).
+
+Masks are VOC's where VOC has one, else SBD's. Lists, all from the official ones:
+
+    train     VOC's segmentation train                                        1,464
+    val       VOC's segmentation val, the test images                         1,449
+    merged    the images of SBD that lie in VOC's detection train, then the
+              rest of VOC's segmentation train (PFENet, BAM)                  5,953
+    trainaug  all of both without val (HSNet, PANet)                         10,582
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dataset.mask import read_mask
+from dataset.prepare.download import Archive
+from dataset.prepare.files import place, write_mask
+from dataset.prepare.parallel import work
+from util.errors import DataError
+
+VOC = Archive(
+    "VOCtrainval_11-May-2012.tar",
+    (
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    ),
+    "md5:6cd6e144f989b92b3379bac3b3de84fd",
+)
+SBD = Archive(
+    "benchmark.tgz",
+    (
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    ),
+    "md5:82b4d87ceb2ed10f6038a1cba92111cb",
+)
+MASKS = "SegmentationClassAug"
+
+COUNTS = {"train": 1464, "val": 1449, "merged": 5953, "trainaug": 10582}
+SBD_COUNT = 11355
+FILES = {
+    "train": "train.txt",
+    "val": "val.txt",
+    "merged": "voc_sbd_merge_noduplicate.txt",
+    "trainaug": "trainaug.txt",
+}
+"""What the lists are called, where there is one by the name that published configs use."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the parts of the data set lie.
+
+    Attributes:
+        voc: the folder with JPEGImages, SegmentationClass and ImageSets.
+        sbd: the folder with cls (``.mat`` files), or None.
+        masks: a ready SegmentationClassAug, or None.
+    """
+
+    voc: Path
+    sbd: Path | None = None
+    masks: Path | None = None
+
+
+def choose_voc(name: PurePosixPath) -> PurePosixPath | None:
+    """Pick what is needed from VOC's archive: photographs, class masks, lists."""
+    parts = name.parts
+    if "VOC2012" not in parts:
+        return None
+    inner = PurePosixPath(*parts[parts.index("VOC2012") + 1 :])
+    wanted = inner.parts[:1] in (("JPEGImages",), ("SegmentationClass",))
+    wanted |= inner.parts[:2] in (("ImageSets", "Segmentation"), ("ImageSets", "Main"))
+    return inner if wanted else None
+
+
+def choose_sbd(name: PurePosixPath) -> PurePosixPath | None:
+    """Pick what is needed from SBD's archive: class masks and lists."""
+    parts = name.parts
+    if "dataset" not in parts:
+        return None
+    inner = PurePosixPath(*parts[parts.index("dataset") + 1 :])
+    return inner if inner.parts[:1] == ("cls",) or inner.suffix == ".txt" else None
+
+
+def find_voc(given: Path) -> Path:
+    """Return the folder of VOC 2012 at or below the given one.
+
+    Raises:
+        DataError: there is none.
+    """
+    for folder in (
+        given,
+        given / "VOC2012",
+        given / "VOCdevkit" / "VOC2012",
+        given / "VOCdevkit2012" / "VOC2012",
+    ):
+        if (folder / "JPEGImages").is_dir() and (folder / "ImageSets" / "Segmentation").is_dir():
+            return folder
+    raise DataError(f"{given}: no VOC 2012 here; give the folder that holds JPEGImages and ImageSets")
+
+
+def find_sbd(given: Path) -> Path:
+    """Return SBD's folder of data at or below the given one.
+
+    Raises:
+        DataError: there is none.
+    """
+    for folder in (given, given / "dataset", given / "benchmark_RELEASE" / "dataset"):
+        if (folder / "cls").is_dir():
+            return folder
+    raise DataError(f"{given}: no SBD here; give the folder that holds cls/*.mat")
+
+
+def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
+    """Return the ids of every list.
+
+    Args:
+        subset: accept any part of the data set: no counts are checked, and where neither SBD nor ready masks
+            are given, ``merged`` and ``trainaug`` are VOC's own ``train``.
+
+    Raises:
+        DataError: an official list is missing, or a count is not the official one.
+    """
+    sets = sources.voc / "ImageSets"
+    train, val = (_ids(sets / "Segmentation" / f"{part}.txt") for part in ("train", "val"))
+    annotated = _annotated(sources)
+    if annotated is None:
+        if not subset:
+            raise DataError("pascal: neither SBD nor SegmentationClassAug is given; give --sbd or --masks")
+        return {"train": train, "val": val, "merged": train, "trainaug": train}
+    extra = annotated - set(val)
+    if not subset and sources.masks is None:
+        _require("SBD", len(annotated), SBD_COUNT, sources.sbd)
+    detection = sets / "Main" / "train.txt"
+    no_val = None if sources.sbd is None else sources.sbd / "train_noval.txt"
+    if no_val is not None and no_val.is_file():
+        of_train = extra & set(_ids(no_val))
+    elif detection.is_file():
+        of_train = extra & set(_ids(detection))
+    else:
+        raise DataError(
+            f"{detection}: the list is missing; take ImageSets/Main from VOC's archive, or put SBD's "
+            "train_noval.txt beside cls"
+        )
+    lists = {
+        "train": train,
+        "val": val,
+        "merged": [*sorted(of_train), *sorted(set(train) - of_train)],
+        "trainaug": sorted(extra | set(train)),
+    }
+    if not subset:
+        for name, ids in lists.items():
+            _require(f"the list {name}", len(ids), COUNTS[name], sources.voc)
+    return lists
+
+
+def _annotated(sources: Sources) -> set[str] | None:
+    """Return the ids that SBD, or the ready masks, annotate."""
+    if sources.sbd is not None:
+        return {path.stem for path in (sources.sbd / "cls").glob("*.mat")}
+    if sources.masks is not None:
+        return {path.stem for path in sources.masks.glob("*.png")}
+    return None
+
+
+def _require(what: str, found: int, wanted: int, where: Path | None) -> None:
+    if found != wanted:
+        raise DataError(
+            f"{where}: {what} has {found} images instead of {wanted}; the copy is not complete: fetch it "
+            "again, "
+            "or accept a part of the data set by --subset"
+        )
+
+
+def _ids(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: the list cannot be read ({reason}); take it from VOC's archive") from None
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def make_masks(
+    sources: Sources, ids: Iterable[str], folder: Path, *, workers: int | None = None, progress: bool = True
+) -> int:
+    """Write the masks of ``ids`` that are not in ``folder`` yet.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: an image has no mask in any source, or its mask cannot be read.
+    """
+    missing = sorted(name for name in set(ids) if not (folder / f"{name}.png").is_file())
+    make = partial(_make_mask, sources, folder)
+    for _ in work(make, missing, title="making masks", unit="mask", workers=workers, progress=progress):
+        pass
+    return len(missing)
+
+
+def _make_mask(sources: Sources, folder: Path, name: str) -> None:
+    target = folder / f"{name}.png"
+    ready = [sources.voc / "SegmentationClass" / f"{name}.png"]
+    if sources.masks is not None:
+        ready.insert(0, sources.masks / f"{name}.png")
+    for path in ready:
+        if path.is_file():
+            read_mask(path)  # a damaged or colour mask shows here, not in training
+            place(path, target)
+            return
+    matlab = None if sources.sbd is None else sources.sbd / "cls" / f"{name}.mat"
+    if matlab is None or not matlab.is_file():
+        raise DataError(f"{name}: has no mask in VOC, SBD or the ready masks; fetch them again")
+    write_mask(target, read_sbd_mask(matlab))
+
+
+def read_sbd_mask(path: Path) -> np.ndarray:
+    """Read the class mask of an SBD ``.mat`` file, uint8 [H,W] of 0 to 20; SBD has no void.
+
+    Raises:
+        DataError: the file is damaged or of another kind.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        classes = loadmat(path, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        MatReadError,
+        NotImplementedError,
+    ) as error:
+        raise DataError(
+            f"{path}: no class mask of SBD can be read ({type(error).__name__}); fetch it again"
+        ) from None
+    return np.asarray(classes, np.uint8)

@@ -1,0 +1,118 @@
+"""Check a prepared data root: lists, counts, checksums, then every image and mask by the data doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset.class_folders import ClassFolders
+from dataset.folds_file import FOLDS_FILE, read_folds
+from dataset.lists import ImageList, read_image_list
+from dataset.prepare import coco, fss1000, pascal
+from dataset.prepare.doctor import Finding, examine
+from dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
+from dataset.split import read_class_names
+from util.errors import DataError
+
+PARTS = ("train", "val", "test")
+
+COUNTS: dict[str, dict[str, int]] = {
+    "pascal": {pascal.FILES[part].removesuffix(".txt"): count for part, count in pascal.COUNTS.items()},
+    "coco": {part.removesuffix("2014"): listed for part, (_, listed) in coco.COUNTS.items()},
+    "fss1000": {part: 10 * classes for part, classes in fss1000.COUNTS.items()},
+}
+"""Images that the official lists have."""
+
+
+def verify(
+    data_set: str, root: Path, *, subset: bool = False, workers: int | None = None, progress: bool = True
+) -> list[Finding]:
+    """Return everything that is wrong with a prepared data root.
+
+    Raises:
+        DataError: there is no data root, or it has no lists.
+    """
+    record = read_record(root)
+    if record is not None and record.get("data_set") != data_set:
+        raise DataError(f"{root}: holds {record.get('data_set')}, not {data_set}; give another --root")
+    lists = _lists(root, record)
+    names, findings = _names(data_set, root)
+    parts: dict[str, ImageList] = {}
+    for part, path in lists.items():
+        try:
+            images = read_image_list(root, path)
+            if data_set == "fss1000" and names:
+                images = ClassFolders.read(root).with_class_ids(images)
+        except DataError as failure:
+            findings.append(
+                Finding("list that cannot be used", (str(failure),), "prepare the data set again")
+            )
+            continue
+        parts[part] = images
+    if not subset and data_set in COUNTS:
+        findings.append(_counts(COUNTS[data_set], parts))
+    if record is not None:
+        findings.append(
+            Finding(
+                "list changed since it was written",
+                tuple(changed_lists(record)),
+                "prepare the data set again",
+            )
+        )
+        missing, changed = changed_masks(root, workers, progress)
+        findings += [
+            Finding("mask missing", tuple(missing), "prepare the data set again, which makes it"),
+            Finding(
+                "mask changed since it was written",
+                tuple(changed),
+                "delete it and prepare the data set again",
+            ),
+        ]
+    findings += examine(_disjoint(parts), names, workers=workers, progress=progress)
+    return [finding for finding in findings if finding.where]
+
+
+def _lists(root: Path, record: Mapping | None) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no data root; prepare the data set first, or give --root")
+    if record is not None:
+        return {part: Path(path) for part, path in record["lists"].items()}
+    found = {part: list_path(root, part) for part in PARTS if list_path(root, part).is_file()}
+    if not found:
+        raise DataError(f"{root}: has no lists in ImageSets/Segmentation; prepare the data set first")
+    return found
+
+
+def _names(data_set: str, root: Path) -> tuple[Sequence[str], list[Finding]]:
+    """Return the class names, and what is wrong with them and the folds."""
+    try:
+        names = (
+            ClassFolders.read(root).names if data_set == "fss1000" else read_class_names(root / "classes.txt")
+        )
+        if (root / FOLDS_FILE).is_file():
+            read_folds(root / FOLDS_FILE, names)
+    except DataError as failure:
+        return ("background",), [Finding("class names or folds", (str(failure),), "correct the file")]
+    return names, []
+
+
+def _counts(wanted: Mapping[str, int], parts: Mapping[str, ImageList]) -> Finding:
+    wrong = tuple(
+        f"{part}: {len(parts[part]) if part in parts else 'no list'} instead of {count}"
+        for part, count in wanted.items()
+        if part not in parts or len(parts[part]) != count
+    )
+    return Finding(
+        "list without the official number of images", wrong, "prepare it again, or verify with --subset"
+    )
+
+
+def _disjoint(parts: Mapping[str, ImageList]) -> dict[str, ImageList]:
+    """Leave out lists that another one contains: pascal's train lists are parts of trainaug."""
+    whole = {part: set(images.images) for part, images in parts.items()}
+    kept: dict[str, ImageList] = {}
+    for part, images in parts.items():
+        rivals = [other for other in parts if other != part and whole[part] <= whole[other]]
+        if not any(whole[part] < whole[other] or other in kept for other in rivals):
+            kept[part] = images
+    return kept
