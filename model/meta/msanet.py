@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, relu
+from torch.nn.functional import interpolate
 
 from model.backbone.vgg import VGG16
 from model.interface import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
@@ -152,7 +152,8 @@ class MSANet(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             **self.learned_query(features),
-            **{f"tap {name}": features[name] for name in self.taps.all},
+            "prior_query": features["layer4"],
+            **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
             "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
@@ -178,9 +179,8 @@ class MSANet(MetaLearner):
         }
 
     def compare(self, query: Encoding, support: Encoding) -> Encoding:
-        layer4 = relu(query[f"tap {self.taps.all[-1]}"])  # the last tap before its activation
         return {
-            "shot_prior": shot_priors(layer4, support["prior_object"]),
+            "shot_prior": shot_priors(query["prior_query"], support["prior_object"]),
             "shot_similarity": self._similarity(query, support),
         }
 
@@ -263,14 +263,14 @@ def mean_similarity(query: Tensor, objects: Tensor, counts: Tensor) -> Tensor:
     """Average the positive part of a query position's cosines with K support objects, over their positions.
 
     Args:
-        query: feature vectors [B,C,h,w].
+        query: unit vectors [B,C,h,w].
         objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
         counts: how many of the P are the object's [B,K].
 
     Returns:
         [B,K,h,w].
     """
-    flat = normalise(query).flatten(2).transpose(1, 2)
+    flat = query.flatten(2).transpose(1, 2)
     shots = []
     for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
         parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]

@@ -90,7 +90,7 @@ def test_mean_similarity_is_the_mean_over_the_object() -> None:
     inside[1, 0, 0, 0] = True
     objects = normalise(gather_positions(support, inside))
     counts = inside.flatten(1).sum(1)
-    ours = mean_similarity(query, objects.unsqueeze(1), counts.unsqueeze(1))
+    ours = mean_similarity(normalise(query), objects.unsqueeze(1), counts.unsqueeze(1))
     for image in range(2):
         chosen = support[image][:, inside[image, 0]]
         cosine = torch.cosine_similarity(query[image].flatten(1)[:, :, None], chosen[:, None, :], dim=0)
