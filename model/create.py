@@ -13,8 +13,10 @@ from model.backbone.vgg import VGG16
 from model.base.pspnet import PSPNet
 from model.ensemble import BaseMetaEnsemble
 from model.fewshot import FewShotModel
-from model.interface import Backbone, BaseLearner, MetaLearner, Setting
+from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting
 from model.meta.bam import BAM
+from model.meta.hdmnet import HDMNet
+from model.meta.hsnet import HSNet
 from model.meta.mianet import MIANet
 from model.meta.msanet import MSANet
 from model.meta.panet import PANet
@@ -23,6 +25,8 @@ from model.meta.rare import RARE
 
 METHODS: dict[str, type[MetaLearner]] = {
     "bam": BAM,
+    "hdmnet": HDMNet,
+    "hsnet": HSNet,
     "mianet": MIANet,
     "msanet": MSANet,
     "panet": PANet,
@@ -115,6 +119,11 @@ def create_model(
         raise ValueError(
             f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
         )
+    if base is None and BASE_FEATURE in (
+        *getattr(method, "query_features", ()),
+        *getattr(method, "support_features", ()),
+    ):
+        raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
     chosen = _options(name, method.Options, options)
     variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})

@@ -157,7 +157,7 @@ class BaseLearner(nn.Module):
 
     Attributes:
         backbone: the shared feature extractor.
-        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]; its two halves are ``embed``,
+        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]; its halves are ``embed``,
             which gives the ``BASE_FEATURE``, and ``classify``.
         classes: number of output channels, background included.
     """

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from model.create import BACKBONES, METHODS, create_base_learner, create_model
 from model.published import differences, to_ours
 
+_BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
+"""The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
+
 
 @dataclass(frozen=True)
 class Recognised:
@@ -57,9 +60,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
 
 def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     shot, options = _shots(entries)
-    classes = next(
-        (len(entries[k]) - 1 for k in ("learner_base.1.4.bias", "cls.4.bias") if k in entries), None
-    )
+    classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
     backbones = [name for name in BACKBONES if name.startswith("vgg") == _is_vgg(entries)]
     with torch.device("meta"):
         for backbone in backbones:
@@ -88,5 +89,5 @@ def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, object]]:
 
 
 def _is_vgg(entries: Mapping[str, Tensor]) -> bool:
-    """A residual network's blocks have named convolutions."""
-    return not any(".conv1.weight" in name for name in entries)
+    """A residual network's blocks have named normalisations."""
+    return not any(".bn1." in name for name in entries)
