@@ -3,6 +3,7 @@
 python tools/benchmark.py evaluation --shot 1     # encode once against one by one, 473 px, ResNet-50
 python tools/benchmark.py step                    # one stage-2 training step
 python tools/benchmark.py loader                  # samples per second of the training data
+python tools/benchmark.py adapt                   # EFTNet's adaptation against encoding anew
 
 Machines drift, so everything is measured by turns and medians are printed; quote the ratios.
 """
@@ -23,11 +24,13 @@ import torch
 
 from engine.step import training_step
 from model import create_model
-from model.fewshot import FewShotModel
 from model.interface import Episode
 from model.layer.encoding import group_encoding, stack_encodings
-from tools.benchmark_loader import report_loaders
+from tools import benchmark_adapt, benchmark_loader
 from tools.plain_bam import plain_forward
+
+OTHERS = {"loader": benchmark_loader, "adapt": benchmark_adapt}
+"""Benchmarks in files of their own, with arguments of their own."""
 
 PASCAL_QUERIES, PASCAL_SUPPORTS = 364, 390
 """Test images of PASCAL-5i fold 0, and about as many (image, class) pairs as its episodes use as supports."""
@@ -47,7 +50,7 @@ def by_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def draw_episode(side: int, shot: int, batch: int, share: float = 0.16) -> Episode:
-    """Draw a random episode whose object covers ``share`` of its image, PASCAL's mean being about 0.16."""
+    """Draw a random episode whose object covers ``share`` of its image."""
     generator = torch.Generator().manual_seed(0)
     edge = int(side * share**0.5)
     mask = torch.zeros(batch, 1, shot, side, side, dtype=torch.int64)
@@ -107,7 +110,9 @@ def measure_step(side: int, batch: int, rounds: int) -> None:
     groups = [{"params": group} for group in model.param_groups().values()]
     optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
     seconds = by_turns({"step": lambda: training_step(model, episode, optimizer)}, rounds)
-    print(f"stage-2 step, batch {batch}, {side} px: {seconds['step']:.2f} s; peak memory {peak_gib():.1f} GiB")
+    print(
+        f"stage-2 step, batch {batch}, {side} px: {seconds['step']:.2f} s; peak memory {peak_gib():.1f} GiB"
+    )
 
 
 def peak_gib() -> float:
@@ -116,7 +121,9 @@ def peak_gib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     evaluation = commands.add_parser("evaluation", help="encode once against one by one")
     evaluation.add_argument("--shot", type=int, default=1)
@@ -126,16 +133,18 @@ def main() -> None:
     for command in (evaluation, step):
         command.add_argument("--size", type=int, default=473, help="side of the input in pixels")
         command.add_argument("--rounds", type=int, default=5)
-    loader = commands.add_parser("loader", help="training samples per second")
-    loader.add_argument("--items", type=int, default=60)
-    chosen = parser.parse_args()
+    for name, module in OTHERS.items():
+        commands.add_parser(name, help=module.__doc__.splitlines()[0], add_help=False)
+    chosen, rest = parser.parse_known_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    if chosen.command == "evaluation":
+    if chosen.command in OTHERS:
+        OTHERS[chosen.command].main(rest)
+    elif rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    elif chosen.command == "evaluation":
         measure_evaluation(chosen.shot, chosen.size, chosen.episodes, chosen.rounds)
-    elif chosen.command == "step":
-        measure_step(chosen.size, chosen.batch, chosen.rounds)
     else:
-        report_loaders(chosen.items)
+        measure_step(chosen.size, chosen.batch, chosen.rounds)
 
 
 if __name__ == "__main__":

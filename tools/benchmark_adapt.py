@@ -94,7 +94,7 @@ def timed(
     return statistics.median(seconds), predictions
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="msanet", choices=("bam", "msanet"))
     parser.add_argument("--backbone", default="resnet50")
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--episodes", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     for shots in arguments.shots:
         torch.manual_seed(0)
         model = create_model(

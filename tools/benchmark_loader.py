@@ -188,14 +188,14 @@ def compare_loaders(
     return rates | {"ratio": rates["ours"] / rates["plain"], "difference": difference}
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=200, help="episodes to load with each chain")
     parser.add_argument("--root", type=Path, help="a data root in VOC layout; drawn images if not given")
     parser.add_argument("--list", type=Path, help="its training list")
     parser.add_argument("--cache-gib", type=float, default=0.0, help="memory for decoded images")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     protocol = load_protocol("bam", novel_in_train="background", small_classes="leave_out")
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root or Path(folder) / "photographs"

@@ -1,7 +1,7 @@
 """A plain rendering of how published BAM tests an episode, for the benchmark to compare with.
 
-Every image goes through the backbone in every episode, and the prior compares every support position with every
-query position. The weights are those of one of our models, so its logits must come out the same.
+Every image goes through the backbone in every episode, and the prior compares every support position with
+every query position. The weights are those of one of our models, so its logits must come out the same.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _gram(x: Tensor) -> Tensor:
 
 def _dense_prior(query: Tensor, support: Tensor) -> Tensor:
     q, s = query.flatten(2), support.flatten(2).transpose(1, 2)
-    similarity = torch.bmm(s, q) / (torch.bmm(s.norm(dim=2, keepdim=True), q.norm(dim=1, keepdim=True)) + 1e-7)
+    similarity = torch.bmm(s, q) / (
+        torch.bmm(s.norm(dim=2, keepdim=True), q.norm(dim=1, keepdim=True)) + 1e-7
+    )
     best = similarity.amax(1)
     low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
     return ((best - low) / (high - low + 1e-7)).view(len(query), 1, *query.shape[-2:])
