@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from model.backbone.resnet import ResNet
+from model.backbone.torchvision_names import torchvision_names
 from model.interface import Backbone
 from model.published import load_strict
 from util.checkpoint import load_weights
@@ -17,11 +19,11 @@ PUBLISHED_FILES = {
     "resnet50": "resnet50_v2.pth",
     "resnet101": "resnet101_v2.pth",
     "resnet152": "resnet152_v2.pth",
-    "vgg16": "vgg16_bn.pth",
+    "vgg16_bn": "vgg16_bn.pth",
+    "vgg16": "vgg16-397923af.pth",
 }
-"""Backbone -> the file that published codes load: deep-stem ResNets, torchvision's VGG16 with BatchNorm."""
-
-TORCHVISION_NAMES = {"vgg16": "vgg16_bn"}
+"""Network -> the file that published codes load: deep-stem ResNets, torchvision's VGG16 with and without
+BatchNorm."""
 
 _WITHOUT = "or go on without: --opts pretrained none"
 _CLASSIFIER = ("fc.", "classifier.", "avgpool.")
@@ -29,8 +31,6 @@ _DEEP_STEM = {
     **{"conv1.": "layer0.0.", "bn1.": "layer0.1.", "conv2.": "layer0.3.", "bn2.": "layer0.4."},
     **{"conv3.": "layer0.6.", "bn3.": "layer0.7."},
 }
-_VGG_CUTS = (0, 7, 14, 24, 34)
-"""Index in ``features`` of the first layer of every group of VGG16 with BatchNorm."""
 
 
 def load_pretrained(
@@ -50,6 +50,8 @@ def load_pretrained(
     source = source or "imagenet"
     if source == "none":
         return "random weights"
+    if name.startswith("vgg") and _has_batch_norm(backbone):
+        name += "_bn"
     if source != "imagenet":
         origin, weights = source, load_weights(source)
     elif (published := _published_file(backbone, name, Path(folder))) is not None:
@@ -57,7 +59,7 @@ def load_pretrained(
     else:
         origin, weights = f"torchvision's {name}", _from_torchvision(name, Path(folder))
     try:
-        load_strict(backbone, to_backbone_names(weights))
+        load_strict(backbone, to_backbone_names(weights, backbone))
     except ValueError as failure:
         raise CheckpointError(
             f"{origin}: not the weights of this {name} ({failure}); mind its stem and width, {_WITHOUT}"
@@ -65,20 +67,19 @@ def load_pretrained(
     return origin
 
 
-def to_backbone_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_backbone_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
     """Rename published ImageNet weights to a backbone's names and leave out the classifier."""
+    names = {f"{theirs}.": f"{ours}." for ours, theirs in torchvision_names(backbone).items()}
+    if _has_deep_stem(backbone):
+        names = _DEEP_STEM
     plain = {name.removeprefix("module."): value for name, value in weights.items()}
-    return {_renamed(name): value for name, value in plain.items() if not name.startswith(_CLASSIFIER)}
+    return {_renamed(name, names): value for name, value in plain.items() if not name.startswith(_CLASSIFIER)}
 
 
-def _renamed(name: str) -> str:
-    for published, ours in _DEEP_STEM.items():  # the standard stem's conv1 and bn1 go to the same places
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    for published, ours in prefixes.items():
         if name.startswith(published):
             return ours + name.removeprefix(published)
-    if name.startswith("features."):
-        index, _, leaf = name.removeprefix("features.").partition(".")
-        group = max(g for g, first in enumerate(_VGG_CUTS) if first <= int(index))
-        return f"layer{group}.{int(index) - _VGG_CUTS[group]}.{leaf}"
     return name
 
 
@@ -94,7 +95,7 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     path = folder / PUBLISHED_FILES[name]
     if path.is_file():
         return path
-    if name in TORCHVISION_NAMES:
+    if name.startswith("vgg"):
         return None
     raise CheckpointError(
         f"{path}: the ImageNet weights of the deep-stem {name} are missing; put there the file of the PSPNet "
@@ -103,8 +104,12 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     )
 
 
+def _has_batch_norm(backbone: Backbone) -> bool:
+    return any(name.endswith("running_mean") for name in backbone.state_dict())
+
+
 def _has_deep_stem(backbone: Backbone) -> bool:
-    return "layer0.3.weight" in backbone.state_dict()
+    return isinstance(backbone, ResNet) and "layer0.3.weight" in backbone.state_dict()
 
 
 def _from_torchvision(name: str, folder: Path) -> dict[str, Tensor]:
@@ -116,10 +121,10 @@ def _from_torchvision(name: str, folder: Path) -> dict[str, Tensor]:
             f"{name}: its ImageNet weights need torchvision, which cannot be imported; install it, {_WITHOUT}"
         ) from failure
     try:
-        weights = get_model_weights(TORCHVISION_NAMES.get(name, name))["IMAGENET1K_V1"]
+        weights = get_model_weights(name)["IMAGENET1K_V1"]
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except OSError as failure:  # urllib's errors among them
-        expected = folder / PUBLISHED_FILES[name] if name in TORCHVISION_NAMES else None
+        expected = folder / PUBLISHED_FILES[name] if name.startswith("vgg") else None
         place = f"put the file at {expected}" if expected else "name the file by --opts pretrained PATH"
         raise CheckpointError(
             f"{name}: its ImageNet weights cannot be downloaded ({failure}); {place}, {_WITHOUT}"

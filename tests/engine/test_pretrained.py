@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.pretrained import load_pretrained, to_backbone_names
+from engine.pretrained import load_pretrained
 from model import create_backbone
 from util.errors import CheckpointError
 
@@ -42,14 +42,20 @@ def test_torchvision_names_fit_the_standard_stem(tmp_path):
     assert_same_weights(source, target)
 
 
-def test_layers_of_vgg_are_cut_into_groups():
-    names = [f"features.{i}.weight" for i in (0, 4, 7, 11, 14, 20, 24, 31, 34, 41)] + ["classifier.0.weight"]
-    renamed = to_backbone_names({name: torch.zeros(1) for name in names})
-    assert list(renamed) == [
-        f"layer{group}.{index}.weight"
-        for group, index in ((0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 6), (3, 0), (3, 7), (4, 0), (4, 7))
-    ]
-    assert set(renamed) < set(create_backbone("vgg16").state_dict())
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_norm": False, "pool_kernel": 3, "pool_stride": (2, 2, 2, 1, 0)}]
+)
+def test_layers_of_vgg_are_cut_into_groups(tmp_path, options):
+    source, target = (create_backbone("vgg16", **options) for _ in range(2))
+    number, entries = 0, {"classifier.0.weight": torch.zeros(2)}
+    for stage in source.stages:
+        for layer in source.get_submodule(stage):
+            entries |= {f"features.{number}.{leaf}": value for leaf, value in layer.state_dict().items()}
+            number += 1
+    name = "vgg16-397923af.pth" if options else "vgg16_bn.pth"
+    torch.save(entries, tmp_path / name)
+    assert name in load_pretrained(target, "vgg16", "imagenet", tmp_path)
+    assert_same_weights(source, target)
 
 
 def test_none_leaves_the_weights_alone():
