@@ -14,6 +14,8 @@ from model.published import differences, to_ours
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
 """The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
+_WORD_TABLE = (81, 300)
+"""Shape of a table of word vectors; it is no part of a checkpoint, so any will do."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
                 network = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
                 yield Recognised("pspnet", backbone, 1, classes, network)
         for name, backbone in itertools.product(METHODS, backbones):
-            known = {k: v for k, v in options.items() if k in METHODS[name].Options.__dataclass_fields__}
+            fields = METHODS[name].Options.__dataclass_fields__
+            known = {key: value for key, value in options.items() if key in fields}
+            words = {"embeddings": torch.ones(*_WORD_TABLE)} if "embeddings" in fields else {}
             try:
                 network = create_model(
-                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **known
+                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **known, **words
                 )
             except ValueError:  # a method that does not exist on this backbone
                 continue

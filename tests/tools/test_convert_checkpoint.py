@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import create_base_learner, create_model
+from model import create_base_learner, create_model, list_models
 from model.published import to_published
 from util.checkpoint import load_checkpoint
 from util.errors import CheckpointError
@@ -54,6 +54,17 @@ def test_bam_is_recognised_with_its_shots(tmp_path: Path, convert, shot: int, hi
     state, _ = load_checkpoint(tmp_path / "bam.safetensors")
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name != "bam"])
+def test_every_method_is_recognised(tmp_path: Path, convert, name: str) -> None:
+    table = {"embeddings": torch.randn(21, 300)} if name == "mianet" else {}
+    model = create_model(name, backbone="vgg16", **table) if name == "panet" else create_model(name, **table)
+    torch.save({"state_dict": to_published(model, model.state_dict())}, tmp_path / "published.pth")
+    meta = convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", {})
+    assert meta["arch"] == name
+    state, _ = load_checkpoint(tmp_path / "ours.safetensors")
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
 
 
 def test_foreign_file_is_named_with_the_nearest_network(tmp_path: Path, convert) -> None:
