@@ -288,4 +288,5 @@ class MetaLearner(nn.Module):
         for name, child in self.named_children():
             own = getattr(child, "param_groups", None)
             groups |= {name: list(child.parameters())} if own is None else own()
-        return {name: parameters for name, parameters in groups.items() if parameters}
+        trained = {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
+        return {name: group for name, group in trained.items() if group}

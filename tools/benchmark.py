@@ -4,6 +4,7 @@ python tools/benchmark.py evaluation --shot 1     # encode once against one by o
 python tools/benchmark.py step                    # one stage-2 training step
 python tools/benchmark.py loader                  # samples per second of the training data
 python tools/benchmark.py adapt                   # EFTNet's adaptation against encoding anew
+python tools/benchmark.py hsnet                   # HSNet's 4D convolutions against the published form
 
 Machines drift, so everything is measured by turns and medians are printed; quote the ratios.
 """
@@ -26,10 +27,10 @@ from engine.step import training_step
 from model import create_model
 from model.interface import Episode
 from model.layer.encoding import group_encoding, stack_encodings
-from tools import benchmark_adapt, benchmark_loader
+from tools import benchmark_adapt, benchmark_hsnet, benchmark_loader
 from tools.plain_bam import plain_forward
 
-OTHERS = {"loader": benchmark_loader, "adapt": benchmark_adapt}
+OTHERS = {"loader": benchmark_loader, "adapt": benchmark_adapt, "hsnet": benchmark_hsnet}
 """Benchmarks in files of their own, with arguments of their own."""
 
 PASCAL_QUERIES, PASCAL_SUPPORTS = 364, 390

@@ -121,9 +121,12 @@ class HSNet(MetaLearner):
         for index, squeeze in enumerate(self.squeeze):
             occupied = support[f"occupied{index}"]
             x = hypercorrelation(query[f"level{index}"], support[f"object{index}"], occupied)
-            x = squeeze[1:](squeeze[0](x, occupied))
-            mixed = x if mixed is None else self.mix[index - 1](_enlarge_query(mixed, x) + x)
+            mixed = self.mix_in(mixed, squeeze[1:](squeeze[0](x, occupied)), index)
         return mixed.mean((1, 2))
+
+    def mix_in(self, coarser: Tensor | None, x: Tensor, level: int) -> Tensor:
+        """Mix the squeezed tensor ``x`` of a level with what came from the coarser ones."""
+        return x if coarser is None else self.mix[level - 1](enlarge_query(coarser, x) + x)
 
 
 def _levels(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
@@ -133,7 +136,7 @@ def _levels(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
     return backbone.taps("layer4"), backbone.taps("layer3"), backbone.taps("layer2")
 
 
-def _enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
+def enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
     """Resize the query grid of [B,hs,ws,C,h,w] to that of ``finer``; a single support cell stands for all.
 
     Raises:

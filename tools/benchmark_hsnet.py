@@ -1,0 +1,169 @@
+"""Measure HSNet's matching against a plain rendering of the published centre-pivot 4D convolutions.
+
+    python tools/benchmark.py hsnet [--size 400] [--backbone resnet50] [--rounds 3] [--training]
+
+The plain rendering keeps query positions first, [B,C,hq,wq,hs,ws], permutes for each of the two 2D
+convolutions and back, and correlates all support positions, masked out or not. Both run by turns in this one
+process; what counts is processor time, which other load on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, group_norm, relu
+
+from model import create_model
+from model.interface import Encoding
+from model.layer.centre_pivot import CentrePivotConv, PivotGroupNorm
+from model.layer.hypercorrelation import hypercorrelation
+from model.layer.resize import resize
+from model.meta.hsnet import HSNet
+
+OBJECT_SHARE = 0.16
+"""Of the support image, as the objects of PASCAL cover on average."""
+
+
+def plain_convolution(layer: CentrePivotConv, x: Tensor) -> Tensor:
+    """Run ``layer`` by its definition on [B,C,hq,wq,hs,ws]."""
+    batch, _, height, width = x.shape[:4]
+    kept = x[..., :: layer.stride, :: layer.stride]
+    cells = kept.shape[-2:]
+    kept = kept.permute(0, 4, 5, 1, 2, 3).contiguous().flatten(0, 2)
+    pivots = conv2d(kept, layer.query.weight, layer.query.bias, padding=layer.query.padding)
+    pivots = pivots.unflatten(0, (batch, *cells)).permute(0, 3, 4, 5, 1, 2).contiguous()
+    others = layer.support(x.permute(0, 2, 3, 1, 4, 5).contiguous().flatten(0, 2))
+    return pivots + others.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2, 4, 5).contiguous()
+
+
+def plain_block(block: nn.Sequential, x: Tensor) -> Tensor:
+    """Run a block of convolutions, normalisations and activations on [B,C,hq,wq,hs,ws]."""
+    for layer in block:
+        if isinstance(layer, CentrePivotConv):
+            x = plain_convolution(layer, x)
+        elif isinstance(layer, PivotGroupNorm):
+            x = group_norm(x, layer.num_groups, layer.weight, layer.bias, layer.eps)
+        else:
+            x = relu(x)
+    return x
+
+
+def plain_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
+    """Squeeze correlations [B,L,hq,wq,hs,ws], coarse to fine, to [B,C,hq,wq]."""
+    mixed = plain_block(meta.squeeze[0], correlations[0])
+    for level in (1, 2):
+        finer = plain_block(meta.squeeze[level], correlations[level])
+        batch, channels, height, width, *cells = mixed.shape
+        mixed = mixed.permute(0, 4, 5, 1, 2, 3).contiguous().view(-1, channels, height, width)
+        mixed = resize(mixed, tuple(finer.shape[2:4])).view(batch, *cells, channels, *finer.shape[2:4])
+        mixed = plain_block(meta.mix[level - 1], mixed.permute(0, 3, 4, 5, 1, 2).contiguous() + finer)
+    return mixed.mean((4, 5))
+
+
+def our_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
+    """Squeeze correlations [B,hs,ws,L,hq,wq], coarse to fine, with nothing said about empty positions."""
+    mixed: Tensor | None = None
+    for level, x in enumerate(correlations):
+        mixed = meta.mix_in(mixed, meta.squeeze[level](x), level)
+    return mixed.mean((1, 2))
+
+
+def plain_correlations(query: Encoding, support: list[Tensor]) -> list[Tensor]:
+    """Correlate all positions of unit vectors [B,L,C,h,w] -> [B,L,hq,wq,hs,ws] of every level."""
+    found = []
+    for level, theirs in enumerate(support):
+        own = query[f"level{level}"]
+        layers = [
+            torch.bmm(a.flatten(2).transpose(1, 2), b.flatten(2)).clamp(min=0)
+            for a, b in zip(own.unbind(1), theirs.unbind(1), strict=True)
+        ]
+        shape = (len(own), *own.shape[3:], *theirs.shape[3:])
+        found.append(torch.stack([layer.view(shape) for layer in layers], 1).contiguous())
+    return found
+
+
+def processor_seconds(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Run every action once to warm up, then all by turns; return the least seconds of each."""
+    least = {name: float("inf") for name in actions}
+    for _ in range(rounds + 1):
+        for name, action in actions.items():
+            started = time.process_time()
+            action()
+            least[name] = min(least[name], time.process_time() - started)
+    return least
+
+
+def compare_matching(
+    size: int, backbone: str, rounds: int, *, training: bool = False, **options: object
+) -> dict[str, float]:
+    """Return processor seconds by name, and under ``difference`` the largest one of the squeezed maps.
+
+    Args:
+        size: side of the images in pixels.
+        backbone: its name.
+        rounds: runs of each that count.
+        training: measure the convolutions' backward pass too.
+        options: of the model.
+    """
+    torch.manual_seed(0)
+    model = create_model("hsnet", backbone=backbone, image_size=size, **options).eval()
+    meta = model.meta
+    edge = int(size * OBJECT_SHARE**0.5)
+    mask = torch.zeros(1, size, size, dtype=torch.int64)
+    mask[:, size // 4 : size // 4 + edge, size // 3 : size // 3 + edge] = 1
+    with torch.no_grad():
+        query = model.encode_query(torch.randn(1, 3, size, size))
+        support = model.encode_support(torch.randn(1, 3, size, size), mask)
+        whole = [_spread(support, level) for level in range(3)]
+        ours = [
+            hypercorrelation(query[f"level{n}"], support[f"object{n}"], support[f"occupied{n}"])
+            for n in range(3)
+        ]
+        plain = [x.permute(0, 3, 4, 5, 1, 2).contiguous() for x in ours]
+        shots = {name: tensor.unsqueeze(1) for name, tensor in support.items()}
+        actions = {
+            "plain convolutions": lambda: plain_squeeze(meta, plain),
+            "our convolutions": lambda: our_squeeze(meta, ours),
+            "plain matching": lambda: plain_squeeze(meta, plain_correlations(query, whole)),
+            "our matching": lambda: meta.match(query, shots)["squeezed"][:, 0],
+        }
+        results = [action() for action in actions.values()]
+        seconds = processor_seconds(actions, rounds)
+    seconds["difference"] = max(float((result - results[0]).abs().max()) for result in results[1:])
+    if training:
+        learning = {
+            "plain training": lambda: plain_squeeze(meta, plain).sum().backward(),
+            "our training": lambda: our_squeeze(meta, ours).sum().backward(),
+        }
+        seconds |= processor_seconds(learning, rounds)
+    return seconds
+
+
+def _spread(support: Encoding, level: int) -> Tensor:
+    """Put the object's vectors back into their grid -> [B,L,C,hs,ws], zero elsewhere; for a single image."""
+    vectors, occupied = support[f"object{level}"], support[f"occupied{level}"]
+    grid = vectors.new_zeros(*vectors.shape[:3], occupied[0].numel())
+    grid[..., occupied[0].flatten()] = vectors
+    return grid.unflatten(3, occupied.shape[1:])
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=400)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--training", action="store_true", help="measure the backward pass too")
+    arguments = parser.parse_args(given)
+    found = compare_matching(
+        arguments.size, arguments.backbone, arguments.rounds, training=arguments.training
+    )
+    print(f"HSNet, {arguments.backbone}, {arguments.size} px, 1-shot; processor seconds")
+    for what in ("convolutions", "matching", "training"):
+        if f"our {what}" in found:
+            plain, ours = found[f"plain {what}"], found[f"our {what}"]
+            print(f"{what:14} plain {plain:6.3f}, ours {ours:6.3f}: {plain / ours:.1f} times faster")
+    print(f"largest difference of the squeezed maps: {found['difference']:.1e}")
