@@ -246,11 +246,14 @@ class MetaLearner(nn.Module):
         """Return what trained parameters reach of ``encode_support``; see ``learned_query``."""
         return self.encode_support(features, mask)
 
-    def compare(self, query: Encoding, support: Encoding) -> Encoding:
+    def compare(
+        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+    ) -> Encoding:
         """Return those comparisons [B,K,...] of ``match`` that involve no trained parameter, and are dear.
 
         Test-time adaptation adds them to support encodings that meet the same query again; ``match`` takes
-        them from there.
+        them from there. Between comparisons of the same two images under changing masks, it keeps ``memory``,
+        in which a method may note what it can use again.
         """
         return {}
 

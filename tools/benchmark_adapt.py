@@ -22,10 +22,15 @@ from model.adapt.eftnet import EFTNet
 from model.adapt.episode import AdaptedEpisode, Support
 from model.fewshot import FewShotModel
 from model.interface import Encoding, Episode, Prediction
+from model.layer.pooling import foreground
+from model.layer.resize import resize_like
 
 
 class ReEncodedEpisode(AdaptedEpisode):
-    """The same rounds with every image sent through the backbone and the base learner wherever it is used."""
+    """The same rounds with every image sent through the backbone and the base learner wherever it is used.
+
+    Priors compare all positions of both images, and nothing is compared once and for all.
+    """
 
     def _look(self) -> None:
         """Keep nothing."""
@@ -37,16 +42,21 @@ class ReEncodedEpisode(AdaptedEpisode):
         return [Support(self._encoded(number + 1, mask), number) for number, mask in enumerate(self.masks)]
 
     def _stand_in(self, mask: Tensor) -> Support:
+        self.latest = mask
         return Support(self._encoded(0, mask))
 
     def _reverse(self, shot: int, stand_in: Support, supports: list[Support], *, alone: bool) -> Prediction:
-        return super()._reverse(shot, stand_in, self._supports(), alone=alone)
+        again = stand_in if shot == 0 else self._stand_in(self.latest)
+        return super()._reverse(shot, again, self._supports(), alone=alone)
 
     def _comparison(self, image: int, query: Encoding, support: Support) -> Encoding:
         return {}
 
     def _encoded(self, image: int, mask: Tensor) -> Encoding:
-        return self.model.encode_support(self.images[image], mask, self.episode.class_id[:, 0])
+        features = self.model.support_features(self.images[image], mask)
+        encoding = self.model.encode_support_features(features, mask, self.episode.class_id[:, 0])
+        inside = resize_like(foreground(mask), features["layer4"]) > 0
+        return encoding | {"prior_object": (features["layer4"] * inside).flatten(2)}
 
 
 class ReEncodingEFTNet(EFTNet):

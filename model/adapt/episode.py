@@ -191,7 +191,8 @@ class AdaptedEpisode:
             model.encode_support_features(seen, mask, class_id)
             for seen, mask in zip(self.seen, self.masks, strict=True)
         ]
-        self.compared: dict[tuple[int, int], Encoding] = {}
+        self.compared: dict[tuple[int, int | None], Encoding] = {}
+        self.memories: dict[int, dict[str, object]] = {}
 
     def _query(self, image: int) -> Encoding:
         return {**self.queries[image], **self.model.meta.learned_query(self.features[image])}
@@ -232,7 +233,8 @@ class AdaptedEpisode:
         key = (image, support.number)
         if key in self.compared:
             return self.compared[key]
-        pair = self.model.meta.compare(query, group_encoding(support.encoding, 1, 1))
+        memory = self.memories.setdefault(image, {}) if support.number is None else None
+        pair = self.model.meta.compare(query, group_encoding(support.encoding, 1, 1), memory)
         comparison = {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
         if support.number is not None:
             self.compared[key] = comparison

@@ -22,14 +22,11 @@ from model.layer.decoder import ASPPDecoder, published_decoder_names
 from model.layer.features import middle_channels, middle_features
 from model.layer.gram import gram_matrix
 from model.layer.loss import pixel_cross_entropy
+from model.layer.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
 from model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize, resize_like
 from model.layer.shot_weights import ShotWeights, fuse_shots
-
-_EPSILON = 1e-5
-_CHUNK = 512
-"""Support positions whose similarities to a query are held at once."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +175,12 @@ class MSANet(MetaLearner):
             "attention": self.attention(feature, inside),
         }
 
-    def compare(self, query: Encoding, support: Encoding) -> Encoding:
+    def compare(
+        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+    ) -> Encoding:
         return {
             "shot_prior": shot_priors(query["prior_query"], support["prior_object"]),
-            "shot_similarity": self._similarity(query, support),
+            "shot_similarity": self._similarity(query, support, memory),
         }
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
@@ -229,12 +228,15 @@ class MSANet(MetaLearner):
             counts.append(inside.flatten(1).sum(1).clamp_min(1))
         return objects, torch.stack(counts, 1)
 
-    def _similarity(self, query: Encoding, support: Encoding) -> Tensor:
+    def _similarity(
+        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+    ) -> Tensor:
         """Return one map per support and tap [B,K,taps,h,w] on the grid of the query feature."""
         maps = []
         for index, name in enumerate(self.taps.all):
             counts = support["counts"][:, :, index]
-            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts)
+            known = None if memory is None else memory.setdefault(name, SimilarityMemory())
+            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts, known)
             maps.append(resize_like(similarity, query["feature"]))
         return torch.stack(maps, 2)
 
@@ -245,34 +247,3 @@ class MSANet(MetaLearner):
             alone = len(self.taps.shallow)
             fused = torch.cat([similarity[:, -1, :alone], fused[:, alone:]], 1)
         return fused
-
-
-def normalise(vectors: Tensor) -> Tensor:
-    """Scale vectors along axis 1 to length one as the published code does; zero vectors stay zero."""
-    return vectors / (vectors.norm(dim=1, keepdim=True) + _EPSILON)
-
-
-def certain(mask: Tensor) -> Tensor:
-    """Choose the positions of a soft mask [B,1,h,w] that reach the mean of its positive values."""
-    positive = mask > 0
-    mean = mask.sum((2, 3), keepdim=True) / positive.sum((2, 3), keepdim=True).clamp_min(1)
-    return positive & (mask >= torch.minimum(mean, mask.amax((2, 3), keepdim=True)))
-
-
-def mean_similarity(query: Tensor, objects: Tensor, counts: Tensor) -> Tensor:
-    """Average the positive part of a query position's cosines with K support objects, over their positions.
-
-    Args:
-        query: unit vectors [B,C,h,w].
-        objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
-        counts: how many of the P are the object's [B,K].
-
-    Returns:
-        [B,K,h,w].
-    """
-    flat = query.flatten(2).transpose(1, 2)
-    shots = []
-    for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
-        parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]
-        shots.append(torch.stack(parts).sum(0) / count[:, None])
-    return torch.stack(shots, 1).unflatten(2, query.shape[-2:])

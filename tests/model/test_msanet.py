@@ -5,8 +5,9 @@ import torch
 
 from model import create_model
 from model.create import create_backbone
+from model.layer.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
 from model.layer.pooling import gather_positions
-from model.meta.msanet import Taps, certain, mean_similarity, normalise
+from model.meta.msanet import Taps
 from tests.model.tester import MetaLearnerTester, random_episode
 
 
@@ -102,7 +103,7 @@ def test_chunks_do_not_change_the_similarity(monkeypatch: pytest.MonkeyPatch) ->
     query, objects = torch.randn(1, 4, 3, 3), normalise(torch.randn(2, 4, 11)).unsqueeze(0)
     counts = torch.tensor([[11, 9]])
     whole = mean_similarity(query, objects, counts)
-    monkeypatch.setattr("model.meta.msanet._CHUNK", 3)
+    monkeypatch.setattr("model.layer.multi_similarity._CHUNK", 3)
     torch.testing.assert_close(mean_similarity(query, objects, counts), whole)
 
 
@@ -113,3 +114,18 @@ def test_certain_keeps_what_reaches_the_mean_of_the_positive_values() -> None:
         [False] * 4,
         [True, True, True, False],
     ]
+
+
+def test_remembered_similarities_equal_computed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, vectors = normalise(torch.randn(1, 8, 32, 32)), normalise(torch.randn(1, 8, 60))
+    memory = SimilarityMemory()
+    for chosen in (slice(0, 40), slice(10, 60), slice(0, 60), slice(20, 21)):
+        objects = vectors[None, :, :, chosen]
+        counts = torch.tensor([[objects.shape[-1]]])
+        ours = mean_similarity(query, objects, counts, memory)
+        torch.testing.assert_close(ours, mean_similarity(query, objects, counts))
+    products = []
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: products.append(len(a)) or torch.mm(a, b))
+    memory.total(query[0].flatten(1), vectors[0, :, 19:22])
+    assert products == [2]

@@ -1,0 +1,87 @@
+"""MSANet's multi-similarity: how much every query position resembles the whole support object.
+
+E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Boosting Few-Shot Segmentation", 2022.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-5
+_CHUNK = 1024
+"""Support positions whose similarities to a query are held at once."""
+_WORTHWHILE = 1024
+"""Query positions from which on it pays to look up similarities instead of computing them."""
+_REMEMBERED = 2**22
+"""Most similarities that a memory holds."""
+
+
+def normalise(vectors: Tensor) -> Tensor:
+    """Scale vectors along axis 1 to length one as the published code does; zero vectors stay zero."""
+    return vectors / (vectors.norm(dim=1, keepdim=True) + _EPSILON)
+
+
+def certain(mask: Tensor) -> Tensor:
+    """Choose the positions of a soft mask [B,1,h,w] that reach the mean of its positive values."""
+    positive = mask > 0
+    mean = mask.sum((2, 3), keepdim=True) / positive.sum((2, 3), keepdim=True).clamp_min(1)
+    return positive & (mask >= torch.minimum(mean, mask.amax((2, 3), keepdim=True)))
+
+
+class SimilarityMemory:
+    """The similarities of one query with object vectors, for when an object changes but little.
+
+    It holds those of the last object, found again by a fingerprint of each vector.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, Tensor] | None = None
+
+    def total(self, query: Tensor, vectors: Tensor) -> Tensor:
+        """Sum the positive part of the products over the object: query [C,P], vectors [C,O] -> [P]."""
+        keys = _fingerprint(vectors)
+        rows = query.new_empty(len(keys), query.shape[1])
+        found = torch.zeros_like(keys, dtype=torch.bool)
+        if self._known is not None:
+            known, known_rows = self._known
+            found = torch.isin(keys, known)
+            ordered, order = known.sort()
+            rows[found] = known_rows[order[torch.searchsorted(ordered, keys[found])]]
+        rows[~found] = (vectors[:, ~found].T @ query).clamp_(min=0)
+        self._known = keys, rows
+        return rows.sum(0)
+
+
+def mean_similarity(
+    query: Tensor, objects: Tensor, counts: Tensor, memory: SimilarityMemory | None = None
+) -> Tensor:
+    """Average the positive part of a query position's cosines with K support objects, over their positions.
+
+    Args:
+        query: unit vectors [B,C,h,w].
+        objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
+        counts: how many of the P are the object's [B,K].
+        memory: of earlier comparisons of the same query with one object, for B = K = 1.
+
+    Returns:
+        [B,K,h,w].
+    """
+    height, width = query.shape[-2:]
+    positions, size = height * width, objects.shape[-1] * height * width
+    if memory is not None and positions >= _WORTHWHILE and size <= _REMEMBERED:
+        total = memory.total(query[0].flatten(1), objects[0, 0])
+        return (total / counts[0, 0]).view(1, 1, height, width)
+    flat = query.flatten(2).transpose(1, 2)
+    shots = []
+    for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
+        parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]
+        shots.append(torch.stack(parts).sum(0) / count[:, None])
+    return torch.stack(shots, 1).unflatten(2, (height, width))
+
+
+def _fingerprint(vectors: Tensor) -> Tensor:
+    """Return a number [P] for each of the vectors [C,P], equal for vectors that are equal to the last bit."""
+    bits = vectors.contiguous().view(torch.int32).long()
+    weights = torch.arange(1, 2 * len(bits), 2, device=bits.device)
+    return (bits * weights[:, None]).sum(0)
