@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, normalize, relu
 
-from model import create_model
+from model import create_adapter, create_model
 from model.interface import Episode, Prediction
 from model.layer.centre_pivot import CentrePivotConv, PivotGroupNorm
 from model.layer.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
@@ -68,6 +68,21 @@ class TestHSNet(MetaLearnerTester):
             )
             single.append(model.losses(model(alone), alone)["main"])
         torch.testing.assert_close(whole, torch.stack(single).mean())
+
+    @pytest.mark.parametrize("shot", [1, 3])
+    def test_with_base_learner_and_ensemble(self, shot: int) -> None:
+        model = self.build(base="pspnet", ensemble="bam").train()
+        episode = random_episode(65, shots=shot)
+        prediction = model(episode)
+        losses = model.losses(prediction, episode)
+        assert set(losses) == {"main", "meta", "base"}
+        (losses["main"] + losses["meta"]).backward()
+        assert all(p.grad is not None for group in model.param_groups().values() for p in group)
+        assert prediction.parts["meta"].shape == prediction.logits.shape == (2, 2, 65, 65)
+
+    def test_adaptation_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="cannot adapt HSNet: nothing in its guidance"):
+            create_adapter("eftnet", self.build())
 
     def test_loss_over_two_ways(self) -> None:
         model = self.build().train()
