@@ -4,6 +4,8 @@ python test.py --config config/pascal/bam_resnet50.yaml
 python test.py --config ... --folds 0 1 2 3 --shots 1 5
 python test.py --config ... --folds 0 1 --weight 'models/fold{fold}_shot{shot}.safetensors'
 python test.py --config ... --episodes 100 --seeds 321        # shorter than the protocol says
+python test.py --config ... --protocol hsnet                  # under another protocol than the training's
+python test.py --config ... --generalized                     # base and novel classes at once
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.measure import Measurement, measure
+from engine.generalized import measure_generalized
+from engine.measure import Measurement, measure, write_counts
 from engine.report import tables_of, write_pictures, write_report, write_results, write_tables
 from engine.script import require_writable, run_script, with_changes
 from util import distributed
@@ -31,7 +34,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--config", required=True, metavar="YAML", help="what the models were trained by")
     add("--folds", nargs="+", type=int, metavar="FOLD", help="folds to test; the config's by default")
     add("--shots", nargs="+", type=int, metavar="K", help="numbers of supports; the config's by default")
+    add(
+        "--protocol", metavar="NAME", help="what to test under; what the models were trained under by default"
+    )
+    add("--generalized", action="store_true", help="segment base classes too, with both ways to merge")
     add("--episodes", type=int, metavar="N", help="episodes per seed; the protocol's by default")
+    add(
+        "--episodes-file",
+        nargs="+",
+        metavar="JSONL",
+        help="manifests, one per seed; {fold}, {shot} filled in",
+    )
     add("--seeds", nargs="+", type=int, metavar="SEED", help="seeds; the protocol's by default")
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
@@ -49,8 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     measurements = []
     for config in runs:
         log.info("testing fold %d, %d-shot", config.Data.split, config.Data.shot)
-        measurements.append(measure(config, device))
-        log_measurement(measurements[-1])
+        generalized = config.Test_Finetune.generalized
+        found = measure_generalized(config, device) if generalized else [measure(config, device)]
+        for measurement in found:
+            log_measurement(measurement)
+        measurements += found
     if distributed.is_main():
         page = write_all(folder, measurements)
         log.info("results, tables and pictures are in %s; open %s", folder, page)
@@ -58,7 +74,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def runs_of(given: argparse.Namespace) -> Iterator[Config]:
     """Yield one config per fold and shot."""
-    chosen = {"episodes": given.episodes, "seeds": given.seeds}
+    chosen = {
+        "episodes": given.episodes,
+        "seeds": given.seeds,
+        "test_protocol": given.protocol,
+        "generalized": given.generalized or None,
+        "episodes_file": given.episodes_file,
+    }
     common = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})
     if given.weight is not None:
         common = ["Test_Finetune.weight", given.weight, *common]
@@ -82,7 +104,8 @@ def log_measurement(measurement: Measurement) -> None:
     figures = ", ".join(
         f"{name} {100 * value:.2f} ± {100 * result.std[name]:.2f}" for name, value in result.mean.items()
     )
-    get_log("test").info("fold %d, %d-shot: %s", result.fold, result.shot, figures)
+    kind = "" if result.setting == "few-shot" else f", {result.setting}"
+    get_log("test").info("fold %d, %d-shot%s: %s", result.fold, result.shot, kind, figures)
     classes = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.class_iou.items())
     get_log("test").info("classes: %s (%.0f s)", classes, result.seconds)
 
@@ -93,6 +116,7 @@ def write_all(folder: Path, measurements: list[Measurement]) -> Path:
     baselines = [baseline for measurement in measurements for baseline in measurement.baselines]
     write_results(folder, results)
     write_results(folder / "baselines", baselines)
+    write_counts(folder, measurements)
     tables = tables_of(results, baselines)
     write_tables(folder / "tables", tables)
     pictures = []

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.base import BaseDataset, BaseEvaluation, collate_base, without_novel
 from dataset.batches import EpochBatches
-from dataset.episodes import Manifest
+from dataset.episodes import Manifest, read_manifest
 from dataset.fewshot import EpisodeDataset, EvaluationImages, collate
 from dataset.fold import Fold, open_fold
-from dataset.protocol import Protocol, load_protocol
+from dataset.manifest_check import check_manifest
 from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform
+from dataset.transform import PlainTransform, Resize, TrainTransform
 from engine.interrupt import leave_process_group
+from engine.protocols import test_protocol, training_protocol
+from engine.weights import fill
 from util import distributed
 from util.config import Config
 from util.errors import ConfigError
@@ -26,34 +29,27 @@ _VALIDATION_SEED = 321
 """The seed of the validation episodes in the published training scripts."""
 
 
-def protocol_of(config: Config) -> Protocol:
-    """Return the config's protocol with the points that the config changes."""
-    data = config.Data
-    points: dict[str, Any] = {"input_size": data.val_size}
-    if data.novel_in_train is not None:
-        points["novel_in_train"] = data.novel_in_train
-    if not data.resized_val:
-        points["resize"] = "shrink"
-    if not data.ori_resize:
-        points["label_size"] = "input"
-    return load_protocol(data.protocol, data.data_set, **points)
-
-
 def fold_of(config: Config) -> Fold:
-    """Open the fold that the config names."""
+    """Open the fold that the config names, under the protocol that it trains under."""
     data = config.Data
     if data.data_root is None:
         raise ConfigError("Data.data_root: unset; name the folder of the data set: --opts data_root PATH")
-    given = config.where("Data.use_split_coco") != "default"
     return open_fold(
         data.data_set,
         data.data_root,
         data.split,
-        protocol_of(config),
+        training_protocol(config),
         train_list=data.train_list,
         val_list=data.val_list,
-        interleaved=data.use_split_coco if given else None,
     )
+
+
+def test_fold_of(config: Config) -> Fold:
+    """Open the fold that the config names, under the protocol that it tests under."""
+    return replace(fold_of(config), protocol=test_protocol(config))
+
+
+test_fold_of.__test__ = False  # its name is no invitation to pytest
 
 
 def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:
@@ -64,22 +60,25 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
             f"{config.where('Data.train_h')}: Data.train_h {data.train_h} and train_w {data.train_w} differ, "
             "but training crops are square; give both one value"
         )
-    transform = TrainTransform(
+    augment = TrainTransform(
         data.train_h, (data.scale_min, data.scale_max), (data.rotate_min, data.rotate_max)
     )
     if config.stage == 1:
         store = ImageStore(fold.train_images, _WORKER_CACHE)
         remove = data.novel_in_train == "remove"
         positions = without_novel(fold.train_areas, fold.split) if remove else None
-        return BaseDataset(store, fold.split, transform, seed=seed, positions=positions)
+        return BaseDataset(store, fold.split, augment, seed=seed, positions=positions)
+    chain = fold.protocol.train_chain
+    plain = PlainTransform(data.train_h, crops=chain.startswith("crop"), flips=chain.endswith("flip"))
     return EpisodeDataset(
         fold.train_lists(data.shot),
         fold.split,
-        transform,
+        augment if chain == "augment" else plain,
         shot=data.shot,
         ways=data.ways,
         seed=seed,
         annotation=data.ann_type,
+        annotation_seed=data.ann_seed,
         support_void=fold.protocol.support_void,
         cache_bytes=_WORKER_CACHE,
     )
@@ -118,22 +117,35 @@ def evaluation_images(config: Config, fold: Fold) -> EvaluationImages:
         _resize(fold),
         label_size=protocol.label_size,
         annotation=config.Data.ann_type,
+        annotation_seed=config.Data.ann_seed,
         support_void=protocol.support_void,
     )
 
 
 def test_manifests(config: Config, fold: Fold) -> list[Manifest]:
-    """Draw the test episodes of every seed."""
-    test, data = config.Test_Finetune, config.Data
-    seeds = test.seeds or fold.protocol.seeds
-    return [fold.manifest(seed, data.shot, ways=data.ways, episodes=test.episodes) for seed in seeds]
+    """Draw the test episodes of every seed, or read them where the config names their files."""
+    data, test = config.Data, config.Test_Finetune
+    form: dict[str, Any] = {"shot": data.shot, "ways": data.ways, "generalized": test.generalized}
+    if test.episodes_file is None:
+        return [fold.manifest(seed, **form) for seed in fold.protocol.seeds]
+    manifests = []
+    for path in (fill(name, config) for name in test.episodes_file):
+        manifests.append(read_manifest(path))
+        check_manifest(manifests[-1], fold, path, **form)
+    return manifests
 
 
 test_manifests.__test__ = False  # its name is no invitation to pytest
 
 
 def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:
-    """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off."""
+    """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off.
+
+    Args:
+        config: of the training.
+        fold: the one that selects snapshots.
+        epoch: the validation's.
+    """
     seed = _VALIDATION_SEED + (0 if config.Train.fix_random_seed_val else epoch)
     return fold.manifest(seed, config.Data.shot, ways=config.Data.ways, episodes=config.Train.val_episodes)
 

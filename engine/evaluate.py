@@ -26,7 +26,7 @@ from engine.cache import GIB, EncodingCache
 from engine.hooks import Check, Observe, nothing
 from engine.one_by_one import evaluate_one_by_one
 from engine.prefetch import prefetch
-from engine.scores import Scores, scored_label
+from engine.scores import MakeScores, Scores, scored_label
 from model.fewshot import FewShotModel
 from model.interface import Encoding, Prediction
 from model.layer.encoding import group_encoding, repeat_encoding, stack_encodings
@@ -73,6 +73,7 @@ def evaluate(
     check: Check = nothing,
     observe: Observe = nothing,
     work: Work | None = None,
+    scores_of: MakeScores = Scores,
 ) -> list[Scores]:
     """Return the scores of every manifest.
 
@@ -87,13 +88,14 @@ def evaluate(
         check: see ``engine.hooks``.
         observe: likewise; called in the process that decodes the episode.
         work: filled with counts and times.
+        scores_of: what counts the predictions.
     """
     if model.meta.batch_dependent:
         return evaluate_one_by_one(
-            model, images, fold, manifests, device=device, check=check, observe=observe
+            model, images, fold, manifests, device=device, check=check, observe=observe, scores_of=scores_of
         )
     model.eval()
-    scores = [Scores(fold) for _ in manifests]
+    scores = [scores_of(fold, manifest) for manifest in manifests]
     visits = _own_share(plan_visits(manifests))
     runner = _Runner(model, images, fold, visits, torch.device(device), cache_gib * GIB, work or Work())
     with torch.inference_mode(), precision or nullcontext():
@@ -161,10 +163,10 @@ class _Runner:
             supports = self._supports([spec for _, _, spec in episodes])
             started = time.perf_counter()
             prediction = self.model.decode(repeat_encoding(query, len(episodes)), supports, size)
-            for index, (seed, number, spec) in enumerate(episodes):
+            for index, (seed, number, _) in enumerate(episodes):
                 single = _single(prediction, index)
                 base = scores[seed].count_base(single, label) if base is None else base
-                scores[seed].add(single, spec, label)
+                scores[seed].add(number, single, label)
                 scores[seed].add_base(base)
                 observe(seed, number, single)
             self.work.decoding_seconds += time.perf_counter() - started

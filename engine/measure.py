@@ -16,20 +16,25 @@ from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
 from dataset.transform import class_table, relabel
+from engine.adapted import adapter_of
 from engine.baselines import copied_mask, every_object
 from engine.build import build_network
-from engine.data import evaluation_images, fold_of, test_manifests
+from engine.data import evaluation_images, test_fold_of, test_manifests
 from engine.evaluate import evaluate
+from engine.one_by_one import evaluate_one_by_one
+from engine.outcome import counts_of, result_of
 from engine.panels import Panels
 from engine.scores import Scores
 from engine.snapshot import BEST, LAST
 from engine.weights import describe, fill, load_trained
+from model.fewshot import FewShotModel
 from util.checkpoint import file_hash
 from util.config import Config
 from util.distributed import gather
+from util.episode_counts import EpisodeCounts, counts_path
 from util.log import progress
 from util.metrics import intersection_union_target
-from util.results import Result, SeedResult
+from util.results import Result
 
 BASELINES = ("support mask copied", "every object")
 
@@ -42,38 +47,76 @@ class Measurement:
         result: of the model.
         baselines: what needs no learning, on the same episodes.
         pictures: name -> panel of an episode, RGB uint8 [H,W,3].
+        counts: of every episode.
     """
 
     result: Result
     baselines: tuple[Result, ...]
     pictures: dict[str, np.ndarray]
+    counts: EpisodeCounts | None
 
 
-def measure(config: Config, device: torch.device) -> Measurement:
-    """Test the model that ``config`` names on its fold with its number of shots."""
-    fold = fold_of(config)
+@dataclass(frozen=True)
+class Run:
+    """A test run before its first episode.
+
+    Attributes:
+        fold: under the protocol of the test.
+        model: with its trained weights, on the device.
+        path: of the weights.
+        images, manifests: of the episodes.
+        started: when, on the clock of ``time.perf_counter``.
+    """
+
+    fold: Fold
+    model: FewShotModel
+    path: Path
+    images: EvaluationImages
+    manifests: list[Manifest]
+    started: float
+
+    def trained(self) -> dict[str, Any]:
+        """Return what the result says about the weights and the time."""
+        seconds = time.perf_counter() - self.started
+        return {"checkpoint": str(self.path), "checkpoint_hash": file_hash(self.path), "seconds": seconds}
+
+
+def open_run(config: Config, device: torch.device) -> Run:
+    """Open the fold, the trained model and the episodes that ``config`` names."""
+    fold = test_fold_of(config)
     path = weight_path(config, fold)
     model = build_network(config, fold.split)
     load_trained(model, path, describe(config, fold.split))
     model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
     images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
+    return Run(fold, model, path, images, manifests, time.perf_counter())
+
+
+def measure(config: Config, device: torch.device) -> Measurement:
+    """Test the model that ``config`` names on its fold with its number of shots."""
+    run = open_run(config, device)
+    fold, images, manifests = run.fold, run.images, run.manifests
     panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
-    started = time.perf_counter()
-    scores = evaluate(
-        model,
-        images,
-        fold,
-        manifests,
-        device=device,
-        cache_gib=config.Test_Finetune.cache_gib,
-        precision=precision_of(config, device),
-        observe=panels,
-    )
-    seconds = time.perf_counter() - started
-    trained = {"checkpoint": str(path), "checkpoint_hash": file_hash(path), "seconds": seconds}
-    result = _result(config, fold, manifests, scores, method=config.Method.arch, **trained)
+    adapter = adapter_of(config, run.model)
+    common = {"device": device, "observe": panels}
+    if adapter is not None:
+        scores = evaluate_one_by_one(run.model, images, fold, manifests, adapter=adapter, **common)
+        named = {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
+    else:
+        budget, precision = config.Test_Finetune.cache_gib, precision_of(config, device)
+        scores = evaluate(run.model, images, fold, manifests, cache_gib=budget, precision=precision, **common)
+        named = {"method": config.Method.arch}
+    result = result_of(config, fold, manifests, scores, **named, **run.trained())
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
-    return Measurement(result, tuple(_baselines(config, fold, images, manifests)), pictures)
+    baselines = tuple(_baselines(config, fold, images, manifests))
+    return Measurement(result, baselines, pictures, counts_of(fold, scores))
+
+
+def write_counts(folder: Path, measurements: Sequence[Measurement]) -> None:
+    """Write the counts of every episode beside the result files."""
+    for measurement in measurements:
+        if measurement.counts is not None:
+            measurement.counts.write(counts_path(folder / measurement.result.file_name))
 
 
 def weight_path(config: Config, fold: Fold) -> Path:
@@ -105,7 +148,7 @@ def _baselines(
         started = time.perf_counter()
         scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
         seconds = time.perf_counter() - started
-        yield _result(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
+        yield result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
 
 
 def _score(
@@ -115,38 +158,10 @@ def _score(
     predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
     name: str,
 ) -> Scores:
-    scores = Scores(fold)
-    for spec in progress(manifest, name):
+    scores = Scores(fold, manifest)
+    for number, spec in enumerate(progress(manifest, name)):
         label = images.store.named(spec.query)[1]
         target = relabel(label, class_table(spec.class_ids[:1]))
         prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
-        rows = (0, 1 + fold.split.novel.index(spec.class_ids[0]))
-        scores.meters["final"].add(intersection_union_target(prediction, truth, 2), rows)
+        scores.add_counts("final", number, intersection_union_target(prediction, truth, 2))
     return scores
-
-
-def _result(
-    config: Config, fold: Fold, manifests: Sequence[Manifest], scores: Sequence[Scores], **given: Any
-) -> Result:
-    data = config.Data
-    common = {
-        "backbone": config.Method.backbone,
-        "data_set": data.data_set,
-        "fold": data.split,
-        "shot": data.shot,
-        "ways": data.ways,
-        "protocol": fold.protocol.name,
-        "novel_in_train": fold.protocol.novel_in_train,
-        "episodes": len(manifests[0]),
-        "config": config.as_dict(),
-    }
-    seeds = tuple(
-        SeedResult(
-            seed=manifest.seed,
-            episode_hash=manifest.hash,
-            metrics=score.metrics(),
-            class_iou=score.class_iou(),
-        )
-        for manifest, score in zip(manifests, scores, strict=True)
-    )
-    return Result(**{**common, "seeds": seeds, **given})

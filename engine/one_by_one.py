@@ -15,8 +15,9 @@ from torch import Tensor
 from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
+from engine.adapted import Adapter, with_truth
 from engine.hooks import Check, Observe, nothing
-from engine.scores import Scores, scored_label
+from engine.scores import MakeScores, Scores, scored_label
 from model.fewshot import FewShotModel
 from model.interface import Episode, Prediction
 from model.layer.encoding import group_encoding, stack_encodings
@@ -24,7 +25,6 @@ from util import distributed
 from util.log import progress
 
 
-@torch.inference_mode()
 def evaluate_one_by_one(
     model: FewShotModel,
     images: EvaluationImages,
@@ -34,10 +34,15 @@ def evaluate_one_by_one(
     device: torch.device | str = "cpu",
     check: Check = nothing,
     observe: Observe = nothing,
+    scores_of: MakeScores = Scores,
+    adapter: Adapter | None = None,
 ) -> list[Scores]:
-    """Return the scores of every manifest. The arguments are those of ``engine.evaluate.evaluate``."""
+    """Return the scores of every manifest.
+
+    The arguments are those of ``engine.evaluate.evaluate``; an ``adapter`` segments in the model's place.
+    """
     model.eval()
-    scores = [Scores(fold) for _ in manifests]
+    scores = [scores_of(fold, manifest) for manifest in manifests]
     numbered = [(seed, number) for seed, manifest in enumerate(manifests) for number in range(len(manifest))]
     own = numbered[distributed.rank() :: distributed.world_size()]
     for seed, number in progress(own, "episodes"):
@@ -45,8 +50,13 @@ def evaluate_one_by_one(
         spec = manifests[seed][number]
         episode, label = load_episode(images, spec)
         label = scored_label(label, fold)
-        prediction = predict(model, episode.to(device))
-        scores[seed].add(prediction, spec, label)
+        if adapter is None:
+            with torch.inference_mode():
+                prediction = predict(model, episode.to(device))
+        else:
+            seen = with_truth(episode, images, spec.query) if adapter.oracle else episode
+            prediction = adapter(seen.to(device))
+        scores[seed].add(number, prediction, label)
         scores[seed].add_base(scores[seed].count_base(prediction, label))
         observe(seed, number, prediction)
     for score in scores:

@@ -19,6 +19,9 @@ TABLES = {
     "mIoU_meta": "meta-learner alone",
     "pIoU": "all novel classes as one",
     "mIoU_base": "base learner on base classes",
+    "mIoU_n": "generalised: novel classes",
+    "mIoU_b": "generalised: base classes",
+    "mIoU_t": "generalised: all classes",
 }
 """Metric -> what its table shows."""
 
@@ -35,7 +38,7 @@ def tables_of(results: Sequence[Result], baselines: Sequence[Result]) -> dict[st
     for metric in TABLES:
         if all(metric in result.mean for result in results):
             rows = [*results, *(baseline for baseline in baselines if metric in baseline.mean)]
-            tables[metric] = build_table(rows, metric, "FB-IoU" if metric == "mIoU" else None)
+            tables[metric] = build_table(rows, metric, "FB-IoU" if metric in ("mIoU", "mIoU_t") else None)
     return tables
 
 

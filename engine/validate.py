@@ -19,7 +19,7 @@ from model.fewshot import FewShotModel
 from model.interface import BaseLearner
 from util.config import Config
 from util.distributed import all_sum
-from util.log import progress
+from util.log import get_log, progress
 from util.metrics import IoUMeter, count_logits
 
 _PICTURES = 4
@@ -53,7 +53,13 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torc
 def few_shot_validation(
     config: Config, fold: Fold, model: FewShotModel, device: torch.device, board: Board
 ) -> Validate:
-    """Return the validation of stage 2: mIoU over the novel classes, and a few pictures on the board."""
+    """Return the validation of stage 2: mIoU over the classes that select, and some pictures on the board."""
+    fold = fold.for_selection()
+    if not fold.split.held_out and fold.protocol.selection == "novel":
+        get_log("train").warning(
+            "snapshots are selected on novel classes of the test fold, as published results are; "
+            "protocol_options.selection held_out_base selects on base classes instead"
+        )
     images = evaluation_images(config, fold)
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:

@@ -29,6 +29,12 @@ def _path(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Protocol = Literal["bam", "pfenet", "hsnet", "panet", "mlc"]
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=1)]
@@ -67,12 +73,14 @@ class Data(Section):
     split: Fold = 0
     shot: Count = 1
     ways: Count = 1
-    protocol: Annotated[Literal["bam", "pfenet", "hsnet", "panet", "mlc"], BeforeValidator(_lower)] = "bam"
+    protocol: Annotated[Protocol, BeforeValidator(_lower)] = "bam"
     protocol_options: dict[str, Any] = Field(default_factory=dict)
-    """Points in which a run departs from its protocol, checked by the protocol."""
+    """Points in which a run departs from its protocol, checked by the protocol; docs/protocols.md."""
     novel_in_train: Literal["remove", "background"] | None = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
     ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], BeforeValidator(_lower)] = "mask"
+    ann_seed: Seed = 0
+    """What scribbles are drawn with, besides the image and its mask."""
     ignore_label: Label = 255
     padding_label: Label = 255
     train_h: Size = 473
@@ -158,6 +166,12 @@ class TestFinetune(Section):
 
     weight: OptionalPath = None
     """The checkpoint to test; unset: the run's best."""
+    test_protocol: Annotated[Protocol | None, BeforeValidator(_lower)] = None
+    """What models are tested under, where that is not ``Data.protocol``, which they are trained under."""
+    generalized: bool = False
+    """Test generalised few-shot segmentation: base and novel classes at once."""
+    episodes_file: OneOrMore | None = None
+    """Manifests of test episodes, one per seed; unset: drawn as the protocol says."""
     episodes: Count | None = None
     """Per seed; unset: as the protocol says."""
     seeds: tuple[Seed, ...] | None = None
@@ -175,6 +189,8 @@ class TestFinetune(Section):
     sr_aux_weight1: NotNegative = 1.0
     change_weighting: tuple[Share, Share] = (0.8, 0.2)
     q2s_filt_para: Share = 0.2
+    discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
+    """How adaptation chooses its round; ``ground_truth`` is the published choice, and an oracle's."""
 
 
 SECTIONS: dict[str, type[Section]] = {

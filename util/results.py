@@ -62,9 +62,19 @@ class Result(BaseModel):
     shot: int
     ways: int = 1
     protocol: str
+    """What it was tested under."""
+    protocol_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    """Points of testing in which the run departs from its protocol: name -> (preset, run)."""
+    trained_under: str | None = None
+    training_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    """Likewise the points of training, and the protocol that it followed."""
     novel_in_train: str | None = None
     setting: str = "few-shot"
-    """What was measured: ``few-shot``, ``generalised``, or the name of an adaptation."""
+    """What was measured: ``few-shot``, ``generalised-...``, or the name of an adaptation."""
+    annotation: str = "mask"
+    """How supports were annotated."""
+    oracle: bool = False
+    """Whether a choice was made by the query's ground truth, which no real use could."""
     episodes: int
     seeds: tuple[SeedResult, ...] = Field(min_length=1)
     seconds: float
@@ -122,6 +132,7 @@ class Result(BaseModel):
         ]
         parts += [f"{self.ways}way"] if self.ways > 1 else []
         parts += [self.setting] if self.setting != "few-shot" else []
+        parts += [self.annotation] if self.annotation != "mask" else []
         return "_".join(part.replace(" ", "-").replace("/", "-") for part in parts) + ".json"
 
 

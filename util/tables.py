@@ -22,12 +22,30 @@ _TRAITS: dict[str, Callable[[Result], Any]] = {
     "backbone": lambda result: result.backbone,
     "shot": lambda result: result.shot,
     "way": lambda result: result.ways,
-    "protocol": lambda result: result.protocol,
+    "protocol": lambda result: _with_changes(result.protocol, result.protocol_difference),
+    "trained under": lambda result: _training(result),
     "novel in train": lambda result: result.novel_in_train or "-",
-    "setting": lambda result: result.setting,
+    "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
+    "supports": lambda result: result.annotation,
     "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
 }
 """What makes two rows of one method different."""
+
+_COUNTS = ("episodes", "seeds")
+"""Points of a protocol that have a column of their own."""
+
+
+def _with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
+    """Name a protocol together with the points that were changed in it."""
+    points = [f"{point} {own}" for point, (_, own) in difference.items() if point not in _COUNTS]
+    return f"{protocol} with {', '.join(points)}" if points else protocol
+
+
+def _training(result: Result) -> str:
+    """Name the protocol that a model was trained under, where that is not the one it is tested under."""
+    trained = result.trained_under or result.protocol
+    text = _with_changes(trained, result.training_difference)
+    return "-" if text == result.protocol else text
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine.build import build_network
-from engine.data import evaluation_images, fold_of, test_manifests
+from engine.data import evaluation_images, test_fold_of, test_manifests
 from engine.evaluate import Work, evaluate, plan_visits
 from engine.one_by_one import evaluate_one_by_one, load_episode, predict
 
@@ -15,7 +15,7 @@ from engine.one_by_one import evaluate_one_by_one, load_episode, predict
 def opened(configure, arch="bam", **changes):
     """Return the arguments of an evaluation, with a network that is not sure of anything."""
     config = configure(arch, **changes)
-    fold = fold_of(config)
+    fold = test_fold_of(config)
     model = build_network(config, fold.split)
     model.train()
     for module in model.modules():
