@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fold import open_fold
@@ -45,10 +46,13 @@ def test_every_image_is_asked_for_a_novel_class(configure):
 
 def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
     config, fold, model = opened(configure)
+    classifier = [module for module in model.base_head.modules() if isinstance(module, nn.Conv2d)][-1]
+    with torch.no_grad():
+        classifier.bias[3] += 10  # both learners claim every pixel, so that the merges differ
     arguments = model, evaluation_images(config, fold), fold, test_manifests(config, fold)
 
     def make(fold, manifest):
-        return GeneralizedScores(fold, manifest, 0.5)
+        return GeneralizedScores(fold, manifest, 0.0)
 
     once, plain = evaluate(*arguments, scores_of=make), evaluate_one_by_one(*arguments, scores_of=make)
     assert [score.metrics() for score in once] == [score.metrics() for score in plain]
@@ -106,7 +110,7 @@ def test_a_measurement_per_merge(configure, tmp_path):
 
 
 def test_a_model_without_base_learner_cannot(configure, tmp_path):
-    config, fold, _ = opened(configure)
+    _, fold, _ = opened(configure)
     panet = configure("panet", **{"Test_Finetune.generalized": True, "Method.base": "none"})
     model = build_network(panet, fold.split)
     save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(panet, fold.split))
