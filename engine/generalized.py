@@ -106,7 +106,7 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
     if config.Data.ways > 1:
         raise ConfigError("generalized: an episode asks for one novel class; set ways 1")
     run = open_run(config, device)
-    if run.model.base is None:
+    if run.model.base_head is None:
         raise ConfigError(
             f"generalized: {config.Method.arch} has no base learner to segment the base classes; "
             "test a method with one, such as bam"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
 
 @pytest.mark.parametrize("tau", [0.9, 0.5])
 def test_scores_equal_the_recorded_figures(shared, tmp_path, tau):
+    sys.path.insert(0, str(shared / "parity"))
     import reference_inputs
 
     recorded = json.loads((shared / "parity/data/iou_accounting.json").read_text())
@@ -111,10 +113,10 @@ def test_a_measurement_per_merge(configure, tmp_path):
 
 def test_a_model_without_base_learner_cannot(configure, tmp_path):
     _, fold, _ = opened(configure)
-    panet = configure("panet", **{"Test_Finetune.generalized": True, "Method.base": "none"})
-    model = build_network(panet, fold.split)
-    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(panet, fold.split))
-    with pytest.raises(ConfigError, match="panet has no base learner"):
-        measure_generalized(panet, DEVICE)
+    bare = configure("pfenet", **{"Test_Finetune.generalized": True, "Method.base": "none"})
+    model = build_network(bare, fold.split)
+    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(bare, fold.split))
+    with pytest.raises(ConfigError, match="pfenet has no base learner"):
+        measure_generalized(bare, DEVICE)
     with pytest.raises(ConfigError, match="set ways 1"):
         measure_generalized(configure("bam", ways=2), DEVICE)
