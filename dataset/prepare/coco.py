@@ -163,10 +163,10 @@ def paint(
     for annotation in order:
         outline = annotation["segmentation"]
         if isinstance(outline, list):
-            parts = coco_mask.frPyObjects([part for part in outline if len(part) >= 6], height, width)
-            if not parts:
+            polygons = [part for part in outline if len(part) >= 6]  # three corners
+            if not polygons:
                 continue
-            encoded = coco_mask.merge(parts)
+            encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         elif isinstance(outline["counts"], list):
             encoded = coco_mask.frPyObjects(outline, height, width)
         else:

@@ -1,7 +1,7 @@
 """Fetch archives: several mirrors in turn, a checksum, and a broken-off download goes on where it stopped.
 
-Pooch checks sums and moves finished files into place. It cannot resume, so its ``downloader`` hook is used for
-that: ``ResumingDownload`` keeps what has arrived in ``NAME.part`` and asks for the rest by an HTTP range.
+Pooch checks sums and moves finished files into place. It cannot resume, so its ``downloader`` hook is used
+for that: ``ResumingDownload`` keeps what has arrived in ``NAME.part`` and asks for the rest by an HTTP range.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ATTEMPTS = 3
 TIMEOUT = (10, 60)
 """Seconds until a connection, and until the next bytes, are given up."""
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Bytes read at once; what a break cuts short of that is lost."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from dataset.lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
 from dataset.mask import check_same_size, read_image, read_mask
 from dataset.prepare.files import place, put, write_mask
 from dataset.prepare.fss1000 import read_binary
-from dataset.prepare.own_layout import OwnLayout, Picture
+from dataset.prepare.own_layout import IMAGE_FOLDERS, OwnLayout, Picture
+from dataset.prepare.own_layout import IMAGE_SUFFIXES as IMAGE_FILES
 from dataset.prepare.parallel import work
 from dataset.split import VOID, read_class_names
 from util.errors import DataError
@@ -135,29 +136,42 @@ def _index_mask(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:
     return out
 
 
-def given_lists(source: Path) -> dict[str, list[str]] | None:
-    """Return the ids of a folder's own ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both."""
+def given_lists(source: Path, known: Container[str]) -> dict[str, list[str]] | None:
+    """Return the pictures of a folder's own ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both.
+
+    Lines are ids, file names, or image and mask, as in ``dataset.lists``; ids may hold blanks.
+
+    Raises:
+        DataError: a line names no picture in ``known``.
+    """
     for folder in (source / "ImageSets" / "Segmentation", source):
         for second in ("val", "test"):
             paths = {"train": folder / "train.txt", "val": folder / f"{second}.txt"}
             if all(path.is_file() for path in paths.values()):
-                return {part: [_id(line) for line in _lines(path)] for part, path in paths.items()}
+                return {part: _read_list(path, known) for part, path in paths.items()}
     return None
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _read_list(path: Path, known: Container[str]) -> list[str]:
+    names = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        readings = [_name(line), _name(line.split()[0])]
+        name = next((name for name in readings if name in known), None)
+        if name is None:
+            raise DataError(f"{path}:{number}: {readings[0]} has no image with a mask; correct the list")
+        names.append(name)
+    return names
 
 
-def _id(line: str) -> str:
-    """Return the id of a line: an id, possibly with blanks, or ``image mask``."""
-    first = line.strip()
-    fields = first.split()
-    if len(fields) == 2 and Path(fields[1]).suffix:
-        first = fields[0]
-    known = (".jpg", ".jpeg", ".png", ".bmp")
-    first = first[: first.rfind(".")] if first.lower().endswith(known) else first
-    return "_".join(first.removeprefix(f"{IMAGE_FOLDER}/").removeprefix("images/").split())
+def _name(word: str) -> str:
+    """Return what a picture is called that a list names by id, file name or path."""
+    path = PurePosixPath(word.strip())
+    if path.suffix.lower() in IMAGE_FILES:
+        path = path.with_suffix("")
+    parts = path.parts[1:] if path.parts[0] in IMAGE_FOLDERS else path.parts
+    return "_".join("/".join(parts).split())
 
 
 def draw_lists(placed: Sequence[Placed], share: float, seed: int) -> dict[str, list[str]]:

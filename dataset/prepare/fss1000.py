@@ -41,7 +41,7 @@ def find_classes(source: Path) -> Pairs:
         DataError: there are none.
     """
     folders = [source]
-    for _ in range(DEPTH):
+    for _ in range(DEPTH + 1):
         found = {_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
         if found:
             return dict(sorted(found.items()))

@@ -223,13 +223,7 @@ def prepare_folder(
             len(layout.without_mask),
             layout.without_mask[0],
         )
-    parts = folder.given_lists(source) or folder.draw_lists(placed, share, seed)
-    for part, ids in parts.items():
-        unknown = [name for name in ids if name not in lines]
-        if unknown:
-            raise DataError(
-                f"{source}: list {part} names {unknown[0]}, which has no image with a mask; correct it"
-            )
+    parts = folder.given_lists(source, lines) or folder.draw_lists(placed, share, seed)
     images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
     if not images:
         raise DataError(f"{source}: no mask holds a class; every pixel is background or void")
