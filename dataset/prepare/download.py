@@ -6,6 +6,7 @@ for that: ``ResumingDownload`` keeps what has arrived in ``NAME.part`` and asks 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from util.errors import DataError
-from util.log import get_log
+
+_LOG = logging.getLogger("fewseg.prepare")  # util.log would bring torch into every worker
 
 ATTEMPTS = 3
 """Tries at one mirror; each goes on where the last one stopped."""
@@ -121,7 +123,7 @@ def fetch(archive: Archive, folder: str | Path, progress: bool = True) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_file() and not _matches(path, archive.checksum):
-            get_log("prepare").warning("%s: wrong checksum, taken for the start of a download", path)
+            _LOG.warning("%s: wrong checksum, taken for the start of a download", path)
             path.replace(part)
     except OSError as failure:
         raise DataError(
@@ -135,7 +137,7 @@ def fetch(archive: Archive, folder: str | Path, progress: bool = True) -> Path:
         if reason is None:
             return path
         failures.append(f"{url}: {reason}")
-        get_log("prepare").warning("%s: %s", url, reason)
+        _LOG.warning("%s: %s", url, reason)
         if archive.checksum is None:
             part.unlink(missing_ok=True)  # another mirror's file need not be the same
     left = f"{part} is kept, the next run goes on from there" if part.exists() else "nothing is kept"
