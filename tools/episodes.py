@@ -1,0 +1,170 @@
+"""Write, show and verify manifests: the test episodes of a seed in one file, for every method and machine.
+
+python tools/episodes.py write --config config/pascal/bam_resnet50.yaml --folds 0 1 2 3 --out episodes
+python tools/episodes.py write --config ... --protocol hsnet --hsnet-list splits/pascal/val/fold{fold}.txt
+python tools/episodes.py show episodes/pascal_bam_fold0_1shot_seed510.jsonl
+python tools/episodes.py verify episodes/*.jsonl                    # the files alone
+python tools/episodes.py verify episodes/*.jsonl --config ...       # against images and masks as well
+
+``test.py --episodes-file FILE ...`` takes them, one per seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dataset.episodes import Manifest, read_manifest, test_episodes
+from dataset.fold import Fold
+from dataset.hsnet_lists import read_hsnet_list
+from dataset.manifest_check import check_manifest
+from engine.data import test_fold_of
+from engine.script import run_script, with_changes
+from engine.weights import fill
+from util.config import Config, load_config
+from util.errors import UserError
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("write", help="draw episodes and write a file per fold, shot and seed")
+    add = write.add_argument
+    add("--config", required=True, metavar="YAML", help="data set, fold, shot and protocol")
+    add("--folds", nargs="+", type=int, metavar="FOLD", help="the config's by default")
+    add("--shots", nargs="+", type=int, metavar="K", help="the config's by default")
+    add("--protocol", metavar="NAME", help="the config's by default")
+    add("--seeds", nargs="+", type=int, metavar="SEED", help="the protocol's by default")
+    add("--episodes", type=int, metavar="N", help="per seed; the protocol's by default")
+    add("--generalized", action="store_true", help="episodes of generalised few-shot segmentation")
+    add("--hsnet-list", metavar="PATH", help="draw from a fixed list of HSNet; {fold} filled in")
+    add("--out", default="episodes", metavar="FOLDER", help="where the files go (default: episodes)")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config")
+    show = commands.add_parser("show", help="say what files hold")
+    show.add_argument("files", nargs="+", metavar="JSONL")
+    show.add_argument("--first", type=int, default=5, metavar="N", help="episodes to print (default: 5)")
+    verify = commands.add_parser("verify", help="check hashes and, with a config, images and masks")
+    verify.add_argument("files", nargs="+", metavar="JSONL")
+    verify.add_argument("--config", metavar="YAML", help="whose data the episodes must fit")
+    verify.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do as the command line says."""
+    given = parse_arguments(arguments)
+    if given.command == "write":
+        for config in runs_of(given):
+            for manifest in drawn(config, given.hsnet_list):
+                path = Path(given.out) / file_name(manifest)
+                manifest.write(path)
+                print(f"{path}: {len(manifest)} episodes, {manifest.hash[:16]}")
+    elif given.command == "show":
+        for path in given.files:
+            print(described(read_manifest(path), given.first))
+    else:
+        verify(given)
+
+
+def runs_of(given: argparse.Namespace) -> Iterator[Config]:
+    """Yield a config per fold and shot."""
+    chosen = {
+        "episodes": given.episodes,
+        "seeds": given.seeds,
+        "test_protocol": given.protocol,
+        "generalized": given.generalized or None,
+    }
+    opts = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})
+    config = load_config(given.config, opts)
+    for fold in given.folds or [config.Data.split]:
+        for shot in given.shots or [config.Data.shot]:
+            yield load_config(given.config, with_changes(opts, {"split": fold, "shot": shot}))
+
+
+def drawn(config: Config, hsnet_list: str | None) -> Iterator[Manifest]:
+    """Draw the episodes of every seed, from the fold's own lists or from one of HSNet's."""
+    fold, data = test_fold_of(config), config.Data
+    for seed in fold.protocol.seeds:
+        if hsnet_list is None:
+            generalized = config.Test_Finetune.generalized
+            yield fold.manifest(seed, data.shot, ways=data.ways, generalized=generalized)
+            continue
+        lists, order = read_hsnet_list(fill(hsnet_list, config), fold)
+        yield test_episodes(
+            lists,
+            data_set=data.data_set,
+            fold=data.split,
+            protocol=fold.protocol.name,
+            seed=seed,
+            shot=data.shot,
+            ways=data.ways,
+            episodes=fold.protocol.episodes,
+            query_order=order,
+        )
+
+
+def file_name(manifest: Manifest) -> str:
+    """Return a name that tells manifests apart."""
+    parts = [manifest.data_set, manifest.protocol, f"fold{manifest.fold}", f"{manifest.shot}shot"]
+    parts += [f"{manifest.ways}way"] if manifest.ways > 1 else []
+    parts += ["generalised"] if manifest.generalized else []
+    return "_".join([*parts, f"seed{manifest.seed}"]) + ".jsonl"
+
+
+def described(manifest: Manifest, first: int) -> str:
+    """Say what a manifest holds."""
+    header = ", ".join(f"{key} {value}" for key, value in manifest.header.items())
+    queries = Counter(spec.query for spec in manifest)
+    supports = Counter(name for spec in manifest for way in spec.supports for name in way)
+    classes = Counter(class_id for spec in manifest for class_id in spec.class_ids)
+    lines = [
+        header,
+        f"hash {manifest.hash}",
+        f"{len(manifest)} episodes of {len(queries)} queries and {len(supports)} support images",
+        "class: episodes  " + ", ".join(f"{c}: {n}" for c, n in sorted(classes.items())),
+    ]
+    for number, spec in enumerate(manifest.episodes[:first], 1):
+        ways = "; ".join(
+            f"{class_id} <- {', '.join(names)}"
+            for class_id, names in zip(spec.class_ids, spec.supports, strict=True)
+        )
+        lines.append(f"{number}: {spec.query}, {ways}")
+    return "\n".join(lines)
+
+
+def verify(given: argparse.Namespace) -> None:
+    """Check every file; report all that are wrong.
+
+    Raises:
+        UserError: some are.
+    """
+    folds: dict[int, Fold] = {}
+    wrong = []
+    for path in given.files:
+        try:
+            manifest = read_manifest(path)
+            if given.config:
+                if manifest.fold not in folds:
+                    opts = with_changes(given.opts, {"split": manifest.fold})
+                    folds[manifest.fold] = test_fold_of(load_config(given.config, opts))
+                kind = {"shot": manifest.shot, "ways": manifest.ways, "generalized": manifest.generalized}
+                check_manifest(manifest, folds[manifest.fold], path, **kind)
+        except UserError as failure:
+            print(failure, file=sys.stderr)
+            wrong.append(path)
+        else:
+            print(f"{path}: {len(manifest)} episodes, in order, {manifest.hash[:16]}")
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(given.files)} manifests are wrong: {', '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    run_script(main)
