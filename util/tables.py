@@ -17,7 +17,7 @@ from typing import Any
 from util.errors import ResultError
 from util.results import Result
 
-_TRAITS: dict[str, Callable[[Result], Any]] = {
+_TRAITS: dict[str, Trait] = {
     "data set": lambda result: result.data_set,
     "backbone": lambda result: result.backbone,
     "shot": lambda result: result.shot,
@@ -26,7 +26,7 @@ _TRAITS: dict[str, Callable[[Result], Any]] = {
     "trained under": lambda result: _training(result),
     "novel in train": lambda result: result.novel_in_train or "-",
     "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
-    "supports": lambda result: result.annotation,
+    "supports": lambda result: "-" if result.annotation == "mask" else result.annotation,
     "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
 }
 """What makes two rows of one method different."""
@@ -48,15 +48,33 @@ def _training(result: Result) -> str:
     return "-" if text == result.protocol else text
 
 
+Interval = tuple[float, float]
+Trait = Callable[[Result], Any]
+
+
+def no_interval(results: Sequence[Result], metric: str) -> Interval | None:
+    """Know no interval."""
+    return None
+
+
 @dataclass(frozen=True)
 class Value:
-    """A figure in per cent, with its standard deviation over the seeds where there are several."""
+    """A figure in per cent.
+
+    Attributes:
+        mean: the figure, a mean over the seeds.
+        std: its standard deviation over the seeds, where there are several.
+        interval: its 95 % interval, where that is known.
+    """
 
     mean: float
     std: float | None = None
+    interval: Interval | None = None
 
     def text(self, plus_minus: str = " ± ") -> str:
-        return f"{self.mean:.2f}" + ("" if self.std is None else f"{plus_minus}{self.std:.2f}")
+        spread = "" if self.std is None else f"{plus_minus}{self.std:.2f}"
+        between = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
+        return f"{self.mean:.2f}{spread}{between}"
 
 
 @dataclass(frozen=True)
@@ -77,13 +95,27 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def build_table(results: Sequence[Result], metric: str = "mIoU", last: str | None = "FB-IoU") -> Table:
+def row_key(result: Result, more: Mapping[str, Trait] | None = None) -> tuple[str, ...]:
+    """Return what the results of one row share: the method, then every trait."""
+    return (result.method, *(str(trait(result)) for trait in (_TRAITS | dict(more or {})).values()))
+
+
+def build_table(
+    results: Sequence[Result],
+    metric: str = "mIoU",
+    last: str | None = "FB-IoU",
+    *,
+    interval: Callable[[Sequence[Result], str], Interval | None] = no_interval,
+    more: Mapping[str, Trait] | None = None,
+) -> Table:
     """Arrange results.
 
     Args:
         results: in the order that the rows shall have.
         metric: shown per fold and in the mean.
         last: another metric whose mean over the folds ends the row, where the results have it.
+        interval: of a metric's mean over the results of a row, as fractions.
+        more: traits that tell rows apart, besides the usual ones.
 
     Raises:
         ResultError: no results, the same run twice, or no such metric.
@@ -96,13 +128,13 @@ def build_table(results: Sequence[Result], metric: str = "mIoU", last: str | Non
             raise ResultError(f"{result.file_name}: has no metric {metric}; it has {known}")
     rows: dict[tuple[str, ...], dict[int, Result]] = {}
     for result in results:
-        folds = rows.setdefault((result.method, *(str(trait(result)) for trait in _TRAITS.values())), {})
+        folds = rows.setdefault(row_key(result, more), {})
         if result.fold in folds:
             raise ResultError(f"{result.file_name}: given twice; keep one of the two files")
         folds[result.fold] = result
     traits = list(zip(*rows, strict=True))[1:]
     differing = [number for number, values in enumerate(traits) if len(set(values)) > 1]
-    names = list(_TRAITS)
+    names = [*_TRAITS, *(more or {})]
     shared = [(name, traits[number][0]) for number, name in enumerate(names) if number not in differing]
     folds = sorted({result.fold for result in results})
     with_last = last is not None and all(last in result.mean for result in results)
@@ -113,7 +145,7 @@ def build_table(results: Sequence[Result], metric: str = "mIoU", last: str | Non
         rows=tuple(
             Row(
                 (key[0], *(key[1 + number] for number in differing)),
-                _figures(by_fold, folds, [metric, last] if with_last else [metric]),
+                _figures(by_fold, folds, [metric, last] if with_last else [metric], interval),
             )
             for key, by_fold in rows.items()
         ),
@@ -121,21 +153,32 @@ def build_table(results: Sequence[Result], metric: str = "mIoU", last: str | Non
 
 
 def _figures(
-    by_fold: Mapping[int, Result], folds: Sequence[int], metrics: Sequence[str]
+    by_fold: Mapping[int, Result],
+    folds: Sequence[int],
+    metrics: Sequence[str],
+    interval: Callable[[Sequence[Result], str], Interval | None],
 ) -> tuple[Value | None, ...]:
     per_fold = [_value([by_fold[fold]], metrics[0]) if fold in by_fold else None for fold in folds]
     complete = [by_fold[fold] for fold in folds] if all(per_fold) else None
-    return (*per_fold, *(_value(complete, metric) if complete else None for metric in metrics))
+    means = (_value(complete, metric, interval) if complete else None for metric in metrics)
+    return (*per_fold, *means)
 
 
-def _value(results: Sequence[Result], metric: str) -> Value:
+def _value(
+    results: Sequence[Result],
+    metric: str,
+    interval: Callable[[Sequence[Result], str], Interval | None] = no_interval,
+) -> Value:
     """Average over folds; the deviation is that of this average over the seeds, if the folds share them."""
     mean = statistics.fmean(result.mean[metric] for result in results)
     seeds = {tuple(seed.seed for seed in result.seeds) for result in results}
+    bounds = interval(results, metric)
+    between = None if bounds is None else (100 * bounds[0], 100 * bounds[1])
     if len(seeds) > 1 or len(next(iter(seeds))) == 1:
-        return Value(100 * mean)
+        return Value(100 * mean, interval=between)
     by_seed = zip(*([seed.metrics[metric] for seed in result.seeds] for result in results), strict=True)
-    return Value(100 * mean, 100 * statistics.pstdev(statistics.fmean(values) for values in by_seed))
+    std = 100 * statistics.pstdev(statistics.fmean(values) for values in by_seed)
+    return Value(100 * mean, std, between)
 
 
 def to_terminal(table: Table) -> str:
@@ -161,17 +204,27 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the table as CSV; after every figure comes its standard deviation, empty where there is none."""
+    """Return the table as CSV.
+
+    After every figure comes its standard deviation, empty where there is none; then, in columns with any, the
+    ends of its interval.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [*table.label_columns, *(f"{name}{end}" for name in table.value_columns for end in ("", "_std"))]
-    )
+    columns = list(zip(*(row.values for row in table.rows), strict=True))
+    ends = [
+        ("", "_std", "_low", "_high") if any(value and value.interval for value in column) else ("", "_std")
+        for column in columns
+    ]
+    heads = [f"{name}{end}" for name, own in zip(table.value_columns, ends, strict=True) for end in own]
+    writer.writerow([*table.label_columns, *heads])
     for row in table.rows:
         cells: list[str] = []
-        for value in row.values:
-            cells.append("" if value is None else f"{value.mean:.4f}")
-            cells.append("" if value is None or value.std is None else f"{value.std:.4f}")
+        for value, own in zip(row.values, ends, strict=True):
+            figures = (
+                (None,) * 4 if value is None else (value.mean, value.std, *(value.interval or (None, None)))
+            )
+            cells += ["" if figure is None else f"{figure:.4f}" for figure in figures[: len(own)]]
         writer.writerow([*row.labels, *cells])
     return text.getvalue()
 

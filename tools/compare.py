@@ -1,0 +1,68 @@
+"""Compare results: tables over methods, folds and shots, with 95 % intervals and paired differences.
+
+python tools/compare.py exp/pascal/bam_resnet50 exp/pascal/pfenet_resnet50
+python tools/compare.py ours=exp/a/results published=exp/b/results --format latex --out comparison
+python tools/compare.py exp/a exp/b --mixed        # other protocols or episodes: a column tells them apart
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.script import run_script
+from util.comparison import Run, comparison_table, difference_table, read_runs, require_comparable
+from util.errors import ResultError
+from util.files import write_text
+from util.tables import FORMATS, Table
+
+LAST = {"mIoU": "FB-IoU", "mIoU_meta": "FB-IoU_meta", "mIoU_t": "FB-IoU"}
+"""Metric -> another one that ends the rows of its table."""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("results", nargs="+", metavar="RESULT", help="result files or folders of them; NAME=PATH renames")
+    add("--metric", metavar="NAME", help="mIoU by default; mIoU_n for generalised few-shot segmentation")
+    add("--format", choices=FORMATS, default="terminal", help="what is printed (default: terminal)")
+    add("--out", metavar="FOLDER", help="also write the tables in every format")
+    add("--draws", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
+    add("--mixed", action="store_true", help="allow other protocols, episodes and oracles, in columns")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compare as the command line says."""
+    given = parse_arguments(arguments)
+    if given.draws < 40:
+        raise ResultError(f"--draws {given.draws}: a 95 % interval needs at least 40")
+    runs = read_runs(given.results)
+    if not given.mixed:
+        require_comparable(runs)
+    for name, table in tables_of(runs, given).items():
+        print(FORMATS[given.format][1](table))
+        if given.out:
+            for suffix, write in FORMATS.values():
+                write_text(Path(given.out) / f"{name}.{suffix}", write(table), ResultError)
+    without = [str(run.path) for run in runs if run.counts is None]
+    if without:
+        print(f"no counts of episodes, hence no interval: {', '.join(without)}", file=sys.stderr)
+
+
+def tables_of(runs: list[Run], given: argparse.Namespace) -> dict[str, Table]:
+    """Return the tables by name."""
+    metric = given.metric or next((m for m in ("mIoU", "mIoU_n") if m in runs[0].result.mean), "mIoU")
+    table = comparison_table(runs, metric, LAST.get(metric), draws=given.draws, mixed=given.mixed)
+    difference = difference_table(runs, metric, draws=given.draws)
+    return {metric: table} | ({f"{metric}_difference": difference} if difference else {})
+
+
+if __name__ == "__main__":
+    run_script(main)
