@@ -1,0 +1,54 @@
+"""What ``lists/`` holds under version control: class names, fold tables, counts that a copy must reach.
+
+All of it follows from the rules of this project and the label areas of the masks; the image lists are made on
+each machine from the official archives, and are ignored by git.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from dataset.area_index import AreaIndex
+from dataset.lists import ImageList, episode_lists
+from dataset.names import known_names
+from dataset.split import FOLDS, class_split
+
+SYSTEMS = {"pascal": (False,), "coco": (False, True), "shapes": (False,)}
+"""Fold systems of each data set: consecutive ids, and for COCO interleaved ones too."""
+
+COUNTS_FILE = "counts.json"
+
+
+def tables(data_set: str) -> dict[str, str]:
+    """Return the files of a data set that follow from the rules alone: name -> text."""
+    names = known_names(data_set)
+    files = {"classes.txt": "\n".join(names) + "\n"}
+    for interleaved in SYSTEMS[data_set]:
+        lines = [
+            ", ".join(names[c] for c in class_split(data_set, fold, interleaved=interleaved).novel)
+            for fold in range(FOLDS)
+        ]
+        files[f"folds_{'interleaved' if interleaved else 'consecutive'}.txt"] = "\n".join(lines) + "\n"
+    return files
+
+
+def fold_counts(
+    train: ImageList, train_areas: AreaIndex, val: ImageList, val_areas: AreaIndex, data_set: str
+) -> dict[str, dict[str, int]]:
+    """Return how many images every fold lists for training (both rules for novel classes) and for testing."""
+    counts = {}
+    for fold in range(FOLDS):
+        split = class_split(data_set, fold)
+        base = {"split": split, "novel": False, "shot": 0}
+        counts[str(fold)] = {
+            "train_novel_removed": len(episode_lists(train, train_areas, drop_unwanted=True, **base).queries),
+            "train_novel_as_background": len(episode_lists(train, train_areas, **base).queries),
+            "test": len(episode_lists(val, val_areas, split, novel=True, shot=0).queries),
+        }
+    return counts
+
+
+def to_text(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return counts as the text of their file."""
+    return json.dumps(counts, indent=1) + "\n"
