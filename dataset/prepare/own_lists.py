@@ -1,13 +1,14 @@
-"""What ``lists/`` holds under version control: class names, fold tables, counts that a copy must reach.
+"""What ``lists/`` holds under version control: class names, fold tables, and counts to hold a copy against.
 
-All of it follows from the rules of this project and the label areas of the masks; the image lists are made on
-each machine from the official archives, and are ignored by git.
+All of it follows from the rules of this project and the label areas of the masks. The image lists themselves
+are made on each machine from the official archives, and are ignored by git.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from dataset.area_index import AreaIndex
 from dataset.lists import ImageList, episode_lists
@@ -18,6 +19,7 @@ SYSTEMS = {"pascal": (False,), "coco": (False, True), "shapes": (False,)}
 """Fold systems of each data set: consecutive ids, and for COCO interleaved ones too."""
 
 COUNTS_FILE = "counts.json"
+PASCAL_COUNTS = Path(__file__).resolve().parents[2] / "lists" / "pascal" / COUNTS_FILE
 
 
 def tables(data_set: str) -> dict[str, str]:

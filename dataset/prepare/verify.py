@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dataset.lists import ImageList, read_image_list
 from dataset.prepare import coco, fss1000, pascal
 from dataset.prepare.doctor import Finding, examine
 from dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
+from dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
 from dataset.split import read_class_names
 from util.errors import DataError
 
@@ -68,6 +70,8 @@ def verify(
                 "delete it and prepare the data set again",
             ),
         ]
+    if not subset and data_set == "pascal":
+        findings.append(_folds(parts))
     findings += examine(_disjoint(parts), names, workers=workers, progress=progress)
     return [finding for finding in findings if finding.where]
 
@@ -104,6 +108,25 @@ def _counts(wanted: Mapping[str, int], parts: Mapping[str, ImageList]) -> Findin
     )
     return Finding(
         "list without the official number of images", wrong, "prepare it again, or verify with --subset"
+    )
+
+
+def _folds(parts: Mapping[str, ImageList]) -> Finding:
+    """Compare what the folds list with the counts that the real masks give."""
+    wanted = json.loads(PASCAL_COUNTS.read_text(encoding="utf-8"))
+    try:
+        train, val = parts[Path(pascal.FILES["merged"]).stem], parts["val"]
+        found = fold_counts(train, train.index(progress=False), val, val.index(progress=False), "pascal")
+    except (KeyError, DataError):
+        found = wanted  # a list or a mask is wrong, which other findings tell
+    wrong = tuple(
+        f"fold {fold} {kind}: {found[fold][kind]} instead of {count}"
+        for fold, counts in wanted.items()
+        for kind, count in counts.items()
+        if found[fold][kind] != count
+    )
+    return Finding(
+        "fold without the published number of images", wrong, "some masks are others: make them again"
     )
 
 
