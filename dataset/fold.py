@@ -138,6 +138,12 @@ class Fold:
         )
 
 
+def default_list(data_set: str, root: str | Path, key: str) -> Path:
+    """Return where a data set keeps its ``train_list`` or ``val_list`` unless told otherwise."""
+    test = "test" if data_set == "fss1000" else "val"
+    return Path(root) / LIST_FOLDER / f"{'train' if key == 'train_list' else test}.txt"
+
+
 def open_fold(
     data_set: str,
     root: str | Path,
@@ -164,11 +170,8 @@ def open_fold(
         DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
     """
     root = Path(root)
-    default = ("train", "test") if data_set == "fss1000" else ("train", "val")
-    lists = [
-        Path(given) if given else root / LIST_FOLDER / f"{part}.txt"
-        for given, part in zip((train_list, val_list), default, strict=True)
-    ]
+    given = {"train_list": train_list, "val_list": val_list}
+    lists = [Path(path) if path else default_list(data_set, root, key) for key, path in given.items()]
     if data_set == "fss1000":
         folders = ClassFolders.read(root)
         split = _with_held_out(folders.split(number, *lists), protocol)

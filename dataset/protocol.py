@@ -18,6 +18,14 @@ from util.errors import ConfigError
 
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Source = Literal["own", "merged", "trainaug", "train", "val"]
+LIST_FILES = {
+    "merged": "voc_sbd_merge_noduplicate.txt",
+    "trainaug": "trainaug.txt",
+    "train": "train.txt",
+    "val": "val.txt",
+}
+"""The file of every list, in the folder that the config's lists lie in."""
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -28,8 +36,7 @@ class Protocol:
         name: the preset that it came from.
         novel_in_train: training images with pixels of a novel class are removed, or those pixels become
             background.
-        train_images: the list that training images come from.
-        test_images: the list that test images come from.
+        train_images, test_images: the lists that images come from; ``own`` is whatever list the config names.
         min_area: pixels at original resolution that a class must cover to be listed; 0 without that rule.
         small_classes: a class with images, but too few for an episode, is an error or left out.
         query_order: how a test episode finds query and class (see ``dataset.episodes``).
@@ -56,8 +63,8 @@ class Protocol:
 
     name: str
     novel_in_train: Literal["remove", "background"] = "background"
-    train_images: Literal["merged", "trainaug", "train"] = "merged"
-    test_images: Literal["val", "trainaug", "train"] = "val"
+    train_images: Source = "merged"
+    test_images: Source = "val"
     min_area: NotNegative = MIN_AREA
     small_classes: Literal["error", "leave_out"] = "error"
     query_order: Literal["list", "uniform", "class", "pairs"] = "list"
@@ -158,7 +165,7 @@ PROTOCOLS = {
         ),
         Protocol(
             "mlc",
-            train_images="train",
+            train_images="own",
             query_order="uniform",
             seeds=(0, 1, 2, 3, 4),
             interleaved_folds=False,
@@ -176,9 +183,11 @@ _COCO: dict[str, dict[str, Any]] = {
     "bam": {"input_size": 641},
     "pfenet": {"input_size": 641, "episodes": 20000},
     "hsnet": {"ignore": False, "query_order": "class"},
-    "panet": {"train_images": "train", "test_images": "train"},
+    "panet": {"test_images": "train"},
     "mlc": {"episodes": 4000},
 }
+LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "train"}}
+"""Data sets with lists that protocols name, and what these change; the others have lists of their own only."""
 
 
 def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protocol:
@@ -189,5 +198,7 @@ def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protoco
     """
     if name not in PROTOCOLS:
         raise ConfigError(f"protocol {name}: known are {', '.join(PROTOCOLS)}")
-    settings = _COCO[name] if data_set == "coco" else {}
+    settings = dict(LISTED.get(data_set, {"train_images": "own", "test_images": "own"}))
+    if data_set == "coco":
+        settings |= _COCO[name]
     return PROTOCOLS[name].with_overrides(**(settings | points))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -13,10 +12,11 @@ from dataset.episodes import Manifest, read_manifest
 from dataset.fewshot import EpisodeDataset, EvaluationImages, collate
 from dataset.fold import Fold, open_fold
 from dataset.manifest_check import check_manifest
+from dataset.protocol import Protocol
 from dataset.store import ImageStore
 from dataset.transform import PlainTransform, Resize, TrainTransform
 from engine.interrupt import leave_process_group
-from engine.protocols import test_protocol, training_protocol
+from engine.protocols import list_of, test_protocol, training_protocol
 from engine.weights import fill
 from util import distributed
 from util.config import Config
@@ -31,6 +31,10 @@ _VALIDATION_SEED = 321
 
 def fold_of(config: Config) -> Fold:
     """Open the fold that the config names, under the protocol that it trains under."""
+    return _fold_under(config, training_protocol(config))
+
+
+def _fold_under(config: Config, protocol: Protocol) -> Fold:
     data = config.Data
     if data.data_root is None:
         raise ConfigError("Data.data_root: unset; name the folder of the data set: --opts data_root PATH")
@@ -38,15 +42,15 @@ def fold_of(config: Config) -> Fold:
         data.data_set,
         data.data_root,
         data.split,
-        training_protocol(config),
-        train_list=data.train_list,
-        val_list=data.val_list,
+        protocol,
+        train_list=list_of(config, "train_images", protocol),
+        val_list=list_of(config, "test_images", protocol),
     )
 
 
 def test_fold_of(config: Config) -> Fold:
     """Open the fold that the config names, under the protocol that it tests under."""
-    return replace(fold_of(config), protocol=test_protocol(config))
+    return _fold_under(config, test_protocol(config))
 
 
 test_fold_of.__test__ = False  # its name is no invitation to pytest

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from dataset.protocol import TRAINING_POINTS, Protocol, load_protocol
+from dataset.fold import default_list
+from dataset.protocol import LISTED, LIST_FILES, TRAINING_POINTS, Protocol, load_protocol
 from util.config import Config
 
 Difference = dict[str, tuple[Any, Any]]
 """Point -> (as the preset has it, as it is)."""
 
 
+DATA_POINTS = ("min_area", "small_classes")
+"""Points that files set for a data set, whatever the protocol."""
+
+LIST_KEYS = {"train_images": "train_list", "test_images": "val_list"}
+
+_KEYS = {
+    "input_size": "Data.val_size",
+    "interleaved_folds": "Data.use_split_coco",
+    "resize": "Data.resized_val",
+    "label_size": "Data.ori_resize",
+    "novel_in_train": "Data.novel_in_train",
+}
+"""Point -> the published key for it."""
+
+
 def training_protocol(config: Config) -> Protocol:
     """Return ``Data.protocol`` with the points that the config changes."""
     data = config.Data
-    points = _published_keys(config, "default") | _options(config)
+    lists = {point: source_of(config, point) for point in LIST_KEYS}
+    points = lists | _published_keys(config) | data.protocol_options
     return load_protocol(data.protocol, data.data_set, **points)
 
 
 def test_protocol(config: Config) -> Protocol:
     """Return the protocol that models are tested under: the one they were trained under, or another.
 
-    What a file says about image sizes it says about its own protocol. Under ``test_protocol`` such keys count
-    only where they are given beside it, on the command line.
+    What a file says about sizes and scores it says about its own protocol. Under ``test_protocol`` such points
+    count only where they are given beside it, on the command line.
     """
-    trained, test = training_protocol(config), config.Test_Finetune
+    trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
     protocol = trained
-    if test.test_protocol is not None:
-        points = _published_keys(config, "file") | _options(config)
-        protocol = load_protocol(test.test_protocol, config.Data.data_set, **points).trained_under(trained)
+    if test.test_protocol not in (None, data.protocol):
+        points = {
+            point: value
+            for point, value in (_published_keys(config) | data.protocol_options).items()
+            if point in DATA_POINTS or _on_command_line(config, point)
+        }
+        protocol = load_protocol(test.test_protocol, data.data_set, **points).trained_under(trained)
+        if not list_of(config, "test_images", protocol).is_file():
+            protocol = protocol.with_overrides(test_images=source_of(config, "test_images"))
     counts = {"episodes": test.episodes, "seeds": test.seeds}
     return protocol.with_overrides(**{key: value for key, value in counts.items() if value is not None})
 
@@ -51,41 +75,40 @@ def training_difference(config: Config, protocol: Protocol) -> Difference:
     return {point: pair for point, pair in departures.items() if point in TRAINING_POINTS}
 
 
-def _options(config: Config) -> dict[str, Any]:
-    return dict(config.Data.protocol_options)
+def source_of(config: Config, point: str) -> str:
+    """Return which of the known lists the config names, or ``own``."""
+    if config.Data.data_set not in LISTED:
+        return "own"
+    name = _named_list(config, point).name
+    return next((source for source, file in LIST_FILES.items() if file == name), "own")
 
 
-def _published_keys(config: Config, weakest: str) -> dict[str, Any]:
-    """Return the points that published keys set, where they are given more strongly than ``weakest``.
+def list_of(config: Config, point: str, protocol: Protocol) -> Path:
+    """Return the list that a protocol takes images from: the config's, or another one from its folder."""
+    named, source = _named_list(config, point), getattr(protocol, point)
+    return named if source in ("own", source_of(config, point)) else named.with_name(LIST_FILES[source])
 
-    A point of ``protocol_options`` goes before the published key for it.
-    """
+
+def _named_list(config: Config, point: str) -> Path:
     data = config.Data
-    points: dict[str, Any] = {"input_size": data.val_size}
-    if data.data_set == "coco":
-        points["interleaved_folds"] = data.use_split_coco
-    if not data.resized_val:
-        points["resize"] = "shrink"
-    if not data.ori_resize:
-        points["label_size"] = "input"
-    if data.novel_in_train is not None:
-        points["novel_in_train"] = data.novel_in_train
+    named = getattr(data, LIST_KEYS[point])
+    return Path(named) if named else default_list(data.data_set, data.data_root or "", LIST_KEYS[point])
+
+
+def _published_keys(config: Config) -> dict[str, Any]:
+    """Return the points that published keys set."""
+    data = config.Data
+    points: dict[str, Any] = {"input_size": data.val_size, "novel_in_train": data.novel_in_train}
+    points["interleaved_folds"] = data.use_split_coco if data.data_set == "coco" else None
+    points["resize"] = None if data.resized_val else "shrink"
+    points["label_size"] = None if data.ori_resize else "input"
     return {
         point: value
         for point, value in points.items()
-        if point not in data.protocol_options and _given(config, _KEYS[point], weakest)
+        if value is not None and config.where(_KEYS[point]) != "default"
     }
 
 
-_KEYS = {
-    "input_size": "Data.val_size",
-    "interleaved_folds": "Data.use_split_coco",
-    "resize": "Data.resized_val",
-    "label_size": "Data.ori_resize",
-    "novel_in_train": "Data.novel_in_train",
-}
-
-
-def _given(config: Config, key: str, weakest: str) -> bool:
-    source = config.where(key)
-    return source.startswith("--opts") or (weakest == "default" and source != "default")
+def _on_command_line(config: Config, point: str) -> bool:
+    keys = [f"Data.protocol_options.{point}", _KEYS.get(point, "")]
+    return any(config.where(key).startswith("--opts") for key in keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +19,7 @@ from dataset.prepare.fss1000 import read_binary
 from dataset.prepare.own_layout import IMAGE_FOLDERS, OwnLayout, Picture
 from dataset.prepare.own_layout import IMAGE_SUFFIXES as IMAGE_FILES
 from dataset.prepare.parallel import work
-from dataset.split import VOID, read_class_names
+from dataset.split import BACKGROUND, VOID, read_class_names
 from util.errors import DataError
 
 MASKS = "SegmentationClass"
@@ -33,6 +33,29 @@ class Placed:
     line: str = ""
     labels: tuple[int, ...] = ()
     wrong: str = ""
+
+
+def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
+    """Return the layout, taking index masks of nothing but 0 and 255 for binary masks of one class.
+
+    That is how tools save the outline of a single object; read as ids, it would be void. The class is the one
+    that is named, or ``object``.
+    """
+    if layout.binary or not all(_is_black_and_white(picture.masks[""]) for picture in layout.pictures):
+        return layout
+    names = class_names(layout, given)
+    if names is not None and len(names) != 2:
+        return layout
+    name = "object" if names is None else names[1]
+    pictures = tuple(replace(picture, masks={name: picture.masks[""]}) for picture in layout.pictures)
+    return replace(layout, pictures=pictures, class_folders=(name,))
+
+
+def _is_black_and_white(path: Path) -> bool:
+    try:
+        return set(np.unique(read_mask(path)).tolist()) <= {BACKGROUND, VOID}
+    except DataError:
+        return False  # placing the picture tells what is wrong
 
 
 def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None:

@@ -5,6 +5,8 @@
     a folder a class  images/x.jpg, masks/CLASS/x.png   0 and anything else
     a folder an image images/x.jpg, masks/x/CLASS.png   likewise
 
+Index masks of 0 and 255 alone are binary masks of one class (``folder.told_apart``).
+
 ``images`` and ``masks`` may have any of the usual names; VOC's layout is one of them.
 """
 

@@ -208,7 +208,7 @@ def prepare_folder(
         folds_file: the folds themselves, as ``folds.txt``.
         share: of the images for testing, where the folder has no lists of its own.
     """
-    layout = find_layout(source)
+    layout = folder.told_apart(find_layout(source), classes)
     root = require_root(options.root)
     names = folder.class_names(layout, classes)
     placed = folder.place_pictures(layout, root, names, workers=options.workers, progress=options.progress)

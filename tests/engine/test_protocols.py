@@ -43,6 +43,8 @@ def test_a_protocol_keeps_its_own_size_unless_the_config_gives_one(plain):
     changed = load_config(plain, ["Data.protocol", "hsnet", "val_size", "201"])
     assert training_protocol(changed).input_size == 201
     assert test_difference(changed, test_protocol(changed)) == {"input_size": (400, 201)}
+    elsewhere = load_config(plain, ["Data.protocol_options.input_size", "201", "Data.protocol", "bam"])
+    assert training_protocol(elsewhere).input_size == 201
 
 
 def test_points_of_the_config_arrive(plain):
@@ -231,3 +233,38 @@ def test_native_images_reach_the_network_at_their_own_size(configure):
     images, manifest = evaluation_images(config, fold), test_manifests(config, fold)[0]
     read = load_episode(images, manifest[0])[0]
     assert read.query.shape[-2:] == images.store.named(manifest[0].query)[1].shape
+
+
+def test_lists_follow_the_protocol_where_they_have_standard_names(plain, tmp_path):
+    lists = ["train_list", f"{tmp_path}/voc_sbd_merge_noduplicate.txt", "val_list", f"{tmp_path}/val.txt"]
+    (tmp_path / "trainaug.txt").write_text("2007_000032\n")
+    config = load_config(plain, ["data_root", str(tmp_path), *lists, "test_protocol", "panet"])
+    assert test_fold_of(config).val_list == tmp_path / "trainaug.txt"
+    assert fold_of(config).val_list == tmp_path / "val.txt"
+    assert test_fold_of(config).train_list == tmp_path / "voc_sbd_merge_noduplicate.txt"
+    own = load_config(plain, ["data_root", str(tmp_path), *lists[:3], "mine.txt", "test_protocol", "panet"])
+    assert str(test_fold_of(own).val_list) == "mine.txt"
+    assert test_difference(own, test_protocol(own)) == {"test_images": ("trainaug", "own")}
+    (tmp_path / "trainaug.txt").unlink()
+    assert test_fold_of(config).val_list == tmp_path / "val.txt"
+    assert test_difference(config, test_protocol(config)) == {"test_images": ("trainaug", "val")}
+
+
+def test_what_a_file_says_of_its_own_protocol_stays_there(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "Data: {data_set: shapes, val_size: 65, protocol_options: {min_area: 9, input_size: 65, episodes: 5}}\n"
+        "Method: {arch: bam}\n"
+    )
+    other = test_protocol(load_config(path, ["test_protocol", "hsnet"]))
+    assert (other.min_area, other.input_size, other.episodes) == (9, 400, 1000)
+    given = test_protocol(
+        load_config(path, ["test_protocol", "hsnet", "Data.protocol_options.episodes", "7"])
+    )
+    assert given.episodes == 7
+
+
+def test_naming_the_trainings_own_protocol_changes_nothing(configure):
+    config = configure("bam", test_protocol="bam")
+    assert test_protocol(config) == test_protocol(configure("bam"))
+    assert test_protocol(config).input_size == 65
