@@ -187,7 +187,7 @@ _COCO: dict[str, dict[str, Any]] = {
     "mlc": {"episodes": 4000},
 }
 LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "train"}}
-"""Data sets with lists that protocols name, and what these change; the others have lists of their own only."""
+"""Data sets with lists that protocols name, and what these change; the others have only their own lists."""
 
 
 def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protocol:

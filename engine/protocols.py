@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.fold import default_list
-from dataset.protocol import LISTED, LIST_FILES, TRAINING_POINTS, Protocol, load_protocol
+from dataset.protocol import LIST_FILES, LISTED, TRAINING_POINTS, Protocol, load_protocol
 from util.config import Config
 
 Difference = dict[str, tuple[Any, Any]]
@@ -39,8 +39,8 @@ def training_protocol(config: Config) -> Protocol:
 def test_protocol(config: Config) -> Protocol:
     """Return the protocol that models are tested under: the one they were trained under, or another.
 
-    What a file says about sizes and scores it says about its own protocol. Under ``test_protocol`` such points
-    count only where they are given beside it, on the command line.
+    What a file says about sizes and scores it says about its own protocol. Under ``test_protocol`` such
+    points count only where they are given beside it, on the command line.
     """
     trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
     protocol = trained

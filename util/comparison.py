@@ -15,12 +15,10 @@ import numpy as np
 from util.episode_counts import EpisodeCounts, counts_path, read_counts
 from util.errors import ResultError
 from util.results import Result, read_result
-from util.tables import Interval, Row, Table, Trait, Value, build_table, row_key
+from util.tables import Interval, Row, Table, Trait, Value, build_table, row_key, with_changes
 
 BASELINES = "baselines"
 """Folder beside results that is left out unless it is named itself."""
-
-_COUNT_POINTS = ("episodes", "seeds")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _counts_of(file: Path, result: Result) -> EpisodeCounts | None:
 def require_comparable(runs: Sequence[Run]) -> None:
     """Raise ResultError if the runs differ in more than the method: then one table would mislead."""
     kinds: dict[str, Callable[[Run], object]] = {
-        "protocols": _protocol,
+        "protocols": lambda run: with_changes(run.result.protocol, run.result.protocol_difference),
         "treatments of novel classes in training images": lambda run: run.result.novel_in_train,
         "settings": lambda run: run.result.setting,
         "annotations of supports": lambda run: run.result.annotation,
@@ -96,11 +94,6 @@ def require_comparable(runs: Sequence[Run]) -> None:
                 f"different episodes: {first.path} and {run.path} do not test fold {run.result.fold} on the "
                 "same ones; use the same seeds and number, or give --mixed for a column that tells them apart"
             )
-
-
-def _protocol(run: Run) -> str:
-    changes = {k: own for k, (_, own) in run.result.protocol_difference.items() if k not in _COUNT_POINTS}
-    return " with ".join([run.result.protocol, *([str(changes)] if changes else [])])
 
 
 def comparison_table(

@@ -22,7 +22,7 @@ _TRAITS: dict[str, Trait] = {
     "backbone": lambda result: result.backbone,
     "shot": lambda result: result.shot,
     "way": lambda result: result.ways,
-    "protocol": lambda result: _with_changes(result.protocol, result.protocol_difference),
+    "protocol": lambda result: with_changes(result.protocol, result.protocol_difference),
     "trained under": lambda result: _training(result),
     "novel in train": lambda result: result.novel_in_train or "-",
     "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
@@ -35,7 +35,7 @@ _COUNTS = ("episodes", "seeds")
 """Points of a protocol that have a column of their own."""
 
 
-def _with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
+def with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
     """Name a protocol together with the points that were changed in it."""
     points = [f"{point} {own}" for point, (_, own) in difference.items() if point not in _COUNTS]
     return f"{protocol} with {', '.join(points)}" if points else protocol
@@ -44,7 +44,7 @@ def _with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> s
 def _training(result: Result) -> str:
     """Name the protocol that a model was trained under, where that is not the one it is tested under."""
     trained = result.trained_under or result.protocol
-    text = _with_changes(trained, result.training_difference)
+    text = with_changes(trained, result.training_difference)
     return "-" if text == result.protocol else text
 
 

@@ -253,7 +253,8 @@ def test_lists_follow_the_protocol_where_they_have_standard_names(plain, tmp_pat
 def test_what_a_file_says_of_its_own_protocol_stays_there(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(
-        "Data: {data_set: shapes, val_size: 65, protocol_options: {min_area: 9, input_size: 65, episodes: 5}}\n"
+        "Data: {data_set: shapes, val_size: 65,"
+        " protocol_options: {min_area: 9, input_size: 65, episodes: 5}}\n"
         "Method: {arch: bam}\n"
     )
     other = test_protocol(load_config(path, ["test_protocol", "hsnet"]))
