@@ -42,7 +42,7 @@ for fold in "${FOLDS[@]}"; do
     "$PYTHON" train.py --config config/shapes/bam_resnet18.yaml --opts split "$fold" shot 1 resume auto
 done
 echo "4/4 Testing"
-"$PYTHON" test.py --config config/shapes/bam_resnet18.yaml --folds "${FOLDS[@]}" --shots 1 --out exp/shapes/quickstart
+"$PYTHON" test.py --config config/shapes/bam_resnet18.yaml --folds "${FOLDS[@]}" --shots 1 --untrained --out exp/shapes/quickstart
 
 cat <<END
 

@@ -38,6 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--protocol", metavar="NAME", help="what to test under; what the models were trained under by default"
     )
     add("--generalized", action="store_true", help="segment base classes too, with both ways to merge")
+    add("--untrained", action="store_true", help="beside the baselines, test the network with random weights")
     add("--episodes", type=int, metavar="N", help="episodes per seed; the protocol's by default")
     add(
         "--episodes-file",
@@ -79,6 +80,7 @@ def runs_of(given: argparse.Namespace) -> Iterator[Config]:
         "seeds": given.seeds,
         "test_protocol": given.protocol,
         "generalized": given.generalized or None,
+        "untrained": given.untrained or None,
         "episodes_file": given.episodes_file,
     }
     common = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})

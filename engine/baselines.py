@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dataset.episodes import EpisodeSpec, Manifest
+from dataset.fewshot import EvaluationImages
+from dataset.fold import Fold
 from dataset.split import BACKGROUND, VOID
+from dataset.transform import class_table, relabel
+from engine.outcome import result_of
+from engine.scores import Scores
+from util.config import Config
+from util.log import progress
+from util.metrics import intersection_union_target
+from util.results import Result
+
+BASELINES = ("support mask copied", "every object")
+
+
+def score_baselines(
+    config: Config, fold: Fold, images: EvaluationImages, manifests: Sequence[Manifest]
+) -> Iterator[Result]:
+    """Score the predictions that need no learning, at the labels' original size."""
+
+    def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
+        support = images.store.named(spec.supports[0][0])[1]
+        return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
+
+    def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
+        return every_object(label)
+
+    for name, predict in zip(BASELINES, (copied, objects), strict=True):
+        started = time.perf_counter()
+        scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
+        seconds = time.perf_counter() - started
+        yield result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
 
 
 def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -35,3 +70,19 @@ def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         A prediction of 0 and 1.
     """
     return ((label != BACKGROUND) & (label != VOID)).astype(np.uint8)
+
+
+def _score(
+    fold: Fold,
+    images: EvaluationImages,
+    manifest: Manifest,
+    predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
+    name: str,
+) -> Scores:
+    scores = Scores(fold, manifest)
+    for number, spec in enumerate(progress(manifest, name)):
+        label = images.store.named(spec.query)[1]
+        target = relabel(label, class_table(spec.class_ids[:1]))
+        prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
+        scores.add_counts("final", number, intersection_union_target(prediction, truth, 2))
+    return scores

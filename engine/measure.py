@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataset.episodes import EpisodeSpec, Manifest
+from dataset.episodes import Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
-from dataset.transform import class_table, relabel
 from engine.adapted import adapter_of
-from engine.baselines import copied_mask, every_object
+from engine.baselines import score_baselines
 from engine.build import build_network
 from engine.data import evaluation_images, test_fold_of, test_manifests
 from engine.evaluate import evaluate
 from engine.one_by_one import evaluate_one_by_one
 from engine.outcome import counts_of, result_of
 from engine.panels import Panels
-from engine.scores import Scores
 from engine.snapshot import BEST, LAST
 from engine.weights import describe, fill, load_trained
 from model.fewshot import FewShotModel
@@ -32,11 +30,10 @@ from util.checkpoint import file_hash
 from util.config import Config
 from util.distributed import gather
 from util.episode_counts import EpisodeCounts, counts_path
-from util.log import progress
-from util.metrics import intersection_union_target
 from util.results import Result
+from util.seed import set_seed
 
-BASELINES = ("support mask copied", "every object")
+UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Measurement:
 
     Attributes:
         result: of the model.
-        baselines: what needs no learning, on the same episodes.
+        baselines: what needs no training, on the same episodes.
         pictures: name -> panel of an episode, RGB uint8 [H,W,3].
         counts: of every episode.
     """
@@ -108,8 +105,28 @@ def measure(config: Config, device: torch.device) -> Measurement:
         named = {"method": config.Method.arch}
     result = result_of(config, fold, manifests, scores, **named, **run.trained())
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
-    baselines = tuple(_baselines(config, fold, images, manifests))
-    return Measurement(result, baselines, pictures, counts_of(fold, scores))
+    baselines = [*score_baselines(config, fold, images, manifests)]
+    if config.Test_Finetune.untrained:
+        baselines.append(_measure_untrained(config, run, device))
+    return Measurement(result, tuple(baselines), pictures, counts_of(fold, scores))
+
+
+def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result:
+    """Test the same network with the random weights of ``Train.manual_seed``."""
+    started = time.perf_counter()
+    set_seed(config.Train.manual_seed or 0)
+    model = build_network(config, run.fold.split).to(device, memory_format=torch.channels_last)
+    scores = evaluate(
+        model,
+        run.images,
+        run.fold,
+        run.manifests,
+        device=device,
+        cache_gib=config.Test_Finetune.cache_gib,
+        precision=precision_of(config, device),
+    )
+    seconds = time.perf_counter() - started
+    return result_of(config, run.fold, run.manifests, scores, method=UNTRAINED, seconds=seconds)
 
 
 def write_counts(folder: Path, measurements: Sequence[Measurement]) -> None:
@@ -130,38 +147,3 @@ def precision_of(config: Config, device: torch.device) -> AbstractContextManager
     """Return the autocast that the config asks for."""
     name = config.Test_Finetune.precision
     return nullcontext() if name == "float32" else torch.autocast(device.type, getattr(torch, name))
-
-
-def _baselines(
-    config: Config, fold: Fold, images: EvaluationImages, manifests: Sequence[Manifest]
-) -> Iterator[Result]:
-    """Score the predictions that need no learning, at the labels' original size."""
-
-    def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
-        support = images.store.named(spec.supports[0][0])[1]
-        return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
-
-    def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
-        return every_object(label)
-
-    for name, predict in zip(BASELINES, (copied, objects), strict=True):
-        started = time.perf_counter()
-        scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
-        seconds = time.perf_counter() - started
-        yield result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
-
-
-def _score(
-    fold: Fold,
-    images: EvaluationImages,
-    manifest: Manifest,
-    predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
-    name: str,
-) -> Scores:
-    scores = Scores(fold, manifest)
-    for number, spec in enumerate(progress(manifest, name)):
-        label = images.store.named(spec.query)[1]
-        target = relabel(label, class_table(spec.class_ids[:1]))
-        prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
-        scores.add_counts("final", number, intersection_union_target(prediction, truth, 2))
-    return scores

@@ -6,6 +6,7 @@ had never stopped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -131,20 +132,23 @@ class TrainingLoop:
         self.batches.start(reached.epoch, reached.step)
         sums: dict[str, float] = {}
         description = f"epoch {reached.epoch + 1}/{self.settings.epochs}"
-        first = reached.step
+        first, seconds = reached.step, 0.0
         bar = progress(self.loader, description, total=steps, initial=first)
         for batch in bar:
             if reached.step == half:
                 self._validate(reached.epoch + 0.5, stop)
                 self._set_training_mode()
+            started = time.perf_counter()
             losses = self._step(batch)
+            seconds += time.perf_counter() - started
             sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
             bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
             reached.step += 1
             stop.check_together()
         if sums:
-            means = ", ".join(f"{name} {value / (steps - first):.4f}" for name, value in sums.items())
-            self.log.info("%s: %s", description, means)
+            taken = steps - first
+            means = ", ".join(f"{name} {value / taken:.4f}" for name, value in sums.items())
+            self.log.info("%s: %s (%.3f s a step)", description, means, seconds / taken)
         if self.settings.validates_after(reached.epoch + 1):
             self._validate(reached.epoch + 1, stop)
         reached.epoch, reached.step = reached.epoch + 1, 0

@@ -169,6 +169,7 @@ class TestFinetune(Section):
     test_protocol: Annotated[Protocol | None, BeforeValidator(_lower)] = None
     """What models are tested under, where that is not ``Data.protocol``, which they are trained under."""
     generalized: bool = False
+    untrained: bool = False
     """Test generalised few-shot segmentation: base and novel classes at once."""
     episodes_file: OneOrMore | None = None
     """Manifests of test episodes, one per seed; unset: drawn as the protocol says."""

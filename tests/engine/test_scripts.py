@@ -48,14 +48,19 @@ def trained(configure, tmp_path):
 
 
 def test_test_writes_results_tables_pictures_and_a_page(config_file, trained, tmp_path):
-    finished = run("test.py", "--config", config_file, "--episodes", 6, "--seeds", 3, 4, "--opts", *BAM)
+    count = ("--episodes", 6, "--seeds", 3, 4)
+    finished = run("test.py", "--config", config_file, *count, "--untrained", "--opts", *BAM)
     assert finished.returncode == 0, finished.stderr
-    assert "support mask copied" in finished.stdout and "every object" in finished.stdout
+    baselines = ("support mask copied", "every object", "untrained")
+    assert all(name in finished.stdout for name in baselines)
     folder = tmp_path / "run" / "results"
     result = json.loads((folder / "bam_resnet18_shapes_bam_fold0_1shot.json").read_text())
     assert [seed["seed"] for seed in result["seeds"]] == [3, 4]
     assert result["episodes"] == 6 and len(result["checkpoint_hash"]) == 64
     assert {"mIoU", "FB-IoU", "pIoU", "mIoU_meta", "mIoU_base"} <= result["mean"].keys()
+    untrained = json.loads((folder / "baselines/untrained_resnet18_shapes_bam_fold0_1shot.json").read_text())
+    assert untrained["episode_hash"] == result["episode_hash"]
+    assert untrained["mean"]["mIoU"] != result["mean"]["mIoU"]
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".csv", ".tex", ".txt"}
     page = (folder / "report.html").read_text()
     pictures = sorted((folder / "pictures").rglob("*.png"))

@@ -1,0 +1,274 @@
+"""Train and test every method by the same short schedule, on the same episodes, and tabulate what comes out.
+
+python tools/all_methods.py                              # every config of config/shapes on fold 0, 1-shot
+python tools/all_methods.py --methods bam pfenet --variants published composed adapted
+python tools/all_methods.py --epochs 20 --episodes 1000  # longer
+
+The base learner of the fold is trained first, by its own config, unless it is there. What was trained or
+tested before is reused; --out names another folder to start anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.build import build_network
+from engine.data import fold_of
+from engine.script import run_script
+from engine.weights import base_weight_path
+from model.fewshot import FewShotModel
+from util.config import load_config
+from util.errors import ConfigError, ResultError
+from util.files import write_text
+from util.log import progress
+from util.results import Result, read_result
+
+ROOT = Path(__file__).resolve().parent.parent
+GIB = 2**30
+VARIANTS = ("published", "composed", "adapted")
+WITH_BASE = ("base", "pspnet", "ensemble", "bam")
+WITHOUT_BASE = ("base", "none", "ensemble", "none")
+_STEP = re.compile(r"\(([\d.]+) s a step\)")
+_PEAK = "peak_memory.txt"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method together with what is put around it.
+
+    Attributes:
+        config: YAML file.
+        parts: what stands beside the method, in words.
+        parameters: of the whole network, in millions.
+        training: changes to the config.
+        testing: further changes that only the test has.
+        folder: of the run.
+    """
+
+    config: Path
+    parts: str
+    parameters: float
+    training: tuple[str, ...]
+    testing: tuple[str, ...]
+    folder: Path
+
+    @property
+    def method(self) -> str:
+        return self.config.stem.rpartition("_")[0]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table; None where something was not measured."""
+
+    method: str
+    parts: str
+    parameters: float | None
+    step: float | None
+    peak: float | None
+    result: Result
+
+    def cells(self) -> list[str]:
+        """Return the row's texts."""
+        episodes = self.result.episodes * len(self.result.seeds)
+        return [
+            self.method,
+            self.parts,
+            _text(self.parameters, ".2f"),
+            _text(self.step, ".2f"),
+            _text(self.result.seconds / episodes, ".3f"),
+            _text(self.peak, ".1f"),
+            *(f"{100 * self.result.mean[metric]:.1f}" for metric in ("mIoU", "FB-IoU")),
+        ]
+
+
+COLUMNS = ("method", "beside it", "parameters, M", "s / step", "s / episode", "peak, GiB", "mIoU", "FB-IoU")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--configs", type=Path, default=ROOT / "config/shapes", help="folder (default: config/shapes)")
+    add("--methods", nargs="+", metavar="NAME", help="all of the folder by default")
+    add(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=["published"],
+        help="composed: with the base learner and the ensemble, or without where the method has them; "
+        "adapted: as published, and EFTNet's adaptation around it",
+    )
+    add("--fold", type=int, default=0)
+    add("--shot", type=int, default=1)
+    add("--epochs", type=int, default=8, help="of stage 2 (default: 8)")
+    add("--episodes", type=int, default=200, help="per seed (default: 200)")
+    add("--seeds", nargs="+", type=int, default=[321])
+    add("--out", type=Path, default=Path("exp/all_methods"), help="folder (default: exp/all_methods)")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to every config")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, test, tabulate."""
+    given = parse_arguments(arguments)
+    _train_base_learner(given)
+    lines: list[Line] = []
+    refused: list[str] = []
+    for variant in progress([*variants(given)], "methods"):
+        try:
+            lines.append(measure(variant, given))
+        except ResultError as failure:
+            refused.append(f"{variant.method} {variant.parts}: {failure}")
+    if not lines:
+        raise ResultError("; ".join(refused))
+    lines += baselines(lines[0], given)
+    table = "\n".join([markdown(lines), *(f"\nLeft out: {text}." for text in refused)])
+    write_text(given.out / "table.md", f"{table}\n", ResultError)
+    print(table)
+
+
+def variants(given: argparse.Namespace) -> Iterator[Variant]:
+    """Yield what is to be trained and tested.
+
+    Raises:
+        ConfigError: a method without a config in the folder.
+    """
+    files = {path.stem.rpartition("_")[0]: path for path in sorted(given.configs.glob("*.yaml"))}
+    for method in given.methods or files:
+        if method not in files:
+            raise ConfigError(f"--methods {method}: {given.configs} has configs of {', '.join(files)}")
+        if load_config(files[method]).stage == 1:
+            continue
+        for kind in given.variants:
+            yield from _variant(files[method], kind, given)
+
+
+def _variant(file: Path, kind: str, given: argparse.Namespace) -> Iterator[Variant]:
+    common = ("split", str(given.fold), "shot", str(given.shot), *given.opts)
+    published = _network(file, common)
+    has_base = published.base_head is not None
+    if kind != "composed":
+        folder = given.out / file.stem / "published"
+        as_published = Variant(file, _words(published), _millions(published), common, (), folder)
+        adapted = replace(as_published, parts=f"{as_published.parts} + eftnet", testing=("adapt", "eftnet"))
+        yield as_published if kind == "published" else adapted
+        return
+    toggled = (*common, *(WITHOUT_BASE if has_base else WITH_BASE))
+    try:
+        network = _network(file, toggled)
+    except ConfigError:
+        return  # docs/methods.md says which methods cannot do without, or with
+    folder = given.out / file.stem / ("without_base" if has_base else "with_base")
+    yield Variant(file, _words(network), _millions(network), toggled, (), folder)
+
+
+def _network(file: Path, opts: Sequence[str]) -> FewShotModel:
+    config = load_config(file, opts)
+    network = build_network(config, fold_of(config).split)
+    assert isinstance(network, FewShotModel)
+    return network
+
+
+def _words(network: FewShotModel) -> str:
+    if network.base_head is None:
+        return "-"
+    return "base" if network.ensemble is None else "base + ensemble"
+
+
+def _millions(network: FewShotModel) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def measure(variant: Variant, given: argparse.Namespace) -> Line:
+    """Train and test a variant.
+
+    Raises:
+        ResultError: a script refused; its one line.
+    """
+    folder = variant.folder
+    results = folder / ("results" if not variant.testing else "adapted")
+    opts = [*variant.training, "save_path", str(folder), "epochs", str(given.epochs), "val_freq", "99"]
+    train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
+    count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
+    test = None
+    if not (results / _PEAK).is_file():
+        test = _run("test.py", variant.config, count, [*opts, *variant.testing])
+        write_text(results / _PEAK, f"{max(test, _peak_before(folder), train)}\n", ResultError)
+    result = read_result(next(results.glob("*.json")))
+    if result.episodes != given.episodes:
+        raise ResultError(f"{results}: holds {result.episodes} episodes; name another folder by --out")
+    steps = [float(seconds) for seconds in _STEP.findall((folder / "train.log").read_text())]
+    peak = float((results / _PEAK).read_text())
+    step = statistics.median(steps) if steps else None
+    return Line(variant.method, variant.parts, variant.parameters, step, peak, result)
+
+
+def baselines(line: Line, given: argparse.Namespace) -> list[Line]:
+    """Return the rows of what needs no training, from the first result's folder."""
+    folders = sorted(given.out.glob("*/*/results/baselines"))
+    found = [read_result(path) for path in sorted(folders[0].glob("*.json"))] if folders else []
+    return [
+        Line(result.method, "", None, None, None, result)
+        for result in found
+        if result.episode_hash == line.result.episode_hash
+    ]
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Return the table."""
+    rows = [COLUMNS, ["---", "---", *["---:"] * (len(COLUMNS) - 2)], *(line.cells() for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _train_base_learner(given: argparse.Namespace) -> None:
+    """Train the fold's base learner by its own config, where the methods expect it and it is missing."""
+    file = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 1)
+    opts = ["split", str(given.fold), *given.opts]
+    first = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 2)
+    if not base_weight_path(load_config(first, opts)).is_file():
+        _run("train.py", file, [], [*opts, "resume", "auto"])
+
+
+def _run(script: str, config: Path, arguments: Sequence[str], opts: Sequence[str]) -> float:
+    """Run a script and return its peak memory in GiB.
+
+    Raises:
+        ResultError: it failed.
+    """
+    command = [sys.executable, script, "--config", str(config), *arguments, "--opts", *opts]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        error = [line for line in lines if line.startswith("error: ")] or lines[-1:] or [f"status {status}"]
+        raise ResultError(error[0].removeprefix("error: "))
+    return usage.ru_maxrss * 1024 / GIB
+
+
+def _peak_before(folder: Path) -> float:
+    """Return the peak memory of an earlier test of the same run, whose training is not repeated."""
+    return max((float(path.read_text()) for path in folder.glob(f"*/{_PEAK}")), default=0.0)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    run_script(main)
