@@ -15,23 +15,35 @@ from model.ensemble import BaseMetaEnsemble
 from model.fewshot import FewShotModel
 from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting
 from model.meta.bam import BAM
+from model.meta.canet import CANet
+from model.meta.fss1000 import FSS1000
 from model.meta.hdmnet import HDMNet
 from model.meta.hsnet import HSNet
 from model.meta.mianet import MIANet
+from model.meta.mlc import MLC
 from model.meta.msanet import MSANet
 from model.meta.panet import PANet
 from model.meta.pfenet import PFENet
+from model.meta.pmm import PMM
 from model.meta.rare import RARE
+from model.meta.rpmm import RPMM
+from model.meta.sgone import SGOne
 
 METHODS: dict[str, type[MetaLearner]] = {
     "bam": BAM,
+    "canet": CANet,
+    "fss1000": FSS1000,
     "hdmnet": HDMNet,
     "hsnet": HSNet,
     "mianet": MIANet,
+    "mlc": MLC,
     "msanet": MSANet,
     "panet": PANet,
     "pfenet": PFENet,
+    "pmm": PMM,
     "rare": RARE,
+    "rpmm": RPMM,
+    "sgone": SGOne,
 }
 ADAPTERS: dict[str, type[EFTNet]] = {"eftnet": EFTNet}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
@@ -130,6 +142,11 @@ def create_model(
     setting = Setting(extractor, shot, base_classes, image_size, low_fea)
     meta = method(setting, chosen)
     head = None
+    if base is not None and "layer4" not in extractor.stages:
+        raise ValueError(
+            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the same "
+            "frozen backbone; leave the base learner out (base: none)"
+        )
     if base is not None:
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
     merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.ensemble import BaseMetaEnsemble
 from model.interface import (
     BASE_FEATURE,
+    IMAGE_FEATURE,
     Backbone,
     BaseLearner,
     Encoding,
@@ -23,6 +24,7 @@ from model.layer.encoding import group_encoding, repeat_encoding
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground
 from model.layer.resize import resize, resize_like
+from model.view import query_input, support_input
 
 Features = dict[str, Tensor]
 
@@ -59,19 +61,25 @@ class FewShotModel(nn.Module):
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
         batch, ways, shots = episode.support.shape[:3]
-        classes = episode.class_id.flatten()
-        query = self.encode_query(episode.query)
-        support = self.encode_support(
-            episode.support.flatten(0, 2),
-            episode.support_mask.flatten(0, 2),
-            classes.repeat_interleave(shots),
-        )
+        query, support = self._encode_both(episode)
         excluded = (
             episode.class_index.flatten() if self.training and episode.class_index is not None else None
         )
         size = tuple(episode.query.shape[-2:])
         support = group_encoding(support, batch, ways, shots)
         return self.decode(query, support, size, excluded)
+
+    def _encode_both(self, episode: Episode) -> tuple[Encoding, Encoding]:
+        """Encode the queries, first axis B, and the supports, first axis B*N*K."""
+        classes = episode.class_id.flatten().repeat_interleave(episode.shots)
+        supports = (episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes)
+        if self.meta.support_first:
+            support, query = self.encode_support(*supports), self.encode_query(episode.query)
+        else:
+            query, support = self.encode_query(episode.query), self.encode_support(*supports)
+        if self.training and episode.query_number is not None:
+            query["number"] = episode.query_number
+        return query, support
 
     def encode_query(self, image: Tensor) -> Encoding:
         """Encode query images [B,3,H,W]."""
@@ -123,19 +131,19 @@ class FewShotModel(nn.Module):
         self.backbone.load_state_dict(base_learner.backbone.state_dict())
         if self.base_head is not None:
             self.base_head.load_state_dict(base_learner.head.state_dict())
+        self.meta.start_from(self.backbone, {})
 
     def query_features(self, image: Tensor) -> Features:
         """Return the features of query images that some part reads."""
         wanted = {*self.meta.query_features, *self._ensemble_features()}
         if self.base_head is not None:
             wanted.add("layer4")
-        return self._features(image, wanted)
+        return self._features(query_input(self.meta, image), wanted)
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
         """Return the backbone features of support images, seen as the meta-learner wants them seen."""
         wanted = {*self.meta.support_features, *self._ensemble_features()}
-        if self.meta.support_view is SupportView.MASKED_IMAGE:
-            image = image * foreground(mask)
+        image = support_input(self.meta, image, mask)
         if self.meta.support_view is SupportView.MASKED_LAYER4 and "layer4" in wanted:
             return self.mask_layer4(self._features(image, wanted - {"layer4"} | {"layer3"}), mask)
         return self._features(image, wanted)
@@ -158,8 +166,10 @@ class FewShotModel(nn.Module):
     def as_support(self, features: Features, mask: Tensor) -> Features:
         """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
         view = self.meta.support_view
-        if view is SupportView.MASKED_IMAGE:
-            raise ValueError("a support whose image is masked needs a pass of its own through the backbone")
+        if view in (SupportView.MASKED_IMAGE, SupportView.MASK_CHANNEL):
+            raise ValueError(
+                "a support that is seen with its mask needs a pass of its own through the backbone"
+            )
         masked = view is SupportView.MASKED_LAYER4 and "layer4" in self.meta.support_features
         return self.mask_layer4(features, mask) if masked else features
 
@@ -223,34 +233,51 @@ class FewShotModel(nn.Module):
             groups["backbone"] = [p for p in self.backbone.parameters() if p.requires_grad]
         if self.ensemble is not None:
             groups |= {name: list(part.parameters()) for name, part in self.ensemble.named_children()}
-        return groups | self.meta.param_groups()
+        groups |= self.meta.param_groups()
+        return _without_biases(groups) if self.meta.separate_biases else groups
 
     def train(self, mode: bool = True) -> FewShotModel:
         """Set the mode of every part; frozen statistics stay as they are where the method says so."""
         super().train(mode)
-        if mode and self.meta.fix_bn:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        if mode and (self.meta.fix_bn or self.meta.fix_backbone_bn):
+            for module in _batch_norms(self if self.meta.fix_bn else self.backbone):
+                module.eval()
         if mode and self.base_head is not None and not self.base_dropout:
             self.base_head.eval()
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        parts = [] if self.meta.trains_backbone else [self.backbone]
+        parts = [self.backbone]
+        if self.meta.trains_backbone:
+            parts = [] if self.meta.trains_bn else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
 
     def _ensemble_features(self) -> tuple[str, ...]:
         return () if self.ensemble is None else self.ensemble.features
 
     def _features(self, image: Tensor, names: set[str]) -> Features:
-        wanted = names - {BASE_FEATURE} | ({"layer4"} if BASE_FEATURE in names else set())
+        wanted = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"layer4"} if BASE_FEATURE in names else set())
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
-            features = self.backbone(image, sorted(wanted))
+            features = self.backbone(image, sorted(wanted)) if wanted else {}
+        if IMAGE_FEATURE in names:
+            features[IMAGE_FEATURE] = image
         if BASE_FEATURE in names:
             with torch.no_grad():
                 features[BASE_FEATURE] = self.base_head.embed(features["layer4"])
         return features
+
+
+def _batch_norms(network: nn.Module) -> list[nn.Module]:
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def _without_biases(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
+    """Move the vectors of every group to one of their own behind it."""
+    split: dict[str, list[nn.Parameter]] = {}
+    for name, parameters in groups.items():
+        split[name] = [p for p in parameters if p.ndim > 1]
+        split[f"{name}.bias"] = [p for p in parameters if p.ndim <= 1]
+    return split
 
 
 def _join_ways(prediction: Prediction, ways: int) -> Prediction:

@@ -32,6 +32,9 @@ BASE_FEATURE = "base"
 """Name of the frozen base learner's feature before its last activation and classifier, for learners that read
 it beside the backbone's features. Of an image as the backbone saw it: not with a masked ``layer4``."""
 
+IMAGE_FEATURE = "image"
+"""Name of the image itself, as the backbone would see it, for learners with a branch of their own."""
+
 Encoding = dict[str, Tensor]
 """Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
 
@@ -50,6 +53,7 @@ class Episode:
         base_label: 0 background, j the j-th base class, 255 void; int64 [B,H,W].
         query_padding: True where the query holds letterbox padding instead of image, bool [B,H,W].
         auxiliary: images known only to contain the way's class, float [B,N,M,3,H,W].
+        query_number: a number that every query image keeps from epoch to epoch, int64 [B]; training only.
     """
 
     query: Tensor
@@ -61,6 +65,7 @@ class Episode:
     base_label: Tensor | None = None
     query_padding: Tensor | None = None
     auxiliary: Tensor | None = None
+    query_number: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.query.ndim != 4:
@@ -111,13 +116,15 @@ class SupportView(Enum):
     PLAIN = "the image as it is"
     MASKED_LAYER4 = "the image up to layer3; layer4 sees the masked layer3 features"
     MASKED_IMAGE = "the image with everything but the object set to zero"
+    MASK_CHANNEL = "the image with its mask as a fourth channel, which is empty for queries"
 
 
 class Backbone(nn.Module):
     """A network whose stages ``layer0`` .. ``layer4`` run one after the other.
 
     Features go by name: ``layer3`` is the output of a stage, ``layer3.5`` the tap of its sixth block before
-    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output).
+    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output), ``layer0.unpooled``
+    what goes into the pooling of a stage that ends with one.
 
     Attributes:
         channels: output channels of every stage.
@@ -186,6 +193,19 @@ class Setting:
     low_feature: str
 
 
+@dataclass(frozen=True)
+class GroupRule:
+    """How a group of parameters learns beside the others.
+
+    Attributes:
+        rate: its learning rate over the schedule's.
+        decay: whether weight decay applies to it.
+    """
+
+    rate: float = 1.0
+    decay: bool = True
+
+
 class MetaLearner(nn.Module):
     """A method of few-shot segmentation on top of a backbone. It owns no device, file, schedule or sampling.
 
@@ -193,10 +213,16 @@ class MetaLearner(nn.Module):
         Options: frozen dataclass of its switches; the constructor takes a ``Setting`` and such options.
         query_features, support_features: names of the backbone features that it reads, or ``BASE_FEATURE``.
         support_view: what its support branch is fed.
+        support_side: side of the square that supports are stretched to before that; None leaves them.
+        query_margin: zeros around the query, in pixels.
+        pixels: the scale of pixels that its networks want, a name of ``model.view``.
         multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
         trains_backbone: whether the backbone learns with it.
         batch_dependent: whether an encoding depends on the other images of its batch.
+        support_first: whether supports pass the networks before the queries; running statistics remember it.
         fix_bn: whether every BatchNorm stays in evaluation mode during training.
+        fix_backbone_bn: whether the backbone's do, where not all of them do.
+        trains_bn: whether, where the backbone learns, the scales and offsets of its BatchNorms do.
         align_corners: how its logits are enlarged to the image.
         mixable: entries of the guidance that may be blended with those of another support set, which is
             what test-time adaptation does; empty where the method cannot be adapted that way.
@@ -204,6 +230,8 @@ class MetaLearner(nn.Module):
         default_base, default_ensemble: the parts that the published method is composed with, or None.
         backbone_variants: backbone family (``resnet``, ``vgg``) -> options of the backbone that the published
             method is built on, where it is not the default one.
+        separate_biases: whether vectors are groups of their own, named ``<group>.bias``.
+        group_rules: how groups learn that do not learn as the others.
         published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
             it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
             whole model's.
@@ -214,18 +242,38 @@ class MetaLearner(nn.Module):
     query_features: tuple[str, ...]
     support_features: tuple[str, ...]
     support_view: SupportView = SupportView.PLAIN
+    support_side: int | None = None
+    query_margin: int = 0
+    pixels: str = "normalised"
     multi_way: bool = False
     trains_backbone: bool = False
     batch_dependent: bool = False
+    support_first: bool = False
     fix_bn: bool = True
+    fix_backbone_bn: bool = False
+    trains_bn: bool = True
     align_corners: bool = True
     mixable: tuple[str, ...] = ()
     fixed_in_adaptation: tuple[str, ...] = ()
     default_base: str | None = None
     default_ensemble: str | None = None
     backbone_variants: Mapping[str, Mapping[str, object]] = {}
+    separate_biases: bool = False
+    group_rules: Mapping[str, GroupRule] = {}
     published_names: Mapping[str, str] = {}
     published_extra: tuple[str, ...] = ()
+
+    def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
+        """Take over what the start of a training offers beside the backbone's weights.
+
+        Args:
+            backbone: it has got its weights.
+            entries: of the file that they came from, by the file's names; empty after a base learner.
+        """
+
+    def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return published entries with those rewritten that this network holds in another form."""
+        return dict(entries)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their backbone features [B,C,h,w]."""
@@ -268,6 +316,13 @@ class MetaLearner(nn.Module):
     def decode(self, query: Encoding, support: Encoding) -> Prediction:
         """Segment B queries from K support encodings each."""
         return self.segment(query, self.match(query, support))
+
+    def memory_state(self) -> dict[str, Tensor]:
+        """Return what training gathers beside the weights and a resumed run must have, by name."""
+        return {}
+
+    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``memory_state`` gave."""
 
     def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Return the logits of ``prediction`` at ``size``, the images' height and width."""

@@ -131,7 +131,7 @@ class EFTNet:
     def tuned_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn: the head's, never the backbone's or the base learner's.
 
-        PANet has none of them; its rounds differ by what is blended in alone.
+        Prototype methods have none of them; their rounds differ by what is blended in alone.
         """
         fixed = tuple(f"{name}." for name in self.model.meta.fixed_in_adaptation)
         tuned = [

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from model.interface import Backbone
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+WITHOUT_LAST_POOLINGS: Mapping[str, object] = {
+    "batch_norm": False,
+    "pool_kernel": 3,
+    "pool_stride": (2, 2, 2, 1, 0),
+    "ceil_pool": False,
+    "dilation": (1, 1, 1, 1, 2),
+}
+"""VGG16 as PANet cuts it: of stride 8, its last group dilated."""
+
+WITHOUT_LAST_STRIDES: Mapping[str, object] = {
+    "batch_norm": False,
+    "pool_kernel": 3,
+    "pool_stride": (2, 2, 2, 1, 1),
+    "ceil_pool": False,
+}
+"""VGG16 as SG-One and PMMs cut it: of stride 8, with all poolings and without dilation."""
 
 
 class VGG16(Backbone):
@@ -20,6 +37,8 @@ class VGG16(Backbone):
         pool_stride: strides of the poolings of ``layer0`` .. ``layer4``; 0 leaves a pooling out.
         ceil_pool: whether poolings round their output size up.
         dilation: of the convolutions of the five groups.
+        inputs: channels of the image.
+        width: channels of the first group; 64 in every published network.
     """
 
     stages = ("layer0", "layer1", "layer2", "layer3", "layer4")
@@ -32,11 +51,13 @@ class VGG16(Backbone):
         pool_stride: Sequence[int] = (2, 2, 2, 2, 0),
         ceil_pool: bool = True,
         dilation: Sequence[int] = (1, 1, 1, 1, 1),
+        inputs: int = 3,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        self.channels = {name: widths[-1] for name, widths in zip(self.stages, _WIDTHS, strict=True)}
-        inputs = 3
-        for name, widths, stride, spread in zip(self.stages, _WIDTHS, pool_stride, dilation, strict=True):
+        groups = [[channels * width // _WIDTHS[0][0] for channels in widths] for widths in _WIDTHS]
+        self.channels = {name: widths[-1] for name, widths in zip(self.stages, groups, strict=True)}
+        for name, widths, stride, spread in zip(self.stages, groups, pool_stride, dilation, strict=True):
             layers: list[nn.Module] = []
             for outputs in widths:
                 layers.append(nn.Conv2d(inputs, outputs, 3, padding=spread, dilation=spread))
@@ -66,6 +87,8 @@ class VGG16(Backbone):
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         tapped, number = {}, 0
         for module in self.get_submodule(name):
+            if isinstance(module, nn.MaxPool2d):
+                tapped |= {key: x for key in {f"{name}.unpooled"} & wanted}
             x = module(x)
             if isinstance(module, nn.Conv2d):
                 key = f"{name}.{number}"

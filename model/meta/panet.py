@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, interpolate, one_hot
+from torch.nn.functional import cross_entropy, one_hot
 
+from model.backbone.vgg import WITHOUT_LAST_POOLINGS
 from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
 from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import pool_at_image_resolution
+from model.layer.prototype import cosine_scores
 from model.layer.resize import resize
 
 _EPSILON = 1e-5
@@ -48,15 +51,7 @@ class PANet(MetaLearner):
     trains_backbone = True
     align_corners = False
     mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "vgg": {
-            "batch_norm": False,
-            "pool_kernel": 3,
-            "pool_stride": (2, 2, 2, 1, 0),
-            "ceil_pool": False,
-            "dilation": (1, 1, 1, 1, 2),
-        }
-    }
+    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_POOLINGS}
     published_names: Mapping[str, str] = {
         f"backbone.layer{stage}": f"encoder.backbone.features.{2 * stage}" for stage in range(5)
     }
@@ -107,10 +102,7 @@ class PANet(MetaLearner):
         return background | (mask == IGNORE) if self.options.void_as_background else background
 
     def _score(self, feature: Tensor, prototype: Tensor) -> Tensor:
-        """Compare features [B,C,h,w] with prototypes [B,P,C] -> [B,P,h,w]."""
-        return self.options.scale * torch.stack(
-            [cosine_similarity(feature, p[:, :, None, None], dim=1) for p in prototype.unbind(1)], 1
-        )
+        return cosine_scores(feature, prototype, self.options.scale)
 
     def _alignment(self, parts: Mapping[str, Tensor], episode: Episode) -> Tensor:
         """Segment the supports by the prototypes of the predicted query masks (section 3.4).
@@ -135,28 +127,6 @@ class PANet(MetaLearner):
         label[self._background(mask)] = 0
         label[mask == 1] = 1
         return label
-
-
-def pool_at_image_resolution(feature: Tensor, mask: Tensor) -> Tensor:
-    """Average features [B,C,h,w], enlarged bilinearly to the mask [B,H,W], under that mask -> [B,C].
-
-    Instead of enlarging the features, the mask is brought to them by the transposed enlargement: the same sum
-    in another order, without the C maps of image size.
-    """
-    mask = mask.to(feature)
-    rows, columns = (
-        _enlargement(small, large, feature)
-        for small, large in zip(feature.shape[-2:], mask.shape[-2:], strict=True)
-    )
-    weight = rows.T @ mask @ columns
-    total = torch.einsum("bchw,bhw->bc", feature, weight)
-    return total / (mask.sum((1, 2)) + _EPSILON).unsqueeze(1)
-
-
-def _enlargement(small: int, large: int, like: Tensor) -> Tensor:
-    """Return the matrix [large,small] of bilinear interpolation along one axis."""
-    unit = torch.eye(small, dtype=like.dtype, device=like.device)
-    return interpolate(unit[None], large, mode="linear", align_corners=False)[0].T
 
 
 def _mean_per_image(logits: Tensor, label: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ import torch
 from tester import MetaLearnerTester, random_episode
 
 from model.interface import UNLABELLED, Episode
+from model.layer.pooling import pool_at_image_resolution
 from model.layer.resize import resize
-from model.meta.panet import pool_at_image_resolution
 
 
 class TestPANet(MetaLearnerTester):
@@ -71,12 +71,13 @@ class TestPANet(MetaLearnerTester):
         assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_pooling_equals_pooling_of_enlarged_features() -> None:
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_pooling_equals_pooling_of_enlarged_features(align_corners: bool) -> None:
     feature = torch.randn(2, 5, 9, 7, requires_grad=True)
     mask = torch.rand(2, 65, 50) > 0.7
-    enlarged = resize(feature, (65, 50), align_corners=False)
+    enlarged = resize(feature, (65, 50), align_corners=align_corners)
     expected = (enlarged * mask[:, None]).sum((2, 3)) / (mask.sum((1, 2)) + 1e-5)[:, None]
-    actual = pool_at_image_resolution(feature, mask)
+    actual = pool_at_image_resolution(feature, mask, align_corners=align_corners)
     torch.testing.assert_close(actual, expected)
     ours, theirs = (torch.autograd.grad(x.square().sum(), feature)[0] for x in (actual, expected))
     torch.testing.assert_close(ours, theirs)
