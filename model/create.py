@@ -144,8 +144,8 @@ def create_model(
     head = None
     if base is not None and "layer4" not in extractor.stages:
         raise ValueError(
-            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the same "
-            "frozen backbone; leave the base learner out (base: none)"
+            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "
+            "same frozen backbone; leave the base learner out (base: none)"
         )
     if base is not None:
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head

@@ -50,7 +50,7 @@ def test_parameters_return_and_every_image_passes_the_backbone_once(method: str,
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [parameter.requires_grad for parameter in model.parameters()]
     passes = []
-    model.backbone.layer1.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    model.backbone.layer0[0].register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     plain = model(one(shot)).logits
     passes.clear()
     adapter = create_adapter("eftnet", model, rounds=3, lr=0.01)

@@ -48,7 +48,7 @@ class TestMLC(MetaLearnerTester):
             assert not torch.allclose(adapted, model(episode).logits)
 
     def test_base_learner_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="mlc reads no further than layer3.*base: none"):
+        with pytest.raises(ValueError, match=r"mlc reads no further than layer3.*base: none"):
             self.build(base="pspnet")
 
     def test_vgg_is_refused(self) -> None:
