@@ -44,6 +44,7 @@ def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Ten
     elif isinstance(model, FewShotModel):
         extra = model.meta.published_extra
         published = {k: v for k, v in published.items() if not (extra and k.startswith(extra))}
+        published = model.meta.read_published(published)
     ours = {published_name: name for name, published_name in published_names(model).items()}
     return {ours.get(name, name): value for name, value in published.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -11,6 +11,15 @@ from model.interface import Backbone
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each of the four stages."""
+
+DEEPLAB: Mapping[str, object] = {
+    "stem": "standard",
+    "dilation": (1, 1, 2, 4),
+    "stride_first": True,
+    "ceil_pool": True,
+    "last_stage": "layer3",
+}
+"""The network of DeepLab as CANet and PMMs cut it: of stride 8, Caffe's strides, without its last stage."""
 
 
 class Bottleneck(nn.Module):
@@ -81,6 +90,7 @@ class ResNet(Backbone):
         ceil_pool: whether the stem's pooling rounds its output size up.
         width: channels of the first stage; 64 in every published network.
         last_stage: the deepest stage that exists, ``layer4`` or ``layer3``.
+        inputs: channels of the image.
     """
 
     def __init__(
@@ -94,11 +104,12 @@ class ResNet(Backbone):
         ceil_pool: bool = False,
         width: int = 64,
         last_stage: str = "layer4",
+        inputs: int = 3,
     ) -> None:
         super().__init__()
         block = BasicBlock if depth == 18 else Bottleneck
         self.stages = ("layer0", "layer1", "layer2", "layer3", "layer4")[: int(last_stage[-1]) + 1]
-        self.layer0, channels = _stem(stem, width, ceil_pool)
+        self.layer0, channels = _stem(stem, inputs, width, ceil_pool)
         self.channels = {"layer0": channels}
         for index, name in enumerate(self.stages[1:]):
             planes, dilated = width << index, dilation[index]
@@ -124,7 +135,8 @@ class ResNet(Backbone):
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         if name == "layer0":
-            return self.layer0(x), {}
+            x = self.layer0[:-1](x)
+            return self.layer0[-1](x), {key: x for key in {"layer0.unpooled"} & wanted}
         tapped = {}
         for number, block in enumerate(self.get_submodule(name)):
             x = block(x)
@@ -135,17 +147,17 @@ class ResNet(Backbone):
         return x, tapped
 
 
-def _stem(kind: str, width: int, ceil_pool: bool) -> tuple[nn.Sequential, int]:
+def _stem(kind: str, inputs: int, width: int, ceil_pool: bool) -> tuple[nn.Sequential, int]:
     pool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_pool)
     if kind == "standard":
-        convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        convolution = nn.Conv2d(inputs, width, 7, 2, 3, bias=False)
         return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True), pool), width
     if kind != "deep":
         raise ValueError(f"stem is {kind!r}; choose 'deep' or 'standard'")
     layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, width, 2), (width, width, 1), (width, 2 * width, 1)):
+    for before, outputs, stride in ((inputs, width, 2), (width, width, 1), (width, 2 * width, 1)):
         layers += [
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.Conv2d(before, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         ]

@@ -1,0 +1,163 @@
+"""FSS-1000's relation network against the recorded runs of the published implementation."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import create_model
+from model.fewshot import FewShotModel
+from model.interface import Encoding, Episode, Prediction
+from model.layer.encoding import group_encoding
+from model.published import published_names
+from tests.parity.recorded import (
+    assert_close,
+    assert_gradients,
+    assert_statistics,
+    fill,
+    load_case,
+    reader,
+)
+
+VARIANT = "fss1000/vgg16"
+EVALUATIONS = [
+    "oneshot_batchstats",
+    "fiveshot_batchstats",
+    "fiveshot_224_batchstats",
+    "oneshot_eval",
+    "fiveshot_eval",
+]
+TAPS = {f"query_tap{n + 1}": f"layer{n}.unpooled" for n in range(5)}
+
+
+def inputs_of(case: object) -> dict[str, Tensor]:
+    """Build the recorded inputs; K supports are shared by all queries."""
+    inputs = reader().reference_inputs
+    built = {}
+    for name, (function, seed, *size) in case.meta["inputs"].items():
+        size = [value for value in size if not isinstance(value, str)]
+        ignore = {"ignore": None} if function == "mask" else {}
+        built[name] = torch.from_numpy(getattr(inputs, function)(seed, *size, **ignore))
+    return built
+
+
+def run(model: FewShotModel, case: object) -> tuple[Encoding, Encoding, Prediction, dict[str, Tensor]]:
+    """Encode the supports, then the queries, as published, and decode; watch what goes through the relation."""
+    inputs = inputs_of(case)
+    seen: dict[str, Tensor] = {}
+    relation = model.meta.relation
+    hooks = [
+        relation.relate.register_forward_hook(
+            lambda _, given, out: seen.update(relation_pairs=given[0], relation_layer2=out)
+        ),
+        relation.climb[2].register_forward_hook(lambda _, given, out: seen.update(decoder_block3=out)),
+    ]
+    support = model.encode_support(inputs["support_images"], inputs["support_masks"])
+    query = model.encode_query(inputs["query_images"])
+    queries = len(inputs["query_images"])
+    grouped = {
+        name: tensor.expand(queries, *tensor.shape[1:])
+        for name, tensor in group_encoding(support, 1, 1, case.shot).items()
+    }
+    size = tuple(inputs["query_images"].shape[-2:])
+    prediction = model.decode(query, grouped, size)
+    for hook in hooks:
+        hook.remove()
+    return query, support, prediction, seen
+
+
+def build(name: str, **options: object) -> tuple[FewShotModel, object]:
+    variant, case = load_case(VARIANT, name)
+    mode = "running" if case.meta["mode"] == "eval" else "batch"
+    model = create_model("fss1000", backbone="vgg16", shot=case.shot, bn_mode=mode, **options)
+    fill(model, variant, case)
+    return model, case
+
+
+@functools.cache
+def evaluated(name: str) -> tuple[object, Encoding, Encoding, Prediction, dict[str, Tensor]]:
+    """Run once what several tests only look at."""
+    model, case = build(name)
+    with torch.no_grad():
+        return case, *run(model.eval(), case)
+
+
+def subsampled(tensor: Tensor, case: object, name: str) -> Tensor:
+    """Take the elements of ``tensor`` that were recorded as ``name``: every so many channels and positions."""
+    steps = case.meta["subsampling"][name].strip("[]").split(", ")
+    return tensor[tuple(slice(None, None, int(step.strip(":") or 1)) for step in steps)]
+
+
+def foreground_logit(prediction: Prediction) -> Tensor:
+    return prediction.logits[:, 1:] - prediction.logits[:, :1]
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_outputs(name: str) -> None:
+    case, *_, prediction, _ = evaluated(name)
+    logit, stride = foreground_logit(prediction), case.meta["final"]["stride"]
+    assert_close(logit[..., ::stride, ::stride], case.arrays["logits"])
+    assert_close(prediction.logits.softmax(1)[:, 1:, ::stride, ::stride], case.arrays["probability"])
+    assert case.arrays["logits"].std() > 0.3
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_intermediates(name: str) -> None:
+    case, query, support, _, seen = evaluated(name)
+    found = {
+        "support_feature": support["feature"],
+        "query_feature": query["layer4"],
+        **{recorded: query[ours] for recorded, ours in TAPS.items()},
+        **seen,
+    }
+    for recorded, tensor in found.items():
+        assert_close(subsampled(tensor, case, recorded), case.arrays[recorded])
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_losses_gradients_and_statistics(loss: str) -> None:
+    model, case = build("fiveshot_train", loss=loss)
+    inputs, recorded = inputs_of(case), case.meta["train"]
+    *_, prediction, _ = run(model.train(), case)
+    assert_statistics(model, recorded["running_statistics_after_forward"])
+    queries = len(inputs["query_images"])
+    episode = Episode(
+        inputs["query_images"],
+        inputs["support_images"].expand(queries, 1, -1, -1, -1, -1),
+        inputs["support_masks"].expand(queries, 1, -1, -1, -1),
+        torch.zeros(queries, 1, dtype=torch.int64),
+        query_mask=inputs["query_masks"],
+    )
+    losses = model.losses(prediction, episode)
+    assert losses["main"].item() == pytest.approx(recorded[f"loss_{loss}"], abs=1e-5)
+    losses["main"].backward()
+    gradients = recorded["grads" if loss == "mse" else "grads_bce"]
+    vanishing = {name: value for name, value in gradients.items() if value[0] < 1e-5}
+    assert len(vanishing) == 24  # the biases before a BatchNorm that subtracts the batch's mean
+    assert_gradients(model, {name: value for name, value in gradients.items() if name not in vanishing})
+    biases = {published: name for name, published in published_names(model).items() if published in vanishing}
+    assert all(model.get_parameter(name).grad.norm() < 1e-5 for name in biases.values())
+    if loss == "mse":
+        norms = [torch.stack([p.grad.norm() for p in g]).norm().item() for g in model.param_groups().values()]
+        assert norms == pytest.approx(list(recorded["grad_norm_before_clip"].values()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["oneshot_batchstats", "fiveshot_224_batchstats"])
+def test_whole_episode_gives_the_same(name: str) -> None:
+    """Repeating the supports for every query changes no statistic of theirs."""
+    case, *_, prediction, _ = evaluated(name)
+    model, _ = build(name)
+    inputs = inputs_of(case)
+    queries = len(inputs["query_images"])
+    episode = Episode(
+        inputs["query_images"],
+        inputs["support_images"].expand(queries, 1, -1, -1, -1, -1),
+        inputs["support_masks"].expand(queries, 1, -1, -1, -1),
+        torch.zeros(queries, 1, dtype=torch.int64),
+    )
+    with torch.no_grad():
+        whole = model.eval()(episode)
+    torch.testing.assert_close(whole.logits, prediction.logits, atol=2e-5, rtol=1e-4)
