@@ -12,6 +12,7 @@ from model.ensemble import BaseMetaEnsemble
 from model.interface import (
     BASE_FEATURE,
     IMAGE_FEATURE,
+    AuxiliarySet,
     Backbone,
     BaseLearner,
     Encoding,
@@ -58,6 +59,11 @@ class FewShotModel(nn.Module):
         for frozen in self._frozen():
             frozen.requires_grad_(False)
 
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone learns: not under a base learner, whose head needs it as it is."""
+        return self.meta.trains_backbone and self.base_head is None
+
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
         batch, ways, shots = episode.support.shape[:3]
@@ -66,7 +72,7 @@ class FewShotModel(nn.Module):
             episode.class_index.flatten() if self.training and episode.class_index is not None else None
         )
         size = tuple(episode.query.shape[-2:])
-        support = group_encoding(support, batch, ways, shots)
+        support = group_encoding(support, batch, ways, shots) | self.encode_auxiliary_of(episode)
         return self.decode(query, support, size, excluded)
 
     def _encode_both(self, episode: Episode) -> tuple[Encoding, Encoding]:
@@ -89,6 +95,21 @@ class FewShotModel(nn.Module):
         """Encode support images [B,3,H,W] with masks [B,H,W] of 0, 1, 255; they show ``class_id`` [B]."""
         return self.encode_support_features(self.support_features(image, mask), mask, class_id)
 
+    def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
+        """Encode auxiliary images [B,3,H,W], for mined ones with their labels [B,H,W]."""
+        learns = torch.is_grad_enabled() and self.meta.auxiliary_gradient
+        with torch.set_grad_enabled(learns):
+            features = self._features(image, set(self.meta.query_features))
+        return self.meta.encode_auxiliary(features, label)
+
+    def encode_auxiliary_of(self, episode: Episode) -> Encoding:
+        """Encode the auxiliary images of an episode, first axes B, N, M; nothing where there are none."""
+        images, labels = episode.auxiliary, episode.auxiliary_label
+        if images is None or images.shape[2] == 0 or self.meta.auxiliary is AuxiliarySet.NONE:
+            return {}
+        labels = None if labels is None else labels.flatten(0, 2)
+        return group_encoding(self.encode_auxiliary(images.flatten(0, 2), labels), *images.shape[:3])
+
     def decode(
         self, query: Encoding, support: Encoding, size: tuple[int, int], excluded: Tensor | None = None
     ) -> Prediction:
@@ -96,7 +117,7 @@ class FewShotModel(nn.Module):
 
         Args:
             query: encodings, first axis B.
-            support: encodings, first axes B, N, K.
+            support: encodings, first axes B, N, K; those of auxiliary images B, N, M.
             size: height and width of the images, to which the logits are enlarged.
             excluded: zero-based base class of every target [B*N], in meta-training.
         """
@@ -150,7 +171,7 @@ class FewShotModel(nn.Module):
 
     def mask_layer4(self, features: Features, mask: Tensor) -> Features:
         """Return ``features`` with the ``layer4`` that follows from layer3 under ``mask`` [B,H,W]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
             masked = features["layer3"] * resize_like(foreground(mask), features["layer3"])
             return {**features, "layer4": self.backbone.run_stage("layer4", masked)}
 
@@ -229,7 +250,7 @@ class FewShotModel(nn.Module):
         The backbone and the ensemble's few scalars come first: a learning rate may be lower up to a position.
         """
         groups = {}
-        if self.meta.trains_backbone:
+        if self.trains_backbone:
             groups["backbone"] = [p for p in self.backbone.parameters() if p.requires_grad]
         if self.ensemble is not None:
             groups |= {name: list(part.parameters()) for name, part in self.ensemble.named_children()}
@@ -248,7 +269,7 @@ class FewShotModel(nn.Module):
 
     def _frozen(self) -> list[nn.Module]:
         parts = [self.backbone]
-        if self.meta.trains_backbone:
+        if self.trains_backbone:
             parts = [] if self.meta.trains_bn else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
 
@@ -257,7 +278,7 @@ class FewShotModel(nn.Module):
 
     def _features(self, image: Tensor, names: set[str]) -> Features:
         wanted = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"layer4"} if BASE_FEATURE in names else set())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.meta.trains_backbone):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
             features = self.backbone(image, sorted(wanted)) if wanted else {}
         if IMAGE_FEATURE in names:
             features[IMAGE_FEATURE] = image

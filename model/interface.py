@@ -52,7 +52,8 @@ class Episode:
         query_mask: 0 background, n the n-th way, 255 void; int64 [B,H,W].
         base_label: 0 background, j the j-th base class, 255 void; int64 [B,H,W].
         query_padding: True where the query holds letterbox padding instead of image, bool [B,H,W].
-        auxiliary: images known only to contain the way's class, float [B,N,M,3,H,W].
+        auxiliary: further images of every way, float [B,N,M,3,H,W]; see ``AuxiliarySet``.
+        auxiliary_label: their mined labels: j the j-th latent class, 0 background, 255 void; int64 [B,N,M,H,W].
         query_number: a number that every query image keeps from epoch to epoch, int64 [B]; training only.
     """
 
@@ -65,6 +66,7 @@ class Episode:
     base_label: Tensor | None = None
     query_padding: Tensor | None = None
     auxiliary: Tensor | None = None
+    auxiliary_label: Tensor | None = None
     query_number: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +119,14 @@ class SupportView(Enum):
     MASKED_LAYER4 = "the image up to layer3; layer4 sees the masked layer3 features"
     MASKED_IMAGE = "the image with everything but the object set to zero"
     MASK_CHANNEL = "the image with its mask as a fourth channel, which is empty for queries"
+
+
+class AuxiliarySet(Enum):
+    """What images beside the supports a meta-learner can use."""
+
+    NONE = "none"
+    CLASS = "images known only to show the way's class, in training and in testing"
+    MINED = "training images with mined labels, in training only"
 
 
 class Backbone(nn.Module):
@@ -216,6 +226,8 @@ class MetaLearner(nn.Module):
         support_side: side of the square that supports are stretched to before that; None leaves them.
         query_margin: zeros around the query, in pixels.
         pixels: the scale of pixels that its networks want, a name of ``model.view``.
+        auxiliary: what images beside the supports it can use; it must do without them too.
+        auxiliary_gradient: whether a backbone that learns does so from the auxiliary images as well.
         multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
         trains_backbone: whether the backbone learns with it.
         batch_dependent: whether an encoding depends on the other images of its batch.
@@ -242,6 +254,8 @@ class MetaLearner(nn.Module):
     query_features: tuple[str, ...]
     support_features: tuple[str, ...]
     support_view: SupportView = SupportView.PLAIN
+    auxiliary: AuxiliarySet = AuxiliarySet.NONE
+    auxiliary_gradient: bool = True
     support_side: int | None = None
     query_margin: int = 0
     pixels: str = "normalised"
@@ -281,6 +295,13 @@ class MetaLearner(nn.Module):
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         """Encode support images from their features and masks of 0, 1 and 255, int64 [B,H,W]."""
+        raise NotImplementedError
+
+    def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
+        """Encode auxiliary images, seen as queries are, and their mined labels [B,H,W] where there are any.
+
+        ``match`` finds the entries, [B,M,...], among those of the supports; so their names must differ.
+        """
         raise NotImplementedError
 
     def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:

@@ -191,6 +191,9 @@ class AdaptedEpisode:
             model.encode_support_features(seen, mask, class_id)
             for seen, mask in zip(self.seen, self.masks, strict=True)
         ]
+        self.auxiliary = model.encode_auxiliary_of(self.episode)
+        if not model.meta.multi_way:
+            self.auxiliary = {name: tensor.flatten(0, 1) for name, tensor in self.auxiliary.items()}
         self.compared: dict[tuple[int, int | None], Encoding] = {}
         self.memories: dict[int, dict[str, object]] = {}
 
@@ -226,7 +229,7 @@ class AdaptedEpisode:
     def _grouped(self, image: int, query: Encoding, supports: list[Support]) -> Encoding:
         axes = (1, 1, len(supports)) if self.model.meta.multi_way else (1, len(supports))
         encodings = [s.encoding | self._comparison(image, query, s) for s in supports]
-        return group_encoding(stack_encodings(encodings), *axes)
+        return group_encoding(stack_encodings(encodings), *axes) | self.auxiliary
 
     @torch.no_grad()
     def _comparison(self, image: int, query: Encoding, support: Support) -> Encoding:
