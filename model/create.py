@@ -22,6 +22,7 @@ from model.meta.hsnet import HSNet
 from model.meta.mianet import MIANet
 from model.meta.mlc import MLC
 from model.meta.msanet import MSANet
+from model.meta.oslsm import OSLSM
 from model.meta.panet import PANet
 from model.meta.pfenet import PFENet
 from model.meta.pmm import PMM
@@ -38,6 +39,7 @@ METHODS: dict[str, type[MetaLearner]] = {
     "mianet": MIANet,
     "mlc": MLC,
     "msanet": MSANet,
+    "oslsm": OSLSM,
     "panet": PANet,
     "pfenet": PFENet,
     "pmm": PMM,
@@ -150,7 +152,13 @@ def create_model(
     if base is not None:
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
     merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)
-    return FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
+    model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
+    if not any(model.param_groups().values()):
+        raise ValueError(
+            f"{name} learns by its backbone alone, which a base learner keeps frozen; leave the base "
+            "learner out (base: none)"
+        )
+    return model
 
 
 def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:

@@ -30,6 +30,10 @@ class TestPANet(MetaLearnerTester):
         episode = random_episode(65)
         assert set(model.losses(model(episode), episode)) == {"main"}
 
+    def test_base_learner_would_freeze_all_that_learns(self) -> None:
+        with pytest.raises(ValueError, match=r"learns by its backbone alone.*base: none"):
+            self.build(base="pspnet")
+
     def test_evaluation_keeps_prototypes_only(self) -> None:
         model = self.build().eval()
         episode = random_episode(65)

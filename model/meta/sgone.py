@@ -1,0 +1,143 @@
+"""SG-One: X. Zhang, Y. Wei, Y. Yang, T. S. Huang, "SG-One: Similarity Guidance Network for One-Shot Semantic
+Segmentation", IEEE Transactions on Cybernetics 50(9), 2020.
+
+One backbone feeds two branches. The guidance branch compares the query, position by position, with the vector
+that it pools of the support object; the segmentation branch fuses three stages of the query. The product of
+both is classified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from model.interface import IGNORE, Encoding, Episode, GroupRule, MetaLearner, Prediction, Setting
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import pool_at_image_resolution
+from model.layer.resize import resize, resize_like
+from model.layer.union import union_of_shots
+
+_EPSILON = 1e-8
+"""Added to the pixels of a mask; the published code adds nothing and an empty mask gives NaN."""
+
+_SEGMENTATION = ("side2", "side3", "side4", "classifier", "exit")
+
+
+@dataclass(frozen=True)
+class SGOneOptions:
+    """Switches of SG-One.
+
+    Attributes:
+        kshot: several supports are averaged to one vector (``avg``), or each gives a mask of its own and
+            their union counts (``max``).
+        exit_padding: border of zeros around the last 1x1 convolution. Published: 1, which puts a rim that
+            knows nothing of the image around the logits and shrinks them a little towards the centre.
+        void_as_foreground: whether void pixels (255) of supports and query are foreground in training, as in
+            the published data, which has one way only; they never are in testing.
+        channel_order: ``bgr`` hands the network swapped channels, normalised by the constants of RGB, as in
+            the published training; the published tests read ``rgb``.
+        channels: width of the segmentation branch; 128 in the published network.
+    """
+
+    kshot: Literal["avg", "max"] = "avg"
+    exit_padding: Literal[0, 1] = 1
+    void_as_foreground: bool = False
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    channels: int = 128
+
+
+class SGOne(MetaLearner):
+    """Similarity to the support object weighs the query's features; two convolutions classify them."""
+
+    Options = SGOneOptions
+    query_features = ("layer2", "layer3", "layer4")
+    support_features = ("layer4",)
+    trains_backbone = True
+    align_corners = False
+    mixable = ("prototype",)
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "vgg": {"batch_norm": False, "pool_kernel": 3, "pool_stride": (2, 2, 2, 1, 1), "ceil_pool": False}
+    }
+    separate_biases = True
+    group_rules: Mapping[str, GroupRule] = {
+        **{
+            f"{name}.bias": GroupRule(2)
+            for name in ("backbone", "side2", "side3", "side4", "classifier", "exit")
+        },
+        "guidance": GroupRule(10),
+        "guidance.bias": GroupRule(20),
+    }
+    published_names: Mapping[str, str] = {
+        **{f"backbone.layer{stage}": f"netB.features_{stage + 1}" for stage in range(5)},
+        "guidance": "netB.cls.0",
+        **{f"side{stage}": f"netB.side{stage + 1}_1" for stage in (2, 3, 4)},
+        "classifier": "classifier_6",
+        "exit": "exit_layer",
+    }
+
+    def __init__(self, setting: Setting, options: SGOneOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.pixels = "swapped" if options.channel_order == "bgr" else "normalised"
+        inputs, width = setting.backbone.channels, options.channels
+        self.side2 = nn.Sequential(*_convolution(inputs["layer2"], width))
+        self.side3 = nn.Sequential(*_convolution(width + inputs["layer3"], width))
+        self.side4 = nn.Sequential(_convolution(width + inputs["layer4"], width)[0])
+        self.classifier = nn.Sequential(*_convolution(width, width))
+        self.exit = nn.Conv2d(width, 2, 1, padding=options.exit_padding)
+        self.guidance = nn.Conv2d(inputs["layer4"], inputs["layer4"], 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        fine, middle, deep = (features[name] for name in self.query_features)
+        fused = resize_like(self.side2(fine), middle)
+        fused = self.side3(torch.cat([fused, middle], 1))
+        fused = self.side4(torch.cat([resize_like(fused, deep), deep], 1))
+        return {"guidance": self.guidance(deep), "feature": fused}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        inside = mask == 1
+        if self.training and self.options.void_as_foreground:
+            inside = inside | (mask == IGNORE)
+        guidance = self.guidance(features["layer4"])
+        return {"prototype": pool_at_image_resolution(guidance, inside, epsilon=_EPSILON)}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        """Return the vectors [B,P,C] that the query is compared with: one, or every support's."""
+        prototype = support["prototype"]
+        return {"prototype": prototype if self.options.kshot == "max" else prototype.mean(1, keepdim=True)}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        prototype = guidance["prototype"][..., None, None]
+        # not rectified: what is unlike the object turns the sign of the features
+        similarity = cosine_similarity(query["guidance"].unsqueeze(1), prototype, dim=2)
+        guided = query["feature"].unsqueeze(1) * similarity.unsqueeze(2)
+        logits = self.exit(self.classifier(guided.flatten(0, 1)))
+        shot_logits = logits.unflatten(0, similarity.shape[:2])
+        parts = {**guidance, "similarity": similarity, "shot_logits": shot_logits}
+        return Prediction(union_of_shots(shot_logits), parts)
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        shot_logits = prediction.parts["shot_logits"]
+        enlarged = resize(shot_logits.flatten(0, 1), size, align_corners=self.align_corners)
+        return union_of_shots(enlarged.unflatten(0, shot_logits.shape[:2]))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        label = episode.query_mask
+        if self.options.void_as_foreground and episode.ways == 1:
+            label = label.masked_fill(label == IGNORE, 1)
+        return {"main": pixel_cross_entropy(prediction.logits, label, align_corners=self.align_corners)}
+
+
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)
