@@ -260,7 +260,8 @@ class FewShotModel(nn.Module):
     def train(self, mode: bool = True) -> FewShotModel:
         """Set the mode of every part; frozen statistics stay as they are where the method says so."""
         super().train(mode)
-        if mode and (self.meta.fix_bn or self.meta.fix_backbone_bn):
+        kept = self.meta.fix_backbone_bn or self.trains_backbone != self.meta.trains_backbone
+        if mode and (self.meta.fix_bn or kept):
             for module in _batch_norms(self if self.meta.fix_bn else self.backbone):
                 module.eval()
         if mode and self.base_head is not None and not self.base_dropout:

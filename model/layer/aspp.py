@@ -12,14 +12,16 @@ class ASPP(nn.Module):
     Args:
         inputs, outputs: channels before, and after each branch.
         dropout: probability of dropping whole channels after every branch.
+        kaiming: whether the weights start as He et al. proposed, or as PyTorch draws them.
     """
 
-    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, *, kaiming: bool = True) -> None:
         super().__init__()
         convolutions = [nn.Conv2d(inputs, outputs, 1), nn.Conv2d(inputs, outputs, 1)]
         convolutions += [nn.Conv2d(inputs, outputs, 3, padding=d, dilation=d) for d in (6, 12, 18)]
         for index, convolution in enumerate(convolutions):
-            nn.init.kaiming_normal_(convolution.weight)
+            if kaiming:
+                nn.init.kaiming_normal_(convolution.weight)
             layers = [convolution, nn.ReLU(inplace=True)] + [nn.Dropout2d(dropout)] * (dropout > 0)
             self.add_module(f"branch{index}", nn.Sequential(*layers))
 

@@ -11,6 +11,27 @@ def reduction(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Dropout2d(dropout)) if dropout else nn.Sequential(*layers)
 
 
+def activation(channels: int, *, normalise: bool = False, dropout: float = 0.0) -> nn.Sequential:
+    """ReLU, preceded by BatchNorm and followed by channel dropout where asked for."""
+    norms: list[nn.Module] = [nn.BatchNorm2d(channels)] if normalise else []
+    drops: list[nn.Module] = [nn.Dropout2d(dropout)] if dropout else []
+    return nn.Sequential(*norms, nn.ReLU(inplace=True), *drops)
+
+
+def activated(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    *,
+    dilation: int = 1,
+    normalise: bool = False,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Convolution with bias that keeps the grid, and its ``activation``."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2 * dilation, dilation=dilation)
+    return nn.Sequential(convolution, *activation(outputs, normalise=normalise, dropout=dropout))
+
+
 def classifier(channels: int, classes: int = 2, dropout: float = 0.1) -> nn.Sequential:
     """3x3 convolution without bias, ReLU, channel dropout, 1x1 convolution to ``classes`` logits."""
     return nn.Sequential(

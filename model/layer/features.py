@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from model.interface import Backbone
 from model.layer.resize import resize_like
 
 
-def middle_features(features: Mapping[str, Tensor]) -> Tensor:
+def middle_features(features: Mapping[str, Tensor], order: Sequence[str] = ("layer3", "layer2")) -> Tensor:
     """Concatenate ``layer3`` and ``layer2`` on the grid of ``layer3``; in VGG16, layer2 is twice as fine."""
-    return torch.cat([features["layer3"], resize_like(features["layer2"], features["layer3"])], 1)
+    return torch.cat([resize_like(features[name], features["layer3"]) for name in order], 1)
 
 
 def middle_channels(backbone: Backbone) -> int:

@@ -10,14 +10,18 @@ from model.interface import IGNORE
 from model.layer.resize import resize
 
 
-def pixel_cross_entropy(logits: Tensor, label: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Mean cross-entropy over the pixels that are not void.
+def pixel_cross_entropy(
+    logits: Tensor, label: Tensor, *, align_corners: bool = True, ignore_void: bool = True
+) -> Tensor:
+    """Mean cross-entropy over the pixels that are not void, or over all of them, void ones as background.
 
     Args:
         logits: [B,C,h,w] at any resolution; enlarged bilinearly to the label. Or [B,N,2,h,w], one binary
             learner's for each of N ways.
         label: [B,H,W] of 0..C-1 (0..N) and 255.
     """
+    if not ignore_void:
+        label = label.masked_fill(label == IGNORE, 0)
     if logits.ndim == 5:
         logits, label = binary_tasks(logits, label)
     logits = resize(logits, tuple(label.shape[-2:]), align_corners=align_corners)

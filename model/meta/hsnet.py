@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model.backbone.torchvision_names import torchvision_names
 from model.backbone.vgg import VGG16
-from model.interface import IGNORE, Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.interface import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
 from model.layer.centre_pivot import squeeze_block
 from model.layer.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from model.layer.loss import pixel_cross_entropy
@@ -108,11 +108,11 @@ class HSNet(MetaLearner):
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the mean loss over the shots, as so many 1-shot tasks: votes have no gradient."""
-        label = episode.query_mask
-        if not self.options.ignore_boundary:
-            label = label.masked_fill(label == IGNORE, 0)
         shot_logits = prediction.parts["shot_logits"]  # [B,K,2,h,w], or [B,N,K,2,h,w] for several ways
-        losses = [pixel_cross_entropy(logits, label) for logits in shot_logits.unbind(shot_logits.ndim - 4)]
+        losses = [
+            pixel_cross_entropy(logits, episode.query_mask, ignore_void=self.options.ignore_boundary)
+            for logits in shot_logits.unbind(shot_logits.ndim - 4)
+        ]
         return {"main": torch.stack(losses).mean()}
 
     def _squeeze(self, query: Encoding, support: Encoding) -> Tensor:

@@ -60,10 +60,9 @@ class MetaLearnerTester:
         return create_model(
             self.method,
             backbone=self.backbone,
-            backbone_options=self.backbone_options,
             shot=shot,
             image_size=side,
-            **{**self.options, **changes},
+            **{"backbone_options": self.backbone_options, **self.options, **changes},
         )
 
     @pytest.mark.parametrize("shot", [1, 5])

@@ -1,0 +1,147 @@
+"""What PMMs and RPMMs share: features, mixtures of object and background, dense comparison, head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.backbone.resnet import DEEPLAB
+from model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
+from model.interface import Backbone, Encoding, MetaLearner, Setting
+from model.layer.block import activated
+from model.layer.features import middle_channels, middle_features
+from model.layer.mixture import PrototypeMixture
+from model.layer.pooling import foreground
+from model.layer.refinement import HistoryRefinement, published_refinement_names
+from model.layer.resize import resize_like
+from model.layer.tiled import DenseComparison
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Switches that PMMs and RPMMs share.
+
+    Attributes:
+        em_init: every fit starts from ``fixed`` vectors, or from new random ones ``per_forward`` pass, as in
+            published RPMMs, whose results do not repeat.
+        em_rounds: of expectation and maximisation.
+        kappa: concentration of the components.
+        freeze_backbone: whether the backbone neither learns nor gathers statistics. Published: False.
+        void_as_background: whether void pixels of the query (255) count as background in the loss, as
+            published.
+        channels: of the reduced features and the prototypes; 256 in the published network.
+    """
+
+    em_init: Literal["fixed", "per_forward"] = "fixed"
+    em_rounds: int = 10
+    kappa: float = 20.0
+    freeze_backbone: bool = False
+    void_as_background: bool = False
+    channels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.em_rounds < 1:
+            raise ValueError(f"em_rounds must be at least 1, got {self.em_rounds}")
+
+
+class MixtureGuided(MetaLearner):
+    """A meta-learner guided by mixtures of object and background prototypes.
+
+    The support branch gets no gradient: the prototypes are constants.
+
+    Args:
+        setting: see there.
+        options: likewise.
+        components: prototypes of each mixture that is fitted.
+        normalise: whether BatchNorm, and no dropout, follows the comparison and the layer after the ASPP.
+        joined: channels of what ``match_maps`` convolves.
+    """
+
+    trains_backbone = True
+    trains_bn = False
+    fix_bn = False
+    support_first = True
+    align_corners = False
+    mixable = ("object", "background")
+    backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB, "vgg": WITHOUT_LAST_STRIDES}
+
+    def __init__(
+        self,
+        setting: Setting,
+        options: MixtureOptions,
+        components: tuple[int, ...],
+        *,
+        normalise: bool,
+        joined: int,
+    ) -> None:
+        super().__init__()
+        if not components or min(components) < 1:
+            raise ValueError(f"a mixture needs at least one component, got {list(components)}")
+        backbone, channels = setting.backbone, options.channels
+        self.trains_backbone = not options.freeze_backbone
+        self.fix_backbone_bn = options.freeze_backbone
+        self.options, self.components = options, components
+        self.deep = isinstance(backbone, VGG16)
+        self.query_features = self.support_features = ("layer4",) if self.deep else ("layer2", "layer3")
+        self.published_names = _published_names(backbone)
+        inputs = backbone.channels["layer4"] if self.deep else middle_channels(backbone)
+        self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if self.deep else None
+        dropout = 0.0 if normalise else 0.5
+        self.reduce = activated(inputs, channels, dilation=2, normalise=True)
+        self.comparison = DenseComparison(channels, normalise=normalise, dropout=dropout)
+        self.match_maps = activated(joined, channels, normalise=normalise, dropout=dropout)
+        self.refine = HistoryRefinement(channels, normalise=normalise, dropout=dropout)
+        self.mixture = PrototypeMixture(
+            channels,
+            components,
+            rounds=options.em_rounds,
+            concentration=options.kappa,
+            redraw=options.em_init == "per_forward",
+        )
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        feature = self._reduced(features)
+        return {"feature": feature, "compared": self.comparison.conv.over_maps(feature)}
+
+    @torch.no_grad()
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = self._reduced(features)
+        return {"feature": feature, "inside": resize_like(foreground(mask), feature)}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        feature, inside = (support[name].transpose(1, 2).flatten(2) for name in ("feature", "inside"))
+        within, without = self.mixture(feature * inside, feature * (1 - inside))
+        return {
+            "object": torch.cat(within, 1),
+            "background": torch.cat(without, 1),
+            "area": support["inside"].sum((2, 3, 4)),  # [B,K]
+        }
+
+    def places(self) -> list[slice]:
+        """Return where the prototypes of every mixture lie among all of them."""
+        ends = [sum(self.components[: number + 1]) for number in range(len(self.components))]
+        return [slice(end - count, end) for end, count in zip(ends, self.components, strict=True)]
+
+    def _reduced(self, features: Mapping[str, Tensor]) -> Tensor:
+        if self.project is not None:
+            return self.reduce(self.project(features["layer4"]))
+        return self.reduce(middle_features(features, ("layer2", "layer3")))
+
+
+def _published_names(backbone: Backbone) -> dict[str, str]:
+    heads = {
+        "reduce": "layer5",
+        "comparison.conv": "layer55.0",
+        "comparison.finish.0": "layer55.1",
+        "match_maps": "layer56",
+        **published_refinement_names("refine", "layer6.layer6_"),
+    }
+    if isinstance(backbone, VGG16):
+        stages = {f"backbone.layer{n}": f"model_backbone.features_{n + 1}" for n in range(5)}
+        return {**heads, **stages, "project": "model_backbone.cls.0"}
+    stem = {"backbone.layer0.0": "model_res.conv1", "backbone.layer0.1": "model_res.bn1"}
+    return {**heads, "backbone.": "model_res.", **stem}

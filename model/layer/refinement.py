@@ -1,0 +1,66 @@
+"""CANet's segmentation head, which PMMs segment with too: comparison and previous prediction to logits.
+
+Zhang et al., "CANet", CVPR 2019, section 4.2 (iterative optimisation module).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.layer.aspp import ASPP
+from model.layer.block import activated
+from model.layer.resize import resize_like
+
+
+class HistoryRefinement(nn.Module):
+    """Residual blocks, the first of which sees the previous prediction; then ASPP and a classifier.
+
+    Args:
+        channels: of the comparison and of every layer up to the classifier.
+        normalise: whether BatchNorm follows the layer after the ASPP.
+        dropout: share of channels dropped after that layer.
+        aspp_dropout: share of channels dropped after every branch of the ASPP.
+    """
+
+    def __init__(
+        self, channels: int, *, normalise: bool = False, dropout: float = 0.5, aspp_dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.residual0 = _residual(channels + 2, channels)
+        self.residual1 = _residual(channels, channels)
+        self.residual2 = _residual(channels, channels)
+        self.aspp = ASPP(channels, channels, aspp_dropout, kaiming=False)
+        self.compress = activated(5 * channels, channels, 1, normalise=normalise, dropout=dropout)
+        self.classify = nn.Conv2d(channels, 2, 1)
+
+    def forward(self, comparison: Tensor, history: Tensor) -> Tensor:
+        """[B,channels,h,w] and probabilities of background and foreground [B,2,*,*] -> logits [B,2,h,w].
+
+        Where there is no previous prediction yet, ``history`` is zero.
+        """
+        x = comparison
+        x = x + self.residual0(torch.cat([x, resize_like(history, x)], 1))
+        x = x + self.residual1(x)
+        x = x + self.residual2(x)
+        return self.classify(self.compress(self.aspp(x)))
+
+
+def published_refinement_names(child: str, aspp: str) -> dict[str, str]:
+    """Return prefixes under ``child`` -> published prefixes, with ``aspp`` before a branch's number."""
+    names = {f"{child}.residual{number}": f"residule{number + 1}" for number in range(3)}
+    return names | {
+        f"{child}.aspp.branch": aspp,
+        f"{child}.compress": "layer7",
+        f"{child}.classify": "layer9",
+    }
+
+
+def _residual(inputs: int, outputs: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each behind an activation; the first must leave its input as it is."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+    )

@@ -1,0 +1,67 @@
+"""Dense comparison: vectors tiled over a feature map, joined with it and convolved, without laying them out.
+
+Zhang et al., "CANet", CVPR 2019, section 4.1. A tiled vector is the same at every position, so a tap of the
+kernel adds the same to every output whose window it does not leave: the maps are convolved once, whatever the
+number of vectors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, unfold
+
+from model.layer.block import activation
+
+
+class TiledConv(nn.Conv2d):
+    """3x3 convolution that keeps the grid, over maps and vectors that stand at every position of it.
+
+    Args:
+        maps, vectors: channels of the maps, which come first in the weights, and of the vectors.
+        outputs: channels.
+        dilation: of the kernel.
+    """
+
+    def __init__(self, maps: int, vectors: int, outputs: int, dilation: int = 1) -> None:
+        super().__init__(maps + vectors, outputs, 3, padding=dilation, dilation=dilation)
+        self.maps = maps
+
+    def over_maps(self, feature: Tensor) -> Tensor:
+        """Return what maps [B,maps,h,w] and the bias contribute, [B,outputs,h,w]."""
+        weight = self.weight[:, : self.maps]
+        return conv2d(feature, weight, self.bias, padding=self.padding, dilation=self.dilation)
+
+    def over_vectors(self, vectors: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return what tiled vectors [B,vectors] contribute on ``grid`` (h, w), [B,outputs,h,w]."""
+        taps = torch.einsum("bc,ocij->boij", vectors, self.weight[:, self.maps :]).flatten(2)
+        inside = unfold(taps.new_ones(1, 1, *grid), self.kernel_size, self.dilation, self.padding)[0]
+        return (taps @ inside).unflatten(2, grid)
+
+
+class DenseComparison(nn.Module):
+    """A tiled convolution and its activation, for any number of prototypes.
+
+    Args:
+        channels: of the feature, of the prototypes and of what comes out.
+        normalise: whether BatchNorm precedes the activation.
+        dropout: share of channels dropped after it.
+    """
+
+    def __init__(self, channels: int, *, normalise: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv = TiledConv(channels, channels, channels, dilation=2)
+        self.finish = activation(channels, normalise=normalise, dropout=dropout)
+
+    def forward(self, compared: Tensor, prototypes: Tensor) -> list[Tensor]:
+        """Compare a query with prototypes [B,P,C], one after the other -> P maps [B,C,h,w].
+
+        Args:
+            compared: what ``conv.over_maps`` makes of the query's feature, [B,C,h,w].
+            prototypes: the vectors.
+        """
+        grid = tuple(compared.shape[-2:])
+        return [
+            self.finish(compared + self.conv.over_vectors(prototype, grid))
+            for prototype in prototypes.unbind(1)
+        ]

@@ -1,0 +1,52 @@
+"""PMMs: B. Yang, C. Liu, B. Li, J. Jiao, Q. Ye, "Prototype Mixture Models for Few-shot Semantic
+Segmentation", ECCV 2020.
+
+CANet's network with several prototypes instead of one. Those of the object are compared with the query one by
+one (P-Match); with those of the background they also classify its positions (P-Conv), and that classification
+stands where CANet has the previous prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from model.interface import Encoding, Episode, Prediction, Setting
+from model.layer.loss import pixel_cross_entropy
+from model.layer.mixture import object_posterior
+from model.layer.mixture_guided import MixtureGuided, MixtureOptions
+
+
+@dataclass(frozen=True)
+class PMMOptions(MixtureOptions):
+    """Switches of PMMs.
+
+    Attributes:
+        components: prototypes of the object, and as many of the background; 3 as published.
+    """
+
+    components: int = 3
+
+
+class PMM(MixtureGuided):
+    """One mixture, one pass."""
+
+    Options = PMMOptions
+
+    def __init__(self, setting: Setting, options: PMMOptions) -> None:
+        super().__init__(setting, options, (options.components,), normalise=True, joined=options.channels)
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        compared = self.match_maps(sum(self.comparison(query["compared"], guidance["object"])))
+        posterior = object_posterior(query["feature"], guidance["object"], guidance["background"])
+        logits = self.refine(compared, posterior)
+        return Prediction(logits, {**guidance, "posterior0": posterior, "stage0": logits})
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        label, ignore = episode.query_mask, not self.options.void_as_background
+        return {
+            "main": pixel_cross_entropy(prediction.logits, label, align_corners=False, ignore_void=ignore)
+        }

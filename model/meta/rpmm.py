@@ -1,0 +1,76 @@
+"""RPMMs, the residual form of PMMs: B. Yang, C. Liu, B. Li, J. Jiao, Q. Ye, "Prototype Mixture Models for
+Few-shot Semantic Segmentation", ECCV 2020, section 3.4.
+
+The same network segments in turn with mixtures of one, three and six prototypes; every stage sees the
+prediction of the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.interface import Encoding, Episode, Prediction, Setting
+from model.layer.loss import pixel_cross_entropy
+from model.layer.mixture import object_posterior
+from model.layer.mixture_guided import MixtureGuided, MixtureOptions
+
+_PUBLISHED_DIVISOR = 5
+
+
+@dataclass(frozen=True)
+class RPMMOptions(MixtureOptions):
+    """Switches of RPMMs.
+
+    Attributes:
+        components: prototypes of the object, and as many of the background, in every stage.
+        calibrated: whether the probabilities under several supports are the mean of the stages'. Published:
+            their sum divided by 5 passes for logits; every pixel falls to the same class either way.
+    """
+
+    components: tuple[int, ...] = (1, 3, 6)
+    calibrated: bool = False
+
+
+class RPMM(MixtureGuided):
+    """One mixture per stage, the same weights in all of them."""
+
+    Options = RPMMOptions
+
+    def __init__(self, setting: Setting, options: RPMMOptions) -> None:
+        joined = options.channels + 2
+        super().__init__(setting, options, tuple(options.components), normalise=False, joined=joined)
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        feature = query["feature"]
+        compared = self.comparison(query["compared"], guidance["object"])
+        history = feature.new_zeros(len(feature), 2, *feature.shape[2:])
+        parts, stages = dict(guidance), []
+        for number, place in enumerate(self.places()):
+            posterior = object_posterior(
+                feature, guidance["object"][:, place], guidance["background"][:, place]
+            )
+            matched = self.match_maps(torch.cat([sum(compared[place]), posterior], 1))
+            logits = self.refine(matched, history)
+            history = logits.softmax(1)
+            stages.append(history)
+            parts |= {f"posterior{number}": posterior, f"stage{number}": logits}
+        shots = guidance["area"].shape[1]
+        return Prediction(logits if self.training or shots == 1 else self._joined(stages), parts)
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        label, ignore = episode.query_mask, not self.options.void_as_background
+        stages = {f"stage{n}": prediction.parts[f"stage{n}"] for n in range(len(self.components) - 1)}
+        return {
+            name: pixel_cross_entropy(logits, label, align_corners=False, ignore_void=ignore)
+            for name, logits in {**stages, "main": prediction.logits}.items()
+        }
+
+    def _joined(self, stages: list[Tensor]) -> Tensor:
+        """Join the stages' probabilities, where there are several supports, to logits."""
+        total = sum(stages)
+        return (total / len(stages)).log() if self.options.calibrated else total / _PUBLISHED_DIVISOR
