@@ -16,6 +16,7 @@ from model.fewshot import FewShotModel
 from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting
 from model.meta.bam import BAM
 from model.meta.canet import CANet
+from model.meta.fsil import FSIL
 from model.meta.fss1000 import FSS1000
 from model.meta.hdmnet import HDMNet
 from model.meta.hsnet import HSNet
@@ -33,6 +34,7 @@ from model.meta.sgone import SGOne
 METHODS: dict[str, type[MetaLearner]] = {
     "bam": BAM,
     "canet": CANet,
+    "fsil": FSIL,
     "fss1000": FSS1000,
     "hdmnet": HDMNet,
     "hsnet": HSNet,

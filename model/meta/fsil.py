@@ -1,0 +1,191 @@
+"""FSIL: S. Lei, X. Zhang, J. He, F. Chen, C.-T. Lu, "Few-Shot Semantic Segmentation Augmented with
+Image-Level Weak Annotations", arXiv 2007.01496, 2020.
+
+Beside its K masked supports, a class has an auxiliary set: M images that are known only to show it. Where
+they resemble the support prototype, their features are averaged into it, again and again. The fused prototype
+segments the query and, so that it cannot drift, in training the supports too.
+
+No code was released. Certain are the auxiliary set in training and in testing, the cosine maps, the weighted
+average of what is similar enough, its sum with the support prototype, the iteration, and both losses. The
+number of iterations, the softmax weights, the threshold, the normalised sum, the cut through the gradient of
+the weights, and the background that stays as it is are this project's proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from model.backbone.vgg import WITHOUT_LAST_POOLINGS
+from model.interface import IGNORE, AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.loss import pixel_cross_entropy
+from model.layer.pooling import masked_average_pool, pool_at_image_resolution
+from model.layer.prototype import cosine_scores
+from model.layer.resize import resize
+
+_EPSILON = 1e-5
+_TOO_LITTLE = 1e-3
+"""Sum of weights below which an auxiliary set says nothing."""
+_SURE_BACKGROUND = 0.9
+
+
+@dataclass(frozen=True)
+class FSILOptions:
+    """Switches of FSIL. All defaults but the support loss's weight are proposals.
+
+    Attributes:
+        iterations: fusions of the prototypes with the auxiliary set; 0 for plain prototype matching.
+        weighting: what a position of an auxiliary image counts for: its probability of the class
+            (``softmax``), or its ``cosine`` to the prototype if positive.
+        distill: whether positions below ``threshold`` count for nothing.
+        threshold: least cosine to the prototype.
+        fuse_from: whether every fusion adds to the ``initial`` prototype or to the ``previous`` fusion.
+        fusion_weight: weight of the auxiliary prototype beside the support's.
+        update_background: whether the background prototype is fused with what is surely background.
+        detach_masks: whether the weights of positions are constants in training.
+        auxiliary_gradient: whether the backbone learns from the auxiliary images too.
+        map_at: whether masks are pooled at ``image`` resolution, or shrunk to that of the ``feature``.
+        support_weight: weight of the loss on the supports.
+        scale: what cosines are multiplied by to become logits.
+    """
+
+    iterations: int = 2
+    weighting: Literal["softmax", "cosine"] = "softmax"
+    distill: bool = True
+    threshold: float = 0.6
+    fuse_from: Literal["initial", "previous"] = "initial"
+    fusion_weight: float = 1.0
+    update_background: bool = False
+    detach_masks: bool = True
+    auxiliary_gradient: bool = True
+    map_at: Literal["image", "feature"] = "image"
+    support_weight: float = 1.0
+    scale: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise ValueError(f"option 'iterations' of fsil must not be negative, got {self.iterations}")
+        if self.fusion_weight < 0:
+            raise ValueError(f"option 'fusion_weight' of fsil must not be negative, got {self.fusion_weight}")
+
+
+class FSIL(MetaLearner):
+    """Prototypes of the supports, fused with what resembles them in the auxiliary set."""
+
+    Options = FSILOptions
+    multi_way = True
+    trains_backbone = True
+    align_corners = False
+    auxiliary = AuxiliarySet.CLASS
+    mixable = ("prototype",)
+    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_POOLINGS}
+    published_names: Mapping[str, str] = {"backbone.": "encoder."}
+
+    def __init__(self, setting: Setting, options: FSILOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.auxiliary_gradient = options.auxiliary_gradient
+        self.feature = setting.backbone.taps("layer4")[-1]  # before its activation: cosines want signs
+        self.query_features = self.support_features = (self.feature,)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": features[self.feature]}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = features[self.feature]
+        encoding = {
+            "foreground": self._pool(feature, mask == 1),
+            "background": self._pool(feature, mask == 0),
+        }
+        return encoding | ({"feature": feature} if self.training else {})
+
+    def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
+        return {"auxiliary": features[self.feature]}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        background = support["background"].mean((1, 2))
+        prototype = torch.cat([background.unsqueeze(1), support["foreground"].mean(2)], 1)
+        guidance = {"prototype": prototype}
+        if "auxiliary" in support:
+            guidance = self.fuse(prototype, support["auxiliary"])
+        return guidance | ({"support_feature": support["feature"]} if self.training else {})
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        return Prediction(self._score(query["feature"], guidance["prototype"]), dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
+        if "support_feature" not in prediction.parts:
+            return {"main": main}
+        support = self._support_loss(prediction.parts, episode.support_mask)
+        return {"main": main, "support": self.options.support_weight * support}
+
+    def fuse(self, prototype: Tensor, auxiliary: Tensor) -> Encoding:
+        """Fuse prototypes [B,1+N,C], the background's first, with auxiliary features [B,N,M,C,h,w].
+
+        Returns:
+            ``prototype``, fused, and ``kept`` [B,N]: the share of auxiliary positions that took part at last.
+        """
+        direction = normalize(auxiliary, dim=3, eps=1e-8)
+        initial, guidance = prototype, {"prototype": prototype}
+        for _ in range(self.options.iterations):
+            previous = guidance["prototype"]
+            weight, kept = self._weights(direction, previous)
+            total = weight.sum((2, 4, 5))
+            found = (
+                torch.einsum("bnmchw,bnmphw->bpc", auxiliary, weight) / (total.sum(1) + _EPSILON)[..., None]
+            )
+            base, share = (
+                initial if self.options.fuse_from == "initial" else previous,
+                self.options.fusion_weight,
+            )
+            fused = (base + share * found) / (1 + share)
+            enough = (total.sum(1) >= _TOO_LITTLE)[..., None]
+            guidance = {"prototype": torch.where(enough, fused, previous), "kept": kept}
+        return guidance
+
+    def _weights(self, direction: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh auxiliary positions, given as unit vectors [B,N,M,C,h,w], for every prototype [B,1+N,C].
+
+        Returns:
+            Weights [B,N,M,1+N,h,w]: an image weighs for its own way, and perhaps for the background. The
+            share of positions that are similar enough, [B,N].
+        """
+        options, ways = self.options, direction.shape[1]
+        cosine = torch.einsum("bnmchw,bpc->bnmphw", direction, normalize(prototype, dim=2, eps=1e-8))
+        probability = (options.scale * cosine).softmax(3)
+        weight = probability if options.weighting == "softmax" else cosine.clamp_min(0)
+        near = cosine >= options.threshold if options.distill else torch.ones_like(cosine, dtype=torch.bool)
+        counts = near & torch.eye(ways + 1, dtype=torch.bool, device=cosine.device)[1:, None, :, None, None]
+        kept = counts.sum((2, 3, 4, 5)) / cosine[0, 0, :, 0].numel()
+        if options.update_background:
+            sure = probability[:, :, :, :1] >= _SURE_BACKGROUND
+            counts = torch.cat([sure, counts[:, :, :, 1:]], 3)
+            weight = torch.cat([probability[:, :, :, :1], weight[:, :, :, 1:]], 3)
+        weight = weight * counts
+        return (weight.detach() if options.detach_masks else weight), kept
+
+    def _pool(self, feature: Tensor, mask: Tensor) -> Tensor:
+        if self.options.map_at == "image":
+            return pool_at_image_resolution(feature, mask)
+        weight = resize(mask.float().unsqueeze(1), tuple(feature.shape[-2:]), align_corners=False)
+        return masked_average_pool(feature, weight, _EPSILON)
+
+    def _score(self, feature: Tensor, prototype: Tensor) -> Tensor:
+        return cosine_scores(feature, prototype, self.options.scale)
+
+    def _support_loss(self, parts: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Segment every support by the background's prototype and the fused one of its way."""
+        feature, prototype = parts["support_feature"], parts["prototype"]
+        ways, shots = feature.shape[1:3]
+        pair = torch.stack([prototype[:, :1].expand(-1, ways, -1), prototype[:, 1:]], 2)
+        scores = self._score(feature.flatten(0, 2), pair.flatten(0, 1).repeat_interleave(shots, 0))
+        label = mask.flatten(0, 2)
+        return pixel_cross_entropy(scores, label.masked_fill(label > 1, IGNORE), align_corners=False)
