@@ -44,7 +44,8 @@ class Protocol:
         seeds: seeds of the test runs.
         interleaved_folds: COCO folds take every fourth class instead of runs of twenty.
         train_chain: what becomes of training images: ``augment`` scales, rotates, blurs, flips and crops,
-            ``stretch`` makes squares of them, ``stretch_flip`` also flips, ``crop_flip`` crops and flips.
+            ``stretch`` makes squares of them, ``stretch_flip`` also flips, ``crop`` cuts or pads to a
+            square of the original scale, ``crop_flip`` also flips.
         input_size: side of the square that the network sees at test.
         resize: how an image gets there (see ``dataset.transform.Resize``).
         label_size: what a prediction is compared with: the original label in a ``square`` of void, the plain
@@ -71,7 +72,7 @@ class Protocol:
     episodes: Positive = 1000
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (321,)
     interleaved_folds: bool = True
-    train_chain: Literal["augment", "stretch", "stretch_flip", "crop_flip"] = "augment"
+    train_chain: Literal["augment", "stretch", "stretch_flip", "crop", "crop_flip"] = "augment"
     input_size: Positive = 473
     resize: Literal["letterbox", "shrink", "stretch", "native"] = "letterbox"
     label_size: Literal["square", "original", "input"] = "square"

@@ -91,6 +91,11 @@ def test_training_images_are_made_as_the_protocol_says(configure, name, chain):
     assert training_data(config, fold_of(config), 0).transform == chain
 
 
+def test_crops_need_not_be_flipped(configure):
+    config = configure("bam", **{"Data.protocol": "mlc", "Data.protocol_options.train_chain": "crop"})
+    assert training_data(config, fold_of(config), 0).transform == PlainTransform(65, crops=True)
+
+
 def network(config, fold):
     model = build_network(config, fold.split)
     with torch.no_grad():
