@@ -2,14 +2,15 @@
 Dataset for Few-Shot Segmentation", CVPR 2020.
 
 One encoder sees the supports with their masks as a fourth channel, and the query with an empty one. Their
-deepest features meet in two convolutions, the relation, from where a decoder climbs back to the image along the
-query's features.
+deepest features meet in two convolutions, the relation, from where a decoder climbs back to the image along
+the query's features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -104,7 +105,7 @@ class RelationNetwork(nn.Module):
         super().__init__()
         self.relate = nn.Sequential(*_convolution(2 * channels, channels), *_convolution(channels, channels))
         inputs, steps = channels, []
-        for skip, outputs in zip(skips, skips[1:], strict=False):
+        for skip, outputs in pairwise(skips):
             steps.append(
                 nn.Sequential(*_convolution(inputs + skip, outputs), *_convolution(outputs, outputs))
             )
@@ -146,17 +147,12 @@ def _skips(backbone: Backbone) -> tuple[str, ...]:
 
 
 def _published_names(backbone: Backbone) -> dict[str, str]:
-    names = {
-        "relation.relate.0": "relation_network.layer1.0",
-        "relation.relate.1": "relation_network.layer1.1",
-    }
-    names |= {
-        "relation.relate.3": "relation_network.layer2.0",
-        "relation.relate.4": "relation_network.layer2.1",
-    }
+    relate = {0: "layer1.0", 1: "layer1.1", 3: "layer2.0", 4: "layer2.1"}
+    names = {f"relation.relate.{ours}": f"relation_network.{theirs}" for ours, theirs in relate.items()}
     names |= {f"relation.climb.{n}": f"relation_network.double_conv{n + 1}" for n in range(5)}
     for ours, theirs in torchvision_names(backbone).items():
-        place = int(theirs.removeprefix("features.")) if isinstance(backbone, VGG16) else None
-        published = "layer1.0" if place == 0 else theirs if place is None else f"features.{place - 1}"
-        names[f"backbone.{ours}"] = f"feature_encoder.{published}"
+        if isinstance(backbone, VGG16):  # the widened first convolution has a place of its own
+            number = int(theirs.removeprefix("features."))
+            theirs = f"features.{number - 1}" if number else "layer1.0"
+        names[f"backbone.{ours}"] = f"feature_encoder.{theirs}"
     return names

@@ -82,9 +82,9 @@ def assert_gradients(
     for published, (norm, total) in recorded.items():
         gradient = parameters[ours[published]].grad
         assert gradient is not None, published
-        assert float(gradient.norm()) == pytest.approx(norm, rel=relative, abs=1e-8), published
+        assert float(gradient.double().norm()) == pytest.approx(norm, rel=relative, abs=1e-8), published
         bound = cancelling * norm * gradient.numel() ** 0.5 + 1e-8
-        assert abs(float(gradient.sum()) - total) <= bound, published
+        assert abs(float(gradient.double().sum()) - total) <= bound, published
 
 
 def assert_statistics(model: nn.Module, recorded: dict[str, list[float]], relative: float = 1e-4) -> None:

@@ -45,7 +45,7 @@ def inputs_of(case: object) -> dict[str, Tensor]:
 
 
 def run(model: FewShotModel, case: object) -> tuple[Encoding, Encoding, Prediction, dict[str, Tensor]]:
-    """Encode the supports, then the queries, as published, and decode; watch what goes through the relation."""
+    """Encode supports, then queries, as published, and decode; watch what goes through the relation."""
     inputs = inputs_of(case)
     seen: dict[str, Tensor] = {}
     relation = model.meta.relation
@@ -86,7 +86,7 @@ def evaluated(name: str) -> tuple[object, Encoding, Encoding, Prediction, dict[s
 
 
 def subsampled(tensor: Tensor, case: object, name: str) -> Tensor:
-    """Take the elements of ``tensor`` that were recorded as ``name``: every so many channels and positions."""
+    """Take the elements of ``tensor`` that were recorded as ``name``: every so many channels and cells."""
     steps = case.meta["subsampling"][name].strip("[]").split(", ")
     return tensor[tuple(slice(None, None, int(step.strip(":") or 1)) for step in steps)]
 
