@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dataset.auxiliary import AuxiliarySource, ClassSets, Names
 from dataset.batches import Key
-from dataset.episodes import EpisodeSpec, train_episode, train_order
+from dataset.episodes import EpisodeSpec, Manifest, train_episode, train_order
 from dataset.lists import EpisodeLists
 from dataset.sampling import generator
 from dataset.split import VOID, ClassSplit
@@ -52,6 +53,7 @@ class EpisodeDataset(Dataset):
         shot, ways: supports per class, classes per episode.
         seed: of every draw.
         annotation, annotation_seed: how supports are annotated.
+        auxiliary: where further images come from, if episodes bring any.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class EpisodeDataset(Dataset):
         annotation_seed: int = 0,
         support_void: str = "keep",
         cache_bytes: int = 0,
+        auxiliary: AuxiliarySource | None = None,
     ) -> None:
+        self.auxiliary = auxiliary
         self.lists, self.split, self.transform = lists, split, transform
         self.shot, self.ways, self.seed = shot, ways, seed
         self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
@@ -80,9 +84,7 @@ class EpisodeDataset(Dataset):
     def spec(self, key: Key) -> EpisodeSpec:
         """Return the names of an episode's images without reading them."""
         epoch, index = key
-        if self._order[0] != epoch:
-            self._order = (epoch, train_order(len(self), self.seed, epoch))
-        number = self._order[1][index]
+        number = self._query_number(key)
         return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
 
     def __getitem__(self, key: Key) -> EpisodeBatch:
@@ -102,6 +104,8 @@ class EpisodeDataset(Dataset):
             class_index=torch.tensor(index),
             query_mask=torch.empty(count, size, size, dtype=torch.int64),
             base_label=torch.empty(count, size, size, dtype=torch.int64),
+            query_number=torch.tensor([self._query_number(key) for key in keys]),
+            **self._auxiliary_space(count),
         )
         for row, (key, spec) in enumerate(zip(keys, specs, strict=True)):
             rng = generator("augmentation", self.seed, *key)
@@ -109,7 +113,16 @@ class EpisodeDataset(Dataset):
             for way, names in enumerate(spec.supports):
                 for shot, name in enumerate(names):
                     self._load_support(spec, name, rng, episode, (row, way, shot))
+            if self.auxiliary is not None:
+                self._load_auxiliary(self.auxiliary, key, spec, episode, row)
         return EpisodeBatch(episode, specs)
+
+    def _query_number(self, key: Key) -> int:
+        """Return which of ``lists.queries`` an episode asks for."""
+        epoch, index = key
+        if self._order[0] != epoch:
+            self._order = (epoch, train_order(len(self), self.seed, epoch))
+        return self._order[1][index]
 
     def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
         image, mask = self.store.named(spec.query)
@@ -136,6 +149,31 @@ class EpisodeDataset(Dataset):
         )
         _, (label,) = self.transform(image, [label], rng, out=episode.support[place])
         episode.support_mask[place] = torch.from_numpy(label)
+
+    def _auxiliary_space(self, count: int) -> dict[str, Tensor]:
+        """Return tensors for the auxiliary images of ``count`` episodes."""
+        if self.auxiliary is None:
+            return {}
+        size, axes = self.transform.size, (count, self.ways, self.auxiliary.count)
+        space = {"auxiliary": torch.empty(*axes, 3, size, size)}
+        if self.auxiliary.labelled:
+            space["auxiliary_label"] = torch.empty(*axes, size, size, dtype=torch.int64)
+        return space
+
+    def _load_auxiliary(
+        self, source: AuxiliarySource, key: Key, spec: EpisodeSpec, episode: Episode, row: int
+    ) -> None:
+        rng = generator("auxiliary augmentation", self.seed, *key)
+        for way, names in enumerate(source.draw(spec, "train", self.seed, *key)):
+            for number, name in enumerate(names):
+                image, label = source.read(self.store, name)
+                place = (row, way, number)
+                mask = np.zeros(image.shape[:2], np.uint8) if label is None else label
+                # no label of 254 exists, so the crop keeps to none
+                out = episode.auxiliary[place]
+                _, (mask,) = self.transform(image, [mask], rng, keep=UNLABELLED, out=out)
+                if label is not None:
+                    episode.auxiliary_label[place] = torch.from_numpy(mask)
 
 
 def collate(loaded: EpisodeBatch) -> EpisodeBatch:
@@ -175,6 +213,7 @@ class EvaluationImages:
         resize: how an image reaches the network.
         label_size: ``input`` gives labels at the network's size, all else at the original size.
         annotation, annotation_seed: how supports are annotated.
+        auxiliary: where further images come from, if episodes bring any.
     """
 
     def __init__(
@@ -186,7 +225,9 @@ class EvaluationImages:
         annotation: str = "mask",
         annotation_seed: int = 0,
         support_void: str = "keep",
+        auxiliary: ClassSets | None = None,
     ) -> None:
+        self.auxiliary = auxiliary
         self.store, self.resize, self.label_size = store, resize, label_size
         self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
 
@@ -211,3 +252,13 @@ class EvaluationImages:
             mask, class_id, self.annotation, self.support_void, others, seed=self.annotation_seed, name=name
         )
         return self.resize.image(image), torch.from_numpy(self.resize.label(label)).long()
+
+    def draw_auxiliary(self, manifest: Manifest, number: int) -> Names:
+        """Return the names of an episode's auxiliary images, way by way; empty where there are none."""
+        if self.auxiliary is None:
+            return ()
+        return self.auxiliary.draw(manifest[number], "test", manifest.seed, number)
+
+    def load_auxiliary(self, name: str) -> Tensor:
+        """Read an auxiliary image [3,S,S]; its mask is not read."""
+        return self.resize.image(self.store.image(name))

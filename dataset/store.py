@@ -46,6 +46,17 @@ class ImageStore:
             self._kept[position] = (image, mask)
         return image, mask
 
+    def image(self, name: str) -> np.ndarray:
+        """Return an image alone by its name, uint8 [H,W,3], to be left unchanged; its mask is not read.
+
+        Raises:
+            DataError: it is missing or unreadable.
+        """
+        position = self.source.position[name]
+        if position in self._kept:
+            return self._kept[position][0]
+        return read_image(self.source.root / self.source.images[position])
+
     def named(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the pair of an image by its name."""
         return self.pair(self.source.position[name])

@@ -15,6 +15,7 @@ from dataset.manifest_check import check_manifest
 from dataset.protocol import Protocol
 from dataset.store import ImageStore
 from dataset.transform import PlainTransform, Resize, TrainTransform
+from engine.auxiliary import test_auxiliary, training_auxiliary
 from engine.interrupt import leave_process_group
 from engine.protocols import list_of, test_protocol, training_protocol
 from engine.weights import fill
@@ -74,8 +75,9 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
         return BaseDataset(store, fold.split, augment, seed=seed, positions=positions)
     chain = fold.protocol.train_chain
     plain = PlainTransform(data.train_h, crops=chain.startswith("crop"), flips=chain.endswith("flip"))
+    lists = fold.train_lists(data.shot)
     return EpisodeDataset(
-        fold.train_lists(data.shot),
+        lists,
         fold.split,
         augment if chain == "augment" else plain,
         shot=data.shot,
@@ -85,6 +87,7 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
         annotation_seed=data.ann_seed,
         support_void=fold.protocol.support_void,
         cache_bytes=_WORKER_CACHE,
+        auxiliary=training_auxiliary(config, fold, lists),
     )
 
 
@@ -123,6 +126,7 @@ def evaluation_images(config: Config, fold: Fold) -> EvaluationImages:
         annotation=config.Data.ann_type,
         annotation_seed=config.Data.ann_seed,
         support_void=protocol.support_void,
+        auxiliary=test_auxiliary(config, fold),
     )
 
 

@@ -15,10 +15,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from dataset.auxiliary import Names
 from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
@@ -33,21 +34,31 @@ from model.layer.encoding import group_encoding, repeat_encoding, stack_encoding
 from util import distributed
 from util.log import progress
 
-Support = tuple[str, int]
-"""Name of an image, class that it is shown for."""
+Support = tuple[str, int | None]
+"""Name of an image, class that it is shown for; None for an auxiliary image, shown without a mask."""
+
+
+class Task(NamedTuple):
+    """An episode: number of its manifest, number in it, its images, and those of its auxiliary sets."""
+
+    seed: int
+    number: int
+    spec: EpisodeSpec
+    auxiliary: Names = ()
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A query and all episodes that ask for it, as (number of the manifest, number in it, episode)."""
+    """A query and all episodes that ask for it."""
 
     query: str
-    episodes: tuple[tuple[int, int, EpisodeSpec], ...]
+    episodes: tuple[Task, ...]
 
     def supports(self) -> Iterator[Support]:
-        """Yield the supports of all episodes, in order of use."""
-        for _, _, spec in self.episodes:
-            yield from supports_of(spec)
+        """Yield the supports of all episodes, each followed by its auxiliary sets, in order of use."""
+        for task in self.episodes:
+            yield from supports_of(task.spec)
+            yield from auxiliary_of(task)
 
 
 @dataclass
@@ -96,7 +107,7 @@ def evaluate(
         )
     model.eval()
     scores = [scores_of(fold, manifest) for manifest in manifests]
-    visits = _own_share(plan_visits(manifests))
+    visits = _own_share(plan_visits(manifests, images))
     runner = _Runner(model, images, fold, visits, torch.device(device), cache_gib * GIB, work or Work())
     with torch.inference_mode(), precision or nullcontext():
         for visit in progress(visits, "queries"):
@@ -107,12 +118,18 @@ def evaluate(
     return scores
 
 
-def plan_visits(manifests: Sequence[Manifest]) -> list[Visit]:
-    """Gather the episodes of all manifests by query; queries that share a class follow one another."""
-    gathered: dict[str, list[tuple[int, int, EpisodeSpec]]] = {}
+def plan_visits(manifests: Sequence[Manifest], images: EvaluationImages | None = None) -> list[Visit]:
+    """Gather the episodes of all manifests by query; queries that share a class follow one another.
+
+    Args:
+        manifests: the episodes.
+        images: which may add auxiliary sets.
+    """
+    gathered: dict[str, list[Task]] = {}
     for seed, manifest in enumerate(manifests):
         for number, spec in enumerate(manifest):
-            gathered.setdefault(spec.query, []).append((seed, number, spec))
+            auxiliary = () if images is None else images.draw_auxiliary(manifest, number)
+            gathered.setdefault(spec.query, []).append(Task(seed, number, spec, auxiliary))
     visits = [Visit(query, tuple(episodes)) for query, episodes in gathered.items()]
     return sorted(visits, key=_main_class)
 
@@ -122,8 +139,13 @@ def supports_of(spec: EpisodeSpec) -> list[Support]:
     return [(name, c) for c, names in zip(spec.class_ids, spec.supports, strict=True) for name in names]
 
 
+def auxiliary_of(task: Task) -> list[Support]:
+    """Return the auxiliary images of an episode, way by way."""
+    return [(name, None) for names in task.auxiliary for name in names]
+
+
 def _main_class(visit: Visit) -> int:
-    return Counter(spec.class_ids[0] for _, _, spec in visit.episodes).most_common(1)[0][0]
+    return Counter(task.spec.class_ids[0] for task in visit.episodes).most_common(1)[0][0]
 
 
 def _own_share(visits: list[Visit]) -> list[Visit]:
@@ -160,10 +182,10 @@ class _Runner:
         self.work.queries += 1
         base, remaining = None, iter(visit.episodes)
         while episodes := list(islice(remaining, self.batch)):
-            supports = self._supports([spec for _, _, spec in episodes])
+            supports = self._supports(episodes)
             started = time.perf_counter()
             prediction = self.model.decode(repeat_encoding(query, len(episodes)), supports, size)
-            for index, (seed, number, _) in enumerate(episodes):
+            for index, (seed, number, *_) in enumerate(episodes):
                 single = _single(prediction, index)
                 base = scores[seed].count_base(single, label) if base is None else base
                 scores[seed].add(number, single, label)
@@ -172,25 +194,42 @@ class _Runner:
             self.work.decoding_seconds += time.perf_counter() - started
             self.work.episodes += len(episodes)
 
-    def _supports(self, specs: Sequence[EpisodeSpec]) -> Encoding:
-        """Return the encodings of all supports, first axes episodes, ways, shots."""
-        encodings = [
-            self.cache.get(key, partial(self._encode_support, key)) for s in specs for key in supports_of(s)
-        ]
-        ways, shots = len(specs[0].class_ids), len(specs[0].supports[0])
+    def _supports(self, tasks: Sequence[Task]) -> Encoding:
+        """Return the encodings of all supports, and of auxiliary images; first axes episodes, ways."""
+        supports, auxiliary = [], []
+        for task in tasks:
+            supports += map(self._encoding, supports_of(task.spec))
+            auxiliary += map(self._encoding, auxiliary_of(task))
         self.work.supports = self.cache.made
-        return group_encoding(stack_encodings(encodings), len(specs), ways, shots)
+        first = tasks[0]
+        axes = len(tasks), len(first.spec.class_ids)
+        encoding = group_encoding(stack_encodings(supports), *axes, len(first.spec.supports[0]))
+        if auxiliary:
+            encoding |= group_encoding(stack_encodings(auxiliary), *axes, len(first.auxiliary[0]))
+        return encoding
+
+    def _encoding(self, key: Support) -> Encoding:
+        return self.cache.get(key, partial(self._encode_support, key))
 
     def _encode_support(self, key: Support) -> Encoding:
         # What is used for the first time was read ahead; what had to leave the cache is read again.
-        image, mask = self.images.load_support(*key) if key in self.seen else next(self.loaded)
+        loaded = self._load(key)() if key in self.seen else next(self.loaded)
         self.seen.add(key)
+        if key[1] is None:
+            return self._timed_encoding(partial(self.model.encode_auxiliary, loaded[None].to(self.device)))
+        image, mask = loaded
         arguments = (
             image[None].to(self.device),
             mask[None].to(self.device),
             torch.tensor([key[1]]).to(self.device),
         )
         return self._timed_encoding(partial(self.model.encode_support, *arguments))
+
+    def _load(self, key: Support) -> Callable[[], Any]:
+        name, class_id = key
+        if class_id is None:
+            return partial(self.images.load_auxiliary, name)
+        return partial(self.images.load_support, name, class_id)
 
     def _timed_encoding(self, encode: Callable[[], Encoding]) -> Encoding:
         started = time.perf_counter()
@@ -206,7 +245,7 @@ class _Runner:
             for key in visit.supports():
                 if key not in known:
                     known.add(key)
-                    yield partial(self.images.load_support, *key)
+                    yield self._load(key)
 
 
 def _batch_on(device: torch.device) -> int:

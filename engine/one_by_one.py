@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.auxiliary import Names
 from dataset.episodes import EpisodeSpec, Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
@@ -48,7 +49,7 @@ def evaluate_one_by_one(
     for seed, number in progress(own, "episodes"):
         check()
         spec = manifests[seed][number]
-        episode, label = load_episode(images, spec)
+        episode, label = load_episode(images, spec, images.draw_auxiliary(manifests[seed], number))
         label = scored_label(label, fold)
         if adapter is None:
             with torch.inference_mode():
@@ -77,11 +78,16 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
     images = zip(episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes, strict=True)
     supports = [model.encode_support(*(tensor[None] for tensor in image)) for image in images]
     grouped = group_encoding(stack_encodings(supports), 1, episode.ways, episode.shots)
+    if episode.auxiliary is not None:
+        auxiliary = [model.encode_auxiliary(image[None]) for image in episode.auxiliary.flatten(0, 2)]
+        grouped |= group_encoding(stack_encodings(auxiliary), *episode.auxiliary.shape[:3])
     return model.decode(query, grouped, tuple(episode.query.shape[-2:]))
 
 
-def load_episode(images: EvaluationImages, spec: EpisodeSpec) -> tuple[Episode, np.ndarray]:
-    """Read the images of one episode.
+def load_episode(
+    images: EvaluationImages, spec: EpisodeSpec, auxiliary: Names = ()
+) -> tuple[Episode, np.ndarray]:
+    """Read the images of one episode, with those of its auxiliary sets.
 
     Returns:
         A batch of one, and the query's label of dataset ids, uint8 [H,W].
@@ -89,12 +95,14 @@ def load_episode(images: EvaluationImages, spec: EpisodeSpec) -> tuple[Episode, 
     query, label, padding = images.load_query(spec.query)
     supports, masks = zip(*_supports(images, spec), strict=True)
     ways = len(spec.class_ids)
+    further = [images.load_auxiliary(name) for names in auxiliary for name in names]
     episode = Episode(
         query=query[None],
         support=torch.stack(supports).unflatten(0, (1, ways, -1)),
         support_mask=torch.stack(masks).unflatten(0, (1, ways, -1)),
         class_id=torch.tensor([spec.class_ids]),
         query_padding=padding[None],
+        auxiliary=torch.stack(further).unflatten(0, (1, ways, -1)) if further else None,
     )
     return episode, label
 

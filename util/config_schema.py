@@ -78,6 +78,10 @@ class Data(Section):
     """Points in which a run departs from its protocol, checked by the protocol; docs/protocols.md."""
     novel_in_train: Literal["remove", "background"] | None = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
+    auxiliary: Annotated[Int, Field(ge=0)] = 0
+    """Images per class beside the supports, for methods that can use them."""
+    mined_labels: OptionalPath = None
+    """Folder of mined labels, which auxiliary images are taken from where the method learns from such."""
     ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], BeforeValidator(_lower)] = "mask"
     ann_seed: Seed = 0
     """What scribbles are drawn with, besides the image and its mask."""
@@ -110,6 +114,8 @@ class Train(Section):
     warmup: bool = False
     momentum: Share = 0.9
     weight_decay: NotNegative = 1e-4
+    clip_norm: Positive | None = None
+    """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
     manual_seed: Seed | None = 321
     seed_deterministic: bool = False

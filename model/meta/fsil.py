@@ -105,14 +105,15 @@ class FSIL(MetaLearner):
         return encoding | ({"feature": feature} if self.training else {})
 
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
-        return {"auxiliary": features[self.feature]}
+        positions = features[self.feature].flatten(2)  # images of unequal size can be padded so
+        return {"auxiliary": positions, "auxiliary_inside": torch.ones_like(positions[:, 0])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         background = support["background"].mean((1, 2))
         prototype = torch.cat([background.unsqueeze(1), support["foreground"].mean(2)], 1)
         guidance = {"prototype": prototype}
         if "auxiliary" in support:
-            guidance = self.fuse(prototype, support["auxiliary"])
+            guidance = self.fuse(prototype, support["auxiliary"], support["auxiliary_inside"])
         return guidance | ({"support_feature": support["feature"]} if self.training else {})
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -127,46 +128,46 @@ class FSIL(MetaLearner):
         support = self._support_loss(prediction.parts, episode.support_mask)
         return {"main": main, "support": self.options.support_weight * support}
 
-    def fuse(self, prototype: Tensor, auxiliary: Tensor) -> Encoding:
-        """Fuse prototypes [B,1+N,C], the background's first, with auxiliary features [B,N,M,C,h,w].
+    def fuse(self, prototype: Tensor, auxiliary: Tensor, inside: Tensor) -> Encoding:
+        """Fuse prototypes with auxiliary images.
+
+        Args:
+            prototype: [B,1+N,C], the background's first.
+            auxiliary: features of all positions, [B,N,M,C,P].
+            inside: 1 for a position, 0 for padding, [B,N,M,P].
 
         Returns:
             ``prototype``, fused, and ``kept`` [B,N]: the share of auxiliary positions that took part at last.
         """
         direction = normalize(auxiliary, dim=3, eps=1e-8)
-        initial, guidance = prototype, {"prototype": prototype}
-        for _ in range(self.options.iterations):
+        options, guidance = self.options, {"prototype": prototype}
+        for _ in range(options.iterations):
             previous = guidance["prototype"]
-            weight, kept = self._weights(direction, previous)
-            total = weight.sum((2, 4, 5))
-            found = (
-                torch.einsum("bnmchw,bnmphw->bpc", auxiliary, weight) / (total.sum(1) + _EPSILON)[..., None]
-            )
-            base, share = (
-                initial if self.options.fuse_from == "initial" else previous,
-                self.options.fusion_weight,
-            )
-            fused = (base + share * found) / (1 + share)
-            enough = (total.sum(1) >= _TOO_LITTLE)[..., None]
-            guidance = {"prototype": torch.where(enough, fused, previous), "kept": kept}
+            weight, kept = self._weights(direction, inside, previous)
+            total = weight.sum((1, 2, 4)).unsqueeze(2)
+            found = torch.einsum("bnmcx,bnmpx->bpc", auxiliary, weight) / (total + _EPSILON)
+            base = prototype if options.fuse_from == "initial" else previous
+            fused = (base + options.fusion_weight * found) / (1 + options.fusion_weight)
+            guidance = {"prototype": torch.where(total >= _TOO_LITTLE, fused, previous), "kept": kept}
         return guidance
 
-    def _weights(self, direction: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
-        """Weigh auxiliary positions, given as unit vectors [B,N,M,C,h,w], for every prototype [B,1+N,C].
+    def _weights(self, direction: Tensor, inside: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh auxiliary positions, given as unit vectors [B,N,M,C,P], for every prototype [B,1+N,C].
 
         Returns:
-            Weights [B,N,M,1+N,h,w]: an image weighs for its own way, and perhaps for the background. The
+            Weights [B,N,M,1+N,P]: an image weighs for its own way, and perhaps for the background. The
             share of positions that are similar enough, [B,N].
         """
         options, ways = self.options, direction.shape[1]
-        cosine = torch.einsum("bnmchw,bpc->bnmphw", direction, normalize(prototype, dim=2, eps=1e-8))
+        cosine = torch.einsum("bnmcx,bpc->bnmpx", direction, normalize(prototype, dim=2, eps=1e-8))
         probability = (options.scale * cosine).softmax(3)
         weight = probability if options.weighting == "softmax" else cosine.clamp_min(0)
         near = cosine >= options.threshold if options.distill else torch.ones_like(cosine, dtype=torch.bool)
-        counts = near & torch.eye(ways + 1, dtype=torch.bool, device=cosine.device)[1:, None, :, None, None]
-        kept = counts.sum((2, 3, 4, 5)) / cosine[0, 0, :, 0].numel()
+        counts = near & torch.eye(ways + 1, dtype=torch.bool, device=cosine.device)[1:, None, :, None]
+        counts = counts & (inside > 0).unsqueeze(3)
+        kept = counts.sum((2, 3, 4)) / inside.sum((2, 3))
         if options.update_background:
-            sure = probability[:, :, :, :1] >= _SURE_BACKGROUND
+            sure = (probability[:, :, :, :1] >= _SURE_BACKGROUND) & (inside > 0).unsqueeze(3)
             counts = torch.cat([sure, counts[:, :, :, 1:]], 3)
             weight = torch.cat([probability[:, :, :, :1], weight[:, :, :, 1:]], 3)
         weight = weight * counts

@@ -65,11 +65,11 @@ class TestFSIL(MetaLearnerTester):
         generator = torch.Generator().manual_seed(0)
         direction = torch.randn(1, 1, 32, generator=generator)
         prototype = torch.cat([-direction, direction], 1)
-        noise = torch.randn(1, 1, 4, 32, 6, 6, generator=generator)
+        noise, inside = torch.randn(1, 1, 4, 32, 36, generator=generator), torch.ones(1, 1, 4, 36)
         moved = {}
         for distill in (True, False):
             model.meta.options = replace(model.meta.options, distill=distill, weighting="cosine")
-            fused = model.meta.fuse(prototype, noise)["prototype"]
+            fused = model.meta.fuse(prototype, noise, inside)["prototype"]
             moved[distill] = 1 - cosine_similarity(fused, prototype, dim=2)[0, 1]
         assert moved[True] < moved[False]
 
@@ -78,8 +78,8 @@ class TestFSIL(MetaLearnerTester):
         background, own, far = torch.eye(3)
         prototype = torch.stack([background, own])[None]
         near = own + 0.5 * far
-        auxiliary = torch.stack([near, far], 1).view(1, 1, 1, 3, 1, 2)
-        guidance = model.meta.fuse(prototype, auxiliary)
+        auxiliary = torch.stack([near, far, own], 1).view(1, 1, 1, 3, 3)
+        guidance = model.meta.fuse(prototype, auxiliary, torch.tensor([1.0, 1.0, 0.0]).view(1, 1, 1, 3))
         torch.testing.assert_close(guidance["prototype"][0, 1], (own + near) / 2, atol=1e-4, rtol=0)
         assert torch.equal(guidance["prototype"][0, 0], background)
         assert guidance["kept"].item() == 0.5
