@@ -22,6 +22,7 @@ from engine.snapshot import STATE, Progress, Snapshot, Snapshots
 from engine.train import LoopSettings, TrainingLoop, synchronised
 from engine.validate import base_validation, few_shot_validation
 from engine.weights import BINDING, describe, start_weights
+from model.fewshot import FewShotModel
 from util import distributed
 from util.config import Config, load_config
 from util.files import write_text
@@ -79,6 +80,8 @@ def train(config: Config, device: torch.device) -> Progress:
         lr=config.Train.base_lr,
         momentum=config.Train.momentum,
         weight_decay=config.Train.weight_decay,
+        rules=model.meta.group_rules if isinstance(model, FewShotModel) else None,
+        clip_norm=config.Train.clip_norm,
     )
     meta = describe(config, fold.split)
     plan = {key: meta[key] for key in BINDING} | {

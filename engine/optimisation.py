@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
+
+from model.interface import GroupRule
 
 HEAD_FACTOR = 10.0
 """Groups behind ``index_split`` learn this many times faster than the others."""
@@ -22,6 +25,8 @@ def create_optimizer(
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
+    rules: Mapping[str, GroupRule] | None = None,
+    clip_norm: float | None = None,
 ) -> Optimizer:
     """Build the optimizer, one group per entry of ``groups`` and in their order.
 
@@ -30,13 +35,28 @@ def create_optimizer(
         name: ``sgd``, ``adamw`` or ``adam``.
         lr: of every group, until a schedule sets it.
         momentum: of SGD.
-        weight_decay: on every parameter.
+        weight_decay: on every parameter that no rule exempts.
+        rules: how groups learn that do not learn as the others.
+        clip_norm: every group's gradient is shortened to this norm before a step.
     """
-    listed = [{"params": list(parameters), "name": group} for group, parameters in groups.items()]
+    listed = []
+    for group, parameters in groups.items():
+        rule = (rules or {}).get(group, GroupRule())
+        own = {"params": list(parameters), "name": group, "rate": rule.rate}
+        listed.append(own if rule.decay else {**own, "weight_decay": 0.0})
     if name == "sgd":
-        return torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
-    return kind(listed, lr=lr, weight_decay=weight_decay)
+        optimizer = torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    else:
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+        optimizer = kind(listed, lr=lr, weight_decay=weight_decay)
+    if clip_norm is not None:
+        optimizer.register_step_pre_hook(lambda stepping, *_: _clip(stepping, clip_norm))
+    return optimizer
+
+
+def _clip(optimizer: Optimizer, norm: float) -> None:
+    for group in optimizer.param_groups:
+        clip_grad_norm_(group["params"], norm)
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,9 @@ class PolySchedule:
     def apply(self, optimizer: Optimizer, step: int) -> list[float]:
         """Set the rates of ``optimizer`` for ``step``, counted from 1, and return them."""
         rates = self.rates(step, len(optimizer.param_groups))
+        rates = [
+            rate * group.get("rate", 1.0) for rate, group in zip(rates, optimizer.param_groups, strict=True)
+        ]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         return rates

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from model.backbone.resnet import ResNet
 from model.backbone.torchvision_names import torchvision_names
-from model.interface import Backbone
+from model.interface import Backbone, MetaLearner
 from model.published import load_strict
 from util.checkpoint import load_weights
 from util.errors import CheckpointError
@@ -34,7 +35,11 @@ _DEEP_STEM = {
 
 
 def load_pretrained(
-    backbone: Backbone, name: str, source: str | None = "imagenet", folder: str | Path = FOLDER
+    backbone: Backbone,
+    name: str,
+    source: str | None = "imagenet",
+    folder: str | Path = FOLDER,
+    meta: MetaLearner | None = None,
 ) -> str:
     """Give ``backbone`` its ImageNet weights and return, in words, where they came from.
 
@@ -43,6 +48,7 @@ def load_pretrained(
         name: of the network, ``resnet50``.
         source: ``none``, ``imagenet`` (also if unset), or the path of a file.
         folder: where the published files lie.
+        meta: the learner that may start from these weights too.
 
     Raises:
         CheckpointError: a file is missing, cannot be read, or does not fit the network.
@@ -59,12 +65,23 @@ def load_pretrained(
     else:
         origin, weights = f"torchvision's {name}", _from_torchvision(name, Path(folder))
     try:
-        load_strict(backbone, to_backbone_names(weights, backbone))
+        load_strict(backbone, _with_own_channels(to_backbone_names(weights, backbone), backbone))
     except ValueError as failure:
         raise CheckpointError(
             f"{origin}: not the weights of this {name} ({failure}); mind its stem and width, {_WITHOUT}"
         ) from failure
+    if meta is not None:
+        meta.start_from(backbone, weights)
     return origin
+
+
+def _with_own_channels(state: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Leave the filters of what an image has beyond RGB, such as its mask, as they were drawn."""
+    first = next(iter(backbone.state_dict()))
+    own, given = backbone.state_dict()[first], state.get(first)
+    if given is None or given.ndim != own.ndim or given.shape[1] >= own.shape[1]:
+        return state
+    return {**state, first: torch.cat([given, own[:, given.shape[1] :]], 1)}
 
 
 def to_backbone_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

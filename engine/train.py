@@ -28,6 +28,7 @@ from engine.interrupt import Interrupted, StopRequest
 from engine.optimisation import PolySchedule
 from engine.snapshot import Progress, Snapshots
 from engine.step import NotFiniteError, training_step
+from model.fewshot import FewShotModel
 from util import distributed
 from util.log import get_log, progress
 
@@ -226,7 +227,8 @@ class TrainingLoop:
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     """Let BatchNorms that learn see the batch of all GPUs, where there are several."""
-    if distributed.world_size() > 1 and device.type == "cuda":
+    by_process = isinstance(model, FewShotModel) and model.meta.batch_dependent  # its batch is an episode's
+    if distributed.world_size() > 1 and device.type == "cuda" and not by_process:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 

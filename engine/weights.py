@@ -92,7 +92,8 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
         _adopt_base_learner(network, path, config, split)
         get_log("engine").info("base learner: %s", path)
     else:
-        origin = load_pretrained(network.backbone, method.backbone, method.pretrained)
+        meta = network.meta if isinstance(network, FewShotModel) else None
+        origin = load_pretrained(network.backbone, method.backbone, method.pretrained, meta=meta)
         get_log("engine").info("backbone: %s", origin)
 
 

@@ -13,7 +13,7 @@ from model.backbone.vgg import VGG16
 from model.base.pspnet import PSPNet
 from model.ensemble import BaseMetaEnsemble
 from model.fewshot import FewShotModel
-from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting
+from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting, SupportView
 from model.meta.bam import BAM
 from model.meta.canet import CANet
 from model.meta.fsil import FSIL
@@ -146,6 +146,11 @@ def create_model(
     setting = Setting(extractor, shot, base_classes, image_size, low_fea)
     meta = method(setting, chosen)
     head = None
+    if base is not None and (meta.query_margin or meta.support_view is SupportView.MASK_CHANNEL):
+        raise ValueError(
+            f"{name}'s backbone is not shown plain images, so no base learner can share it; leave the base "
+            "learner out (base: none)"
+        )
     if base is not None and "layer4" not in extractor.stages:
         raise ValueError(
             f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "

@@ -116,6 +116,8 @@ class Train(Section):
     weight_decay: NotNegative = 1e-4
     clip_norm: Positive | None = None
     """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
+    clip_norm: Positive | None = None
+    """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
     manual_seed: Seed | None = 321
     seed_deterministic: bool = False

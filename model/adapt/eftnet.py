@@ -164,6 +164,8 @@ def _check_adaptable(model: FewShotModel) -> None:
         reason = (
             "its support branch sees the masked image, so the query cannot become a support from its features"
         )
+    elif meta.support_view is SupportView.MASK_CHANNEL:
+        reason = "its support branch sees the mask, so the query cannot become a support from its features"
     elif meta.batch_dependent:
         reason = "its encodings depend on the other images of the batch"
     elif not meta.mixable:
