@@ -21,11 +21,12 @@ from model.meta.fss1000 import FSS1000
 from model.meta.hdmnet import HDMNet
 from model.meta.hsnet import HSNet
 from model.meta.mianet import MIANet
-from model.meta.mlc import MLC
+from model.meta.mlc import MLC, MLCReconstruction
 from model.meta.msanet import MSANet
 from model.meta.oslsm import OSLSM
 from model.meta.panet import PANet
 from model.meta.pfenet import PFENet
+from model.meta.plnet import PLNet
 from model.meta.pmm import PMM
 from model.meta.rare import RARE
 from model.meta.rpmm import RPMM
@@ -40,10 +41,12 @@ METHODS: dict[str, type[MetaLearner]] = {
     "hsnet": HSNet,
     "mianet": MIANet,
     "mlc": MLC,
+    "mlc-reconstruction": MLCReconstruction,
     "msanet": MSANet,
     "oslsm": OSLSM,
     "panet": PANet,
     "pfenet": PFENet,
+    "plnet": PLNet,
     "pmm": PMM,
     "rare": RARE,
     "rpmm": RPMM,

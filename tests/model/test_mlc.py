@@ -1,11 +1,16 @@
 """MLC's own switches, and what every meta-learner must do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tester import MetaLearnerTester, random_episode
+from torch import Tensor
 
 from model import create_adapter, create_model
-from model.interface import Episode
+from model.fewshot import FewShotModel
+from model.interface import Episode, Prediction
+from model.layer.latent_classes import find_regions, mining_loss
 from model.published import load_published, to_published
 from model.recognise import recognise
 
@@ -54,6 +59,122 @@ class TestMLC(MetaLearnerTester):
     def test_vgg_is_refused(self) -> None:
         with pytest.raises(ValueError, match="mlc cuts off the last stage of a ResNet"):
             create_model("mlc", backbone="vgg16")
+
+
+def with_mined(episode: Episode, count: int = 2) -> Episode:
+    """Add mined images: two latent classes, background, void."""
+    side, axes = episode.query.shape[-1], (*episode.class_id.shape, count)
+    images = random_episode(side, batch=axes[0], ways=axes[1], shots=count, seed=3).support
+    label = torch.zeros(*axes, side, side, dtype=torch.int64)
+    label[..., : side // 2, :] = 1
+    label[..., side // 3 : side // 2, side // 2 :] = 7
+    label[..., -3:] = 255
+    return replace(episode, auxiliary=images, auxiliary_label=label)
+
+
+BASELINE = {"mining_weight": 0.0, "background_share": 1.0, "foreground_share": 1.0}
+
+
+class TestMLCReconstruction(MetaLearnerTester):
+    method = "mlc-reconstruction"
+    any_shot = True
+
+    def trained_step(self, **options: object) -> tuple[FewShotModel, Prediction, dict[str, Tensor]]:
+        model = self.build(**options).train()
+        episode = with_mined(random_episode(65))
+        prediction = model(episode)
+        losses = model.losses(prediction, episode)
+        sum(losses.values()).backward()
+        return model, prediction, losses
+
+    def test_switched_off_it_is_the_baseline_bit_for_bit(self) -> None:
+        model, prediction, losses = self.trained_step(**BASELINE)
+        plain = TestMLC().build().train()
+        episode = random_episode(65)
+        expected = plain(episode)
+        assert torch.equal(prediction.logits, expected.logits)
+        assert set(losses) == {"main"}
+        plain.losses(expected, episode)["main"].backward()
+        pairs = zip(model.backbone.parameters(), plain.backbone.parameters(), strict=True)
+        assert all(torch.equal(a.grad, b.grad) for a, b in pairs if b.grad is not None)
+
+    def test_mining_teaches_beside_the_episode(self) -> None:
+        losses = self.trained_step()[2]
+        assert set(losses) == {"main", "mining"}
+        assert 0 < losses["mining"].item() < 10
+        own = self.trained_step(prototype_source="self")[2]
+        assert own["mining"].item() != losses["mining"].item()
+        assert own["main"].item() == losses["main"].item()
+
+    def test_two_ways_with_mined_images(self) -> None:
+        model = self.build().train()
+        episode = with_mined(random_episode(65, ways=2))
+        losses = model.losses(model(episode), episode)
+        assert set(losses) == {"main", "mining"} and all(loss.isfinite() for loss in losses.values())
+
+    def test_global_background_follows_training_and_is_used_in_testing(self) -> None:
+        model = self.build(background_momentum=1.0).train()
+        episodes = [random_episode(65, seed=seed) for seed in range(3)]
+        means = []
+        for episode in episodes:
+            background = model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
+            means.append(background["background"].mean(0))
+            model(episode)
+        torch.testing.assert_close(model.meta.global_background, torch.stack(means).mean(0).detach())
+        model.eval()
+        kept = model.meta.global_background.clone()
+        with torch.no_grad():
+            rectified = model(episodes[0])
+            model.meta.options = replace(model.meta.options, background_share=1.0)
+            plain = model(episodes[0])
+        both = (rectified.parts["prototype"], plain.parts["prototype"])
+        torch.testing.assert_close(both[0][:, 0], (both[1][:, 0] + kept) / 2)
+        assert torch.equal(both[0][:, 1], both[1][:, 1])
+        assert torch.equal(model.meta.global_background, kept)
+
+    def test_similar_regions_broaden_the_foreground(self) -> None:
+        meta = self.build(regions=2, region_threshold=0.5).meta
+        foreground = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        regions = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+        blended = meta._with_similar(foreground, regions)
+        torch.testing.assert_close(blended[0], 0.5 * foreground[0] + 0.5 * torch.tensor([2.5, 0.5, 0.0]))
+        assert torch.equal(blended[1], foreground[1])
+        assert torch.equal(meta._with_similar(foreground, regions[:0]), foreground)
+
+    def test_bank_keeps_the_newest_regions_for_testing(self) -> None:
+        model, _, _ = self.trained_step(region_bank=3, region_threshold=-1.0, background_share=1.0)
+        assert model.meta.region_bank.abs().sum(1).all()
+        episode = random_episode(65)
+        with torch.no_grad():
+            found = model.eval()(episode).logits
+            model.meta.region_bank.zero_()
+            model.meta.options = replace(model.meta.options, region_threshold=0.1)
+            assert not torch.allclose(found, model(episode).logits)
+
+    def test_shares_outside_their_range_are_refused(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"'background_share' of mlc-reconstruction must lie in 0\.\.1, got 2"
+        ):
+            self.build(background_share=2.0)
+
+    def test_own_checkpoint_is_told_from_the_baseline_s(self) -> None:
+        model = create_model("mlc-reconstruction", backbone="resnet50")
+        assert recognise(to_published(model, model.state_dict())).name == "mlc-reconstruction"
+
+
+def test_mining_compares_with_other_images_first() -> None:
+    label = torch.tensor([[[1, 0]], [[1, 255]]])
+    feature = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]], [[[0.0, 9.0]], [[1.0, 9.0]]]])
+    regions = find_regions(feature, label, 0)
+    assert regions.ids.tolist() == [0, 1] and regions.present.tolist() == [[True, True], [False, True]]
+    # the first image's object meets the second one's prototype, which equals the first one's background
+    expected = torch.tensor([[10.0, 10.0], [10.0, 10.0], [10.0, 0.0]]), torch.tensor([1, 0, 1])
+    other = mining_loss(feature, regions, 10.0, source="other")
+    torch.testing.assert_close(other, torch.nn.functional.cross_entropy(*expected), atol=1e-4, rtol=0)
+    own = mining_loss(feature, regions, 10.0, source="self")
+    assert own < other
+    nothing = find_regions(feature, torch.full_like(label, 255), 0)
+    assert mining_loss(feature, nothing, 10.0, source="other").item() == 0
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])

@@ -1,0 +1,92 @@
+"""Label the training images of a fold with latent classes, for ``mlc-reconstruction`` (docs/methods.md).
+
+python tools/mine_latent_classes.py --config config/pascal/mlc_resnet50.yaml --folds 0 1 2 3
+python train.py --config config/pascal/mlc-reconstruction_resnet50.yaml --opts split 0
+
+The published code has no such step: clusters, labels and their use are this project's reconstruction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine.build import build_network
+from engine.data import fold_of
+from engine.measure import weight_path
+from engine.mining import Miner, MiningSettings, write_mined
+from engine.script import require_writable, run_script, with_changes
+from engine.weights import describe, fill, load_trained
+from util import distributed
+from util.checkpoint import file_hash
+from util.config import Config, load_config
+from util.errors import UserError
+from util.log import start_log
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        required=True,
+        metavar="YAML",
+        help="of the trained baseline, whose features are clustered",
+    )
+    add("--folds", nargs="+", type=int, metavar="FOLD", help="the config's by default")
+    add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
+    add("--out", metavar="FOLDER", help="likewise; 'mined' in the run's folder by default")
+    add("--clusters", type=int, default=100, metavar="N", help="latent classes (default: 100)")
+    add("--seed", type=int, default=0, help="of the clustering (default: 0)")
+    add(
+        "--drop",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="least certain pixels to leave out (default: 0)",
+    )
+    add("--protect-base", action="store_true", help="let pixels of base classes keep a label of their own")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: shot 5")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Mine as the command line says."""
+    given = parse_arguments(arguments)
+    if given.clusters < 1:
+        raise UserError(f"--clusters: must be at least 1, got {given.clusters}")
+    if not 0 <= given.drop < 1:
+        raise UserError(f"--drop: must be at least 0 and less than 1, got {given.drop}")
+    settings = MiningSettings(given.clusters, given.seed, given.drop, given.protect_base)
+    weight = ["Test_Finetune.weight", given.weight] if given.weight else []
+    opts = [*weight, *given.opts]
+    config = load_config(given.config, opts)
+    log = start_log()
+    for number in given.folds or [config.Data.split]:
+        config = load_config(given.config, with_changes(opts, {"split": number}))
+        folder = fill(given.out, config) if given.out else config.run_folder / "mined"
+        count = mine(config, require_writable(folder), settings)
+        log.info("fold %d: labels of %d images are in %s", number, count, folder)
+
+
+def mine(config: Config, folder: Path, settings: MiningSettings) -> int:
+    """Mine the training images of the config's fold and return their number."""
+    device = distributed.start()
+    fold = fold_of(config)
+    model = build_network(config, fold.split)
+    path = weight_path(config, fold)
+    facts = describe(config, fold.split)
+    load_trained(model, path, facts)
+    miner = Miner(model.to(device), fold, config.Data.shot, settings, device)
+    kept = {key: facts[key] for key in ("arch", "backbone", "data_set", "fold", "shot")}
+    return write_mined(miner, folder, {**kept, "checkpoint_hash": file_hash(path)})
+
+
+if __name__ == "__main__":
+    run_script(main)
