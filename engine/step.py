@@ -43,8 +43,11 @@ def training_step(
 ) -> dict[str, float]:
     """Minimise the sum of the losses of ``batch`` by one step and return the losses by name.
 
+    A model may ask for its losses to be minimised in turns: then one step for each, after a forward pass of
+    its own, so that a turn sees what the one before has learnt.
+
     Args:
-        model: names its losses; see ``compute_losses``.
+        model: names its losses, see ``compute_losses``, and their ``turns``.
         batch: on the model's device.
         optimizer: its rates are set by the caller.
         forward: the model as it is to be run, if wrapped (distributed, compiled).
@@ -52,18 +55,22 @@ def training_step(
         precision: autocast to run the forward pass in.
 
     Raises:
-        NotFiniteError: the loss is NaN or infinite; no weight has been changed.
+        NotFiniteError: the loss is NaN or infinite; no weight has been changed by it.
     """
-    with precision or nullcontext():
-        losses = compute_losses(model, batch, forward=forward, generator=generator)
-        total = sum(losses.values())
-    values = dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
-    if not torch.isfinite(total):
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        raise NotFiniteError(f"the loss is not finite ({shown})")
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    optimizer.step()
+    values: dict[str, float] = {}
+    for turn in getattr(model, "turns", ()) or (None,):
+        with precision or nullcontext():
+            losses = compute_losses(model, batch, forward=forward, generator=generator)
+            losses = losses if turn is None else {name: losses[name] for name in turn}
+            total = sum(losses.values())
+        found = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+        values |= zip(losses, found, strict=True)
+        if not torch.isfinite(total):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            raise NotFiniteError(f"the loss is not finite ({shown})")
+        optimizer.zero_grad(set_to_none=True)  # what a turn does not reach keeps no gradient, and stays
+        total.backward()
+        optimizer.step()
     return values
 
 

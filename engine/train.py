@@ -30,6 +30,7 @@ from engine.snapshot import Progress, Snapshots
 from engine.step import NotFiniteError, training_step
 from model.fewshot import FewShotModel
 from util import distributed
+from util.errors import UserError
 from util.log import get_log, progress
 
 Validate = Callable[[float, Check], tuple[float, Mapping[str, float]]]
@@ -236,6 +237,10 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 def _wrapped(model: nn.Module, settings: LoopSettings, device: torch.device) -> nn.Module:
     """Return the model as its steps run it: compiled, distributed, or as it is."""
     forward = torch.compile(model) if settings.compile else model
+    if distributed.world_size() > 1 and getattr(model, "turns", ()):
+        raise UserError(
+            "this method learns in turns, which is for a single process; start it without torchrun"
+        )
     if distributed.world_size() > 1:
         forward = nn.parallel.DistributedDataParallel(forward)
     return forward

@@ -64,6 +64,11 @@ class FewShotModel(nn.Module):
         """Whether the backbone learns: not under a base learner, whose head needs it as it is."""
         return self.meta.trains_backbone and self.base_head is None
 
+    @property
+    def turns(self) -> tuple[tuple[str, ...], ...]:
+        """Losses that are minimised one after the other; see ``MetaLearner``."""
+        return self.meta.turns
+
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
         batch, ways, shots = episode.support.shape[:3]
@@ -148,8 +153,19 @@ class FewShotModel(nn.Module):
         return losses
 
     def adopt(self, base_learner: BaseLearner) -> None:
-        """Take over the weights of a trained base learner of the same build."""
-        self.backbone.load_state_dict(base_learner.backbone.state_dict())
+        """Take over the weights of a trained base learner of the same build, as far as the backbone goes.
+
+        Raises:
+            ValueError: it is of another build; nothing has been changed then.
+        """
+        own, theirs = self.backbone.state_dict(), base_learner.backbone.state_dict()
+        differing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
+        if differing:
+            raise ValueError(
+                f"the base learner's backbone is built otherwise (e.g. {differing[0]}); give both the same "
+                "backbone_options"
+            )
+        self.backbone.load_state_dict({name: theirs[name] for name in own})
         if self.base_head is not None:
             self.base_head.load_state_dict(base_learner.head.state_dict())
         self.meta.start_from(self.backbone, {})

@@ -244,6 +244,8 @@ class MetaLearner(nn.Module):
             method is built on, where it is not the default one.
         separate_biases: whether vectors are groups of their own, named ``<group>.bias``.
         group_rules: how groups learn that do not learn as the others.
+        turns: names of losses that are minimised one after the other, each by an optimisation step of its own
+            that must reach no more than it is to train; empty where the sum of all takes one step.
         published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
             it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
             whole model's.
@@ -274,6 +276,7 @@ class MetaLearner(nn.Module):
     backbone_variants: Mapping[str, Mapping[str, object]] = {}
     separate_biases: bool = False
     group_rules: Mapping[str, GroupRule] = {}
+    turns: tuple[tuple[str, ...], ...] = ()
     published_names: Mapping[str, str] = {}
     published_extra: tuple[str, ...] = ()
 
