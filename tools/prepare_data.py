@@ -19,7 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dataset.prepare.doctor import to_table
-from dataset.prepare.run import Options, prepare_coco, prepare_folder, prepare_fss1000, prepare_pascal
+from dataset.prepare.options import Options
+from dataset.prepare.run import prepare_folder, prepare_fss1000, prepare_pascal
+from dataset.prepare.run_coco import prepare_coco
 from dataset.prepare.verify import verify
 from dataset.shapes import draw_shapes
 from util.errors import UserError
@@ -43,7 +45,7 @@ def options_of(given: argparse.Namespace) -> Options:
         name, found, value = pair.partition("=")
         if not found or not value.startswith(("md5:", "sha256:")):
             raise UserError(f"--checksum {pair}: give ARCHIVE=md5:... or ARCHIVE=sha256:...")
-        checksums[name] = value
+        checksums[name] = value.lower()
     return Options(
         given.root, given.downloads, given.lists, given.mirror, checksums, given.subset, given.workers
     )

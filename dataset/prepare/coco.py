@@ -24,15 +24,21 @@ from dataset.prepare.parallel import work
 from dataset.split import VOID
 from util.errors import DataError
 
-_ZIPS = "http://images.cocodataset.org"
+_SERVERS = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
+"""The official server, and the storage behind it, which also speaks HTTPS."""
+
+
+def _archive(folder: str, name: str, md5: str) -> Archive:
+    return Archive(name, tuple(f"{server}/{folder}/{name}" for server in _SERVERS), f"md5:{md5}")
+
+
 ARCHIVES = {
-    "train2014": Archive("train2014.zip", (f"{_ZIPS}/zips/train2014.zip",)),
-    "val2014": Archive("val2014.zip", (f"{_ZIPS}/zips/val2014.zip",)),
-    "annotations": Archive(
-        "annotations_trainval2014.zip", (f"{_ZIPS}/annotations/annotations_trainval2014.zip",)
+    "train2014": _archive("zips", "train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88"),
+    "val2014": _archive("zips", "val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
+    "annotations": _archive(
+        "annotations", "annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd"
     ),
 }
-"""The official archives; no checksums are published, so files are counted."""
 
 COUNTS = {"train2014": (82783, 82081), "val2014": (40504, 40137)}
 """Images of each part, and those of them with annotations, which are listed."""

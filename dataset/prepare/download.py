@@ -122,7 +122,7 @@ def fetch(archive: Archive, folder: str | Path, progress: bool = True) -> Path:
     path, part = folder / archive.name, folder / f"{archive.name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and not _matches(path, archive.checksum):
+        if path.is_file() and not matches(path, archive.checksum):
             _LOG.warning("%s: wrong checksum, taken for the start of a download", path)
             path.replace(part)
     except OSError as failure:
@@ -179,10 +179,14 @@ def _fetch_from(url: str, archive: Archive, path: Path, part: Path, progress: bo
     return reason
 
 
-def _matches(path: Path, checksum: str | None) -> bool:
-    if checksum is None:
-        return True
+def matches(path: Path, checksum: str | None) -> bool:
+    """Whether a file has the checksum, if there is one."""
+    return checksum is None or checksum_like(path, checksum) == checksum.lower()
+
+
+def checksum_like(path: Path, other: str) -> str:
+    """Return the checksum of a file, of the kind that ``other`` is of."""
     import pooch
 
-    algorithm, _, wanted = checksum.rpartition(":")
-    return pooch.file_hash(str(path), alg=algorithm or "sha256") == wanted.lower()
+    kind = other.partition(":")[0]
+    return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"

@@ -21,7 +21,11 @@ from dataset.prepare.parallel import work
 from util.errors import DataError
 
 TEST_LIST = Archive(
-    "fss_test_set.txt", ("https://raw.githubusercontent.com/HKUSTCV/FSS-1000/master/fss_test_set.txt",)
+    "fss_test_set.txt",
+    (
+        "https://raw.githubusercontent.com/HKUSTCV/FSS-1000/master/fss_test_set.txt",
+        "https://cdn.jsdelivr.net/gh/HKUSTCV/FSS-1000@master/fss_test_set.txt",
+    ),
 )
 COUNTS = {"train": 520, "val": 240, "test": 240}
 MASKS = "SegmentationClass"

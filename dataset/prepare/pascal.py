@@ -11,7 +11,7 @@ Masks are VOC's where VOC has one, else SBD's. Lists, all from the official ones
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -88,6 +88,11 @@ def choose_sbd(name: PurePosixPath) -> PurePosixPath | None:
     return inner if inner.parts[:1] == ("cls",) or inner.suffix == ".txt" else None
 
 
+def choose_masks(name: PurePosixPath) -> str | None:
+    """Pick the masks from an archive of them, whatever folders it has."""
+    return name.name if name.suffix == ".png" and not name.name.startswith(".") else None
+
+
 def find_voc(given: Path) -> Path:
     """Return the folder of VOC 2012 at or below the given one.
 
@@ -158,6 +163,12 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
         for name, ids in lists.items():
             _require(f"the list {name}", len(ids), COUNTS[name], sources.voc)
     return lists
+
+
+def without_photograph(sources: Sources, lists: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the listed ids that have no photograph."""
+    there = {path.stem for path in (sources.voc / "JPEGImages").glob("*.jpg")}
+    return {name for ids in lists.values() for name in ids} - there
 
 
 def _annotated(sources: Sources) -> set[str] | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,9 +13,12 @@ from draw_coco import CATEGORY_IDS, draw_coco
 
 from dataset.mask import read_mask
 from dataset.names import COCO_NAMES
-from dataset.prepare import json_arrays
+from dataset.prepare import coco, json_arrays
 from dataset.prepare.coco import check_categories, paint, paint_masks, read_annotations
 from dataset.prepare.json_arrays import elements, mapped
+from dataset.prepare.options import Options
+from dataset.prepare.run_coco import prepare_coco
+from dataset.prepare.verify import verify
 from util.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -116,3 +122,82 @@ def test_bad_files_are_one_line(drawn, tmp_path):
     path.write_text(json.dumps(other))
     with pytest.raises(DataError, match="names 5 categories that are not COCO's 80"):
         check_categories(read_annotations(path))
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A drawn COCO with photographs, its counts taken for the official ones."""
+    source = tmp_path / "coco"
+    draw_coco(source, 24, side=64)
+    counts = {"train2014": (16, 15), "val2014": (8, 7)}
+    monkeypatch.setattr(coco, "COUNTS", counts)
+    listed = {"train": 15, "val": 7}
+    monkeypatch.setitem(__import__("dataset.prepare.verify", fromlist=["COUNTS"]).COUNTS, "coco", listed)
+    return source
+
+
+def options(tmp_path, root="root", **given):
+    lists = tmp_path / f"{root}-lists"
+    return Options(tmp_path / root, tmp_path / "downloads", lists, workers=1, progress=False, **given)
+
+
+def pack(source, folder):
+    """Make the official archives; return their checksums."""
+    sums = {}
+    for key, archive in coco.ARCHIVES.items():
+        path = folder / archive.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as file:
+            for member in sorted((source / key).rglob("*")):
+                file.write(member, member.relative_to(source))
+        sums[archive.name] = "md5:" + hashlib.md5(path.read_bytes()).hexdigest()
+    return sums
+
+
+def test_from_folders_then_from_the_masks_alone(official, tmp_path):
+    assert "train 15, val 7 images" in prepare_coco(options(tmp_path), official)
+    assert len((tmp_path / "root-lists/train.txt").read_text().splitlines()) == 15
+    serious = [f for f in verify("coco", tmp_path / "root", workers=1, progress=False) if f.serious]
+    assert {f.problem for f in serious} <= {
+        "same image in training and test",  # drawn in one colour each
+        "class without a pixel in any list",
+    }
+    masks = tmp_path / "masks"
+    for part in ("train2014", "val2014"):
+        shutil.copytree(tmp_path / "root" / "annotations" / part, masks / "annotations" / part)
+        (masks / part).symlink_to(official / part)
+    assert "train 15, val 7 images" in prepare_coco(options(tmp_path, "other"), masks)
+    for part in ("train", "val"):
+        lists = [tmp_path / f"{root}-lists/{part}.txt" for root in ("root", "other")]
+        assert lists[0].read_text() == lists[1].read_text()
+
+
+def test_from_archives_of_a_mirror_or_at_hand(official, tmp_path, server):
+    sums = pack(official, tmp_path / "zips")
+    server.content = {path.name: path.read_bytes() for path in (tmp_path / "zips").iterdir()}
+    said = prepare_coco(options(tmp_path, mirrors=[server.mirror("good")], checksums=sums))
+    assert "train 15, val 7 images" in said
+    assert "train 15" in prepare_coco(options(tmp_path, "local", checksums=sums), tmp_path / "zips")
+    with pytest.raises(DataError, match=r"train2014\.zip: wrong checksum, md5:\w+ instead of md5:0da8"):
+        prepare_coco(options(tmp_path, "wrong"), tmp_path / "zips")
+
+
+def test_an_interrupted_unpacking_is_completed(official, tmp_path):
+    sums = pack(official, tmp_path / "downloads")
+    prepare_coco(options(tmp_path, checksums=sums))
+    root = tmp_path / "root"
+    done = root / ".fewseg/train2014.zip.unpacked"
+    done.rename(root / ".fewseg/train2014.zip.begun")  # as a killed run leaves it
+    next((root / "train2014").iterdir()).unlink()
+    assert "train 15" in prepare_coco(options(tmp_path, checksums=sums))
+    assert done.is_file() and len(list((root / "train2014").iterdir())) == 16
+
+
+def test_counts_are_asserted(official, tmp_path):
+    next(path for path in sorted((official / "val2014").iterdir())).unlink()
+    with pytest.raises(DataError, match=r"1 images are missing, first COCO_val2014_000000000001\.jpg"):
+        prepare_coco(options(tmp_path), official)
+    assert "val 6 images" in prepare_coco(options(tmp_path, subset=True), official)
+    coco.COUNTS["train2014"] = (82783, 82081)
+    with pytest.raises(DataError, match="16 images, 15 of them annotated, instead of 82783 and 82081"):
+        prepare_coco(options(tmp_path), official)

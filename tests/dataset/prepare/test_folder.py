@@ -12,7 +12,8 @@ from PIL import Image
 from dataset.fold import open_fold
 from dataset.folds_file import Folds, balanced_folds, read_folds
 from dataset.mask import read_mask
-from dataset.prepare.run import Options, prepare_folder
+from dataset.prepare.options import Options
+from dataset.prepare.run import prepare_folder
 from dataset.prepare.verify import verify
 from dataset.protocol import load_protocol
 from dataset.store import ImageStore

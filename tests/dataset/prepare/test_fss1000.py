@@ -12,7 +12,8 @@ from dataset.fewshot import EpisodeDataset, EvaluationImages
 from dataset.fold import open_fold
 from dataset.mask import read_mask
 from dataset.prepare import fss1000
-from dataset.prepare.run import Options, prepare_fss1000
+from dataset.prepare.options import Options
+from dataset.prepare.run import prepare_fss1000
 from dataset.prepare.verify import verify
 from dataset.protocol import load_protocol
 from dataset.store import ImageStore

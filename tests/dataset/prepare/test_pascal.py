@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy.io import savemat
 
 from dataset.mask import read_mask
 from dataset.prepare import pascal
-from dataset.prepare.run import Options, prepare_pascal
+from dataset.prepare.files import put
+from dataset.prepare.options import Options
+from dataset.prepare.run import prepare_pascal
 from dataset.prepare.verify import verify
 from util.errors import DataError
 
@@ -104,8 +107,6 @@ def test_from_archives_of_a_mirror(devkit, official, server):
         with tarfile.open(devkit / archive.name, "w:gz" if archive.name.endswith("tgz") else "w") as tar:
             tar.add(devkit / folder, folder)
         server.content[archive.name] = (devkit / archive.name).read_bytes()
-    import hashlib
-
     sums = {name: "md5:" + hashlib.md5(content).hexdigest() for name, content in server.content.items()}
     prepare_pascal(options(devkit, mirrors=[mirror], checksums=sums))
     assert_prepared(devkit)
@@ -156,12 +157,50 @@ def test_counts_damage_and_absence_are_one_line(devkit):
     with tarfile.open(damaged, "w:gz") as tar:
         tar.add(sbd, "benchmark_RELEASE")
     damaged.write_bytes(damaged.read_bytes()[:-400])
-    with pytest.raises(DataError, match=r"damaged or truncated.*it stays where it is"):
+    with pytest.raises(DataError, match=r"wrong checksum, md5:\w+ instead of md5:82b4d.*kept as it is"):
         prepare_pascal(options(devkit), voc, damaged)
+    with pytest.raises(DataError, match=r"damaged or truncated.*it stays where it is"):
+        prepare_pascal(options(devkit, subset=True), voc, damaged)
     (sbd / "dataset/cls/2008_10.mat").write_bytes(b"damaged")
     (devkit / "root/SegmentationClassAug/2008_10.png").unlink()
     with pytest.raises(DataError, match=r"2008_10\.mat: no class mask of SBD can be read"):
         prepare_pascal(options(devkit, subset=True), voc, sbd)
+
+
+def test_an_interrupted_unpacking_is_completed(devkit, official, monkeypatch):
+    archive = devkit / pascal.VOC.name
+    with tarfile.open(archive, "w") as tar:
+        tar.add(devkit / "VOCdevkit", "VOCdevkit")
+    sums = {archive.name: "md5:" + hashlib.md5(archive.read_bytes()).hexdigest()}
+    (devkit / "downloads").mkdir()
+    archive.rename(devkit / "downloads" / archive.name)
+    written = []
+
+    def interrupted(path, write):
+        written.append(path)
+        if len(written) > 5:
+            raise KeyboardInterrupt
+        put(path, write)
+
+    monkeypatch.setattr("dataset.prepare.files.put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_pascal(options(devkit, checksums=sums), sbd=devkit / "benchmark_RELEASE")
+    monkeypatch.undo()
+    monkeypatch.setattr(pascal, "COUNTS", {"train": 2, "val": 1, "merged": 4, "trainaug": 5})
+    monkeypatch.setattr(pascal, "SBD_COUNT", 5)
+    for _ in range(2):
+        prepare_pascal(options(devkit, checksums=sums), sbd=devkit / "benchmark_RELEASE")
+        assert_prepared(devkit)
+
+
+def test_images_without_photograph_are_told_or_left_out(devkit, official, caplog):
+    given = {"voc": devkit / "VOCdevkit", "sbd": devkit / "benchmark_RELEASE"}
+    (devkit / "VOCdevkit/VOC2012/JPEGImages/2008_20.jpg").unlink()
+    prepare_pascal(options(devkit), **given)
+    assert "1 listed images are missing, first 2008_20.jpg" in caplog.text
+    assert len(ids(devkit / "lists/trainaug.txt")) == 5
+    prepare_pascal(options(devkit, subset=True), **given)
+    assert "2008_20" not in ids(devkit / "lists/trainaug.txt")
 
 
 def test_an_archive_that_climbs_out_is_refused(devkit):

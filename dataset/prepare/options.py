@@ -1,0 +1,95 @@
+"""What all preparations share: where things go, and archives from the network or from the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataset.prepare.download import Archive, checksum_like, fetch
+from dataset.prepare.files import Choose, unpack
+from dataset.prepare.layout import list_path, write_list, write_names, write_record
+from util.errors import DataError
+from util.files import write_text
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all preparations share.
+
+    Attributes:
+        root: the data root to make.
+        downloads: where archives are fetched to.
+        lists: where lists for the configs go, or None for the data root only.
+        mirrors, checksums: see ``Archive.found_at``.
+        subset: accept a part of the data set.
+        workers, progress: as in ``work``.
+    """
+
+    root: Path
+    downloads: Path = Path("data/downloads")
+    lists: Path | None = None
+    mirrors: Sequence[str] = ()
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    subset: bool = False
+    workers: int | None = None
+    progress: bool = True
+
+    def fetch(self, archive: Archive) -> Path:
+        return fetch(archive.found_at(self.mirrors, self.checksums), self.downloads, self.progress)
+
+    def unpacked(self, path: Path, target: Path, choose: Choose, official: Sequence[Archive] = ()) -> Path:
+        """Unpack an archive into ``target``, once; what an interrupted run began is completed.
+
+        Args:
+            official: archives whose checksum holds for a file of the same name.
+
+        Raises:
+            DataError: the archive is damaged, or not the official one.
+        """
+        status = path.stat()
+        done, begun = _stamp(target, path.name, "unpacked"), _stamp(target, path.name, "begun")
+        state = f"{status.st_size} {status.st_mtime_ns}\n"
+        if done.is_file() and done.read_text() == state:
+            return target
+        self._require_official(path, official)
+        write_text(begun, state, DataError)
+        if not unpack(path, target, choose, self.progress):
+            begun.unlink()
+            raise DataError(f"{path}: holds nothing of this data set; give another archive")
+        write_text(done, state, DataError)
+        begun.unlink()
+        return target
+
+    def finish(
+        self, data_set: str, lists: Mapping[str, Sequence[str]], names: Sequence[str], masks: Sequence[str]
+    ) -> None:
+        """Write the lists (file name -> lines), class names and the record for ``--verify``."""
+        written = {}
+        for file, lines in lists.items():
+            part = Path(file).stem
+            written[part] = list_path(self.root, part) if self.lists is None else self.lists / file
+            write_list(written[part], lines)
+        write_names(self.root, names)
+        write_record(self.root, data_set, written, masks, workers=self.workers, progress=self.progress)
+
+    def _require_official(self, path: Path, official: Sequence[Archive]) -> None:
+        archive = next((archive for archive in official if archive.name == path.name), None)
+        if archive is None or self.subset or path.parent == self.downloads:  # there it was held against it
+            return
+        wanted = archive.found_at((), self.checksums).checksum
+        found = checksum_like(path, wanted) if wanted else None
+        if found != wanted:
+            raise DataError(
+                f"{path}: wrong checksum, {found} instead of {wanted}; the file is kept as it is: fetch it "
+                f"again, or accept it by --checksum {archive.name}={found}"
+            )
+
+
+def is_half_unpacked(target: Path, archive: Archive) -> bool:
+    """Whether an earlier run was interrupted while it unpacked ``archive`` into ``target``."""
+    return _stamp(target, archive.name, "begun").is_file()
+
+
+def _stamp(target: Path, name: str, kind: str) -> Path:
+    return target / ".fewseg" / f"{name}.{kind}"
