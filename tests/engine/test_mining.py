@@ -1,0 +1,122 @@
+"""Mining latent classes: a pure function of checkpoint and seed, and labels that training reads."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.mask import read_mask
+from engine.build import build_network
+from engine.clusters import cluster
+from engine.data import fold_of, training_data
+from engine.mining import Miner, MiningSettings, write_mined
+from engine.weights import describe
+from tools.mine_latent_classes import main
+from util.checkpoint import save_checkpoint
+from util.config import load_config
+from util.errors import DataError
+
+OPTS = ["arch", "mlc", "Data.protocol_options.min_area", "60", "train_list"]
+
+
+@pytest.fixture
+def few(shapes, tmp_path):
+    """A list of a few training images."""
+    names = (shapes / "ImageSets/Segmentation/train.txt").read_text().split()[:40]
+    path = tmp_path / "few.txt"
+    path.write_text("\n".join(names))
+    return path
+
+
+@pytest.fixture
+def config(config_file, few):
+    return load_config(config_file, [*OPTS, str(few)])
+
+
+@pytest.fixture
+def miner(config):
+    def build(**settings):
+        fold = fold_of(config)
+        torch.manual_seed(0)
+        model = build_network(config, fold.split)
+        return Miner(model, fold, 1, MiningSettings(**{"clusters": 6, **settings}), torch.device("cpu"))
+
+    return build
+
+
+def test_clusters_are_found_and_repeatable():
+    torch.manual_seed(0)
+    middles = 10 * torch.eye(4)
+    vectors = (middles.repeat_interleave(20, 0) + 0.1 * torch.randn(80, 4)).double()
+    centres = cluster(vectors, 4, seed=3)
+    assert torch.equal(centres, cluster(vectors, 4, seed=3))
+    nearest = torch.cdist(middles.double(), centres).min(1)
+    assert sorted(nearest.indices.tolist()) == [0, 1, 2, 3] and nearest.values.max() < 0.2
+    same = cluster(torch.ones(5, 2), 3, seed=0)
+    assert torch.equal(same, torch.ones(3, 2).double())
+
+
+def test_labels_are_a_pure_function_of_network_and_seed(miner):
+    first, second = miner(), miner()
+    centres = first.centres()
+    assert centres.shape == (7, centres.shape[1]) and torch.equal(centres, second.centres())
+    labels = dict(first.labels(centres))
+    assert all(np.array_equal(labels[name], label) for name, label in second.labels(centres))
+    assert {*np.unique(np.concatenate([label.ravel() for label in labels.values()]))} <= set(range(7))
+    for name, label in labels.items():
+        assert label.shape == first.store.named(name)[1].shape
+    assert not torch.equal(miner(seed=1).centres(), centres)
+
+
+def test_switches_of_the_labels(miner):
+    plain, dropped, kept = miner(), miner(drop=0.25), miner(protect_base=True)
+    centres = plain.centres()
+    name, label = next(plain.labels(centres))
+    void = next(dropped.labels(centres))[1] == 255
+    assert 0.2 < void.mean() < 0.3
+    assert np.array_equal(next(dropped.labels(centres))[1][~void], label[~void])
+    mask, protected = plain.store.named(name)[1], next(kept.labels(centres))[1]
+    for rank, class_id in enumerate(plain.split.base, 1):
+        assert (protected[mask == class_id] == 6 + rank).all()
+    rest = ~np.isin(mask, plain.split.base)
+    assert np.array_equal(protected[rest], label[rest])
+
+
+def test_too_many_clusters_are_one_line(miner):
+    with pytest.raises(DataError, match="clusters 254: at most 253 labels are left"):
+        miner(clusters=254)
+    with pytest.raises(
+        DataError, match=r"clusters 250: the training images give \d+ prototypes; ask for at most"
+    ):
+        miner(clusters=250).centres()
+
+
+def test_training_reads_what_was_mined(miner, config, config_file, few, tmp_path):
+    folder = tmp_path / "split0"
+    count = write_mined(miner(), folder, {"data_set": "shapes", "fold": 0})
+    assert count == len(json.loads((folder / "mined.json").read_text())["images"])
+    mined = ["auxiliary", "2", "mined_labels", str(tmp_path / "split{fold}")]
+    training = load_config(config_file, ["arch", "mlc-reconstruction", *OPTS[2:], str(few), *mined])
+    fold = fold_of(training)
+    episode = training_data(training, fold, 0)[0, 0].episode
+    assert episode.auxiliary_label.shape == (1, 1, 2, 65, 65)
+    model = build_network(training, fold.split).train()
+    losses = model.losses(model(episode), episode)
+    assert set(losses) == {"main", "mining"} and all(loss.isfinite() for loss in losses.values())
+
+
+def test_tool_mines_a_fold(config, config_file, few, tmp_path):
+    fold = fold_of(config)
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, build_network(config, fold.split).state_dict(), describe(config, fold.split))
+    arguments = ["--config", str(config_file), "--weight", str(path), "--clusters", "5"]
+    main([*arguments, "--out", str(tmp_path / "fold{fold}"), "--opts", *OPTS, str(few)])
+    facts = json.loads((tmp_path / "fold0/mined.json").read_text())
+    assert (facts["fold"], facts["clusters"], facts["arch"]) == (0, 5, "mlc") and len(
+        facts["checkpoint_hash"]
+    ) == 64
+    assert read_mask(tmp_path / "fold0/labels" / f"{facts['images'][0]}.png").max() <= 5
+    assert np.load(tmp_path / "fold0/centres.npy").shape[0] == 6
