@@ -133,8 +133,8 @@ class Backbone(nn.Module):
     """A network whose stages ``layer0`` .. ``layer4`` run one after the other.
 
     Features go by name: ``layer3`` is the output of a stage, ``layer3.5`` the tap of its sixth block before
-    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output), ``layer0.unpooled``
-    what goes into the pooling of a stage that ends with one.
+    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output), and
+    ``layer0.unpooled`` what goes into the pooling of a stage that ends with one.
 
     Attributes:
         channels: output channels of every stage.
@@ -249,6 +249,8 @@ class MetaLearner(nn.Module):
         published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
             it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
             whole model's.
+        published_files: an entry that tells which file it is -> prefix of that file's entries in the joined
+            checkpoint, where published ones come in several files.
         published_extra: prefixes of entries of published checkpoints that the network has no use for.
     """
 
@@ -278,6 +280,7 @@ class MetaLearner(nn.Module):
     group_rules: Mapping[str, GroupRule] = {}
     turns: tuple[tuple[str, ...], ...] = ()
     published_names: Mapping[str, str] = {}
+    published_files: Mapping[str, str] = {}
     published_extra: tuple[str, ...] = ()
 
     def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from model.backbone.resnet import BLOCKS
 from model.create import BACKBONES, METHODS, create_base_learner, create_model
 from model.published import differences, to_ours
 
@@ -60,10 +62,31 @@ def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
     )
 
 
+def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the entries of a checkpoint that was published in several files.
+
+    Raises:
+        ValueError: a file that no known method splits its checkpoints into.
+    """
+    markers = {
+        entry: prefix for method in METHODS.values() for entry, prefix in method.published_files.items()
+    }
+    joined: dict[str, Tensor] = {}
+    for entries in files:
+        entries = {name.removeprefix("module."): value for name, value in entries.items()}
+        prefix = next((markers[name] for name in entries if name in markers), None)
+        if prefix is None:
+            raise ValueError(
+                "this file is not one of several that make up a checkpoint; convert it by itself"
+            )
+        joined |= {prefix + name: value for name, value in entries.items()}
+    return joined
+
+
 def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     shot, options = _shots(entries)
     classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
-    backbones = [name for name in BACKBONES if name.startswith("vgg") == _is_vgg(entries)]
+    backbones = _backbones(entries)
     with torch.device("meta"):
         for backbone in backbones:
             if classes is not None:
@@ -92,6 +115,10 @@ def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, object]]:
     return 1, {}
 
 
-def _is_vgg(entries: Mapping[str, Tensor]) -> bool:
-    """A residual network's blocks have named normalisations."""
-    return not any(".bn1." in name for name in entries)
+def _backbones(entries: Mapping[str, Tensor]) -> list[str]:
+    """Return the backbones that may be inside: by their normalisations, then by the blocks of ``layer3``."""
+    if not any(".bn1." in name for name in entries):
+        return [name for name in BACKBONES if name.startswith("vgg")]
+    found = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
+    depths = [depth for depth, blocks in BLOCKS.items() if not found or blocks[2] == 1 + max(found)]
+    return [f"resnet{depth}" for depth in depths or BLOCKS]

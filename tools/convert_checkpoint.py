@@ -1,40 +1,48 @@
 """Turn a published checkpoint (.pth) into one of ours (.safetensors); its entries tell the method.
 
 python tools/convert_checkpoint.py best.pth --out bam_pascal_split0.safetensors --fold 0
+python tools/convert_checkpoint.py encoder.pkl --with relation.pkl --out fss1000.safetensors
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.published import load_strict, to_ours
-from model.recognise import recognise
+from model.recognise import join_files, recognise
 from util.checkpoint import load_weights, save_checkpoint
 from util.errors import CheckpointError, UserError
 
 
-def convert(source: Path, target: Path, facts: dict[str, object]) -> dict[str, object]:
+def convert(
+    source: Path, target: Path, facts: dict[str, object], further: Sequence[Path] = ()
+) -> dict[str, object]:
     """Write ``source`` as a checkpoint of ours and return its metadata.
 
     Args:
         source: a published file.
         target: a ``.safetensors`` file.
         facts: what the file does not tell, such as fold and data_set.
+        further: the other files of a checkpoint that was published in several.
 
     Raises:
         CheckpointError: the file cannot be read, fits no known network, or the target cannot be written.
     """
     published = load_weights(source)
     try:
+        if further:
+            published = join_files([published, *(load_weights(path) for path in further)])
         found = recognise(published)
     except ValueError as problem:
         raise CheckpointError(f"{source}: {problem}") from problem
+    entries = to_ours(found.network, published)
     network = found.network.to_empty(device="cpu")
-    load_strict(network, to_ours(network, published))
+    load_strict(network, entries)
     meta = {
         "arch": found.name,
         "backbone": found.backbone,
@@ -51,6 +59,14 @@ def convert(source: Path, target: Path, facts: dict[str, object]) -> dict[str, o
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, help="published checkpoint")
+    parser.add_argument(
+        "--with",
+        type=Path,
+        nargs="+",
+        default=[],
+        dest="further",
+        help="further files of the same checkpoint",
+    )
     parser.add_argument("--out", type=Path, help="file to write (default: the source's name, .safetensors)")
     parser.add_argument("--fold", type=int, help="fold it was trained for, kept in the metadata")
     parser.add_argument("--data-set", help="pascal, coco, ...; kept in the metadata")
@@ -58,7 +74,9 @@ def main() -> int:
     target = arguments.out or arguments.source.with_suffix(".safetensors")
     facts = {"fold": arguments.fold, "data_set": arguments.data_set}
     try:
-        meta = convert(arguments.source, target, {k: v for k, v in facts.items() if v is not None})
+        meta = convert(
+            arguments.source, target, {k: v for k, v in facts.items() if v is not None}, arguments.further
+        )
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

@@ -56,6 +56,11 @@ class FSS1000(MetaLearner):
         "resnet": {"inputs": 4, "dilation": (1, 1, 1, 1)},
     }
 
+    published_files: Mapping[str, str] = {
+        "features.2.weight": "feature_encoder.",
+        "double_conv1.0.weight": "relation_network.",
+    }
+
     def __init__(self, setting: Setting, options: FSS1000Options) -> None:
         super().__init__()
         self.options = options

@@ -56,7 +56,7 @@ def test_bam_is_recognised_with_its_shots(tmp_path: Path, convert, shot: int, hi
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name != "bam"])
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in ("bam", "oslsm")])
 def test_every_method_is_recognised(tmp_path: Path, convert, name: str) -> None:
     table = {"embeddings": torch.randn(21, 300)} if name == "mianet" else {}
     model = create_model(name, backbone="vgg16", **table) if name == "panet" else create_model(name, **table)
@@ -65,6 +65,22 @@ def test_every_method_is_recognised(tmp_path: Path, convert, name: str) -> None:
     assert meta["arch"] == name
     state, _ = load_checkpoint(tmp_path / "ours.safetensors")
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_checkpoint_in_two_files_is_joined(tmp_path: Path, convert) -> None:
+    model = create_model("fss1000", backbone="vgg16")
+    published = to_published(model, model.state_dict())
+    for part in ("feature_encoder", "relation_network"):
+        entries = {k.removeprefix(f"{part}."): v for k, v in published.items() if k.startswith(part)}
+        torch.save(entries, tmp_path / f"{part}.pkl")
+    files = [tmp_path / "relation_network.pkl", tmp_path / "feature_encoder.pkl"]
+    meta = convert(files[0], tmp_path / "ours.safetensors", {}, files[1:])
+    assert (meta["arch"], meta["backbone"]) == ("fss1000", "vgg16")
+    state, _ = load_checkpoint(tmp_path / "ours.safetensors")
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pkl")
+    with pytest.raises(CheckpointError, match="not one of several"):
+        convert(files[0], tmp_path / "x.safetensors", {}, [tmp_path / "other.pkl"])
 
 
 def test_foreign_file_is_named_with_the_nearest_network(tmp_path: Path, convert) -> None:
