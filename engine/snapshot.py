@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from model.fewshot import FewShotModel
 from util.checkpoint import load_training_state, save_checkpoint, save_training_state
 from util.errors import CheckpointError
 
@@ -61,6 +62,7 @@ class Snapshots:
             "optimizer": optimizer.state_dict(),
             "progress": asdict(progress),
             "plan": dict(self.plan),
+            "memory": model.meta.memory_state() if isinstance(model, FewShotModel) else {},
         }
         save_training_state(self.folder / STATE, state)
         self._save(LAST, model, progress)
@@ -123,3 +125,5 @@ class Snapshot:
                 )
         model.load_state_dict(self.state["model"])
         optimizer.load_state_dict(self.state["optimizer"])
+        if isinstance(model, FewShotModel):
+            model.meta.restore_memory(self.state.get("memory", {}))

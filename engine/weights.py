@@ -114,6 +114,15 @@ def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: 
             f"--config config/{data.data_set}/{name}_{backbone}.yaml --opts split {data.split}, "
             "or name one by --opts base_weight PATH"
         )
-    learner = create_base_learner(name, backbone=model.backbone, classes=len(split.base) + 1)
+    whole = "layer4" in model.backbone.stages
+    learner = create_base_learner(
+        name,
+        backbone=model.backbone if whole else config.Method.backbone,
+        classes=len(split.base) + 1,
+        backbone_options=config.Method.backbone_options,
+    )
     load_trained(learner, path, {**describe(config, split), "arch": name})
-    model.adopt(learner)
+    try:
+        model.adopt(learner)
+    except ValueError as failure:
+        raise CheckpointError(f"{path}: {failure}") from failure

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.backbone.resnet import DEEPLAB
 from model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
-from model.interface import Backbone, Encoding, MetaLearner, Setting
+from model.interface import Backbone, Encoding, GroupRule, MetaLearner, Setting
 from model.layer.block import activated
 from model.layer.features import middle_channels, middle_features
 from model.layer.mixture import PrototypeMixture
@@ -67,6 +67,11 @@ class MixtureGuided(MetaLearner):
     support_first = True
     align_corners = False
     mixable = ("object", "background")
+    separate_biases = True
+    group_rules: Mapping[str, GroupRule] = {
+        f"{group}.bias": GroupRule(rate=2.0)
+        for group in ("backbone", "project", "reduce", "comparison", "match_maps", "refine")
+    }
     backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB, "vgg": WITHOUT_LAST_STRIDES}
 
     def __init__(

@@ -70,6 +70,17 @@ def test_several_ways_are_labelled_in_their_order(fold):
             assert torch.equal(episode.query_mask[row] == way, episode.base_label[row] == index + 1)
 
 
+def test_a_query_keeps_its_number_from_epoch_to_epoch(episodes):
+    names: dict[int, str] = {}
+    for epoch in range(2):
+        for index in range(len(episodes)):
+            number, name = episodes._query_number((epoch, index)), episodes.spec((epoch, index)).query
+            assert names.setdefault(number, name) == name
+    assert sorted(names) == list(range(len(episodes)))
+    batch = episodes[1, 0]
+    assert names[batch.episode.query_number.item()] == batch.specs[0].query
+
+
 def assert_same(left, right):
     for one, other in zip(left, right, strict=True):
         assert one.specs == other.specs

@@ -15,7 +15,8 @@ Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmenta
        train_h: 65, train_w: 65, val_size: 65}}
 Train: {{batch_size: 4, batch_size_val: 4, epochs: 2, workers: 0, optimizer: adamw, base_lr: 1e-3,
          index_split: 99, val_episodes: 6, save_path: {folder}}}
-Method: {{backbone: resnet18, backbone_options: {{width: 8}}, pretrained: none, base_weight: {base}}}
+Method: {{backbone: resnet18, backbone_options: {{width: 8, stem: deep}}, pretrained: none,
+         base_weight: {base}}}
 Test_Finetune: {{episodes: 10, seeds: [1, 2], panels: 2}}
 """
 

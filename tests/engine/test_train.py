@@ -48,7 +48,8 @@ def stop_after(monkeypatch, steps):
 
 def final_state(folder):
     state = load_training_state(folder / STATE)
-    return {"model": state["model"], "moments": state["optimizer"]["state"], "progress": state["progress"]}
+    kept = {name: state[name] for name in ("model", "memory", "progress")}
+    return {**kept, "moments": state["optimizer"]["state"]}
 
 
 def assert_equal(one, other):
@@ -62,7 +63,9 @@ def assert_equal(one, other):
         assert one == other
 
 
-@pytest.mark.parametrize(("arch", "workers", "steps"), [("bam", 0, 3), ("bam", 1, 8), ("pspnet", 0, 12)])
+@pytest.mark.parametrize(
+    ("arch", "workers", "steps"), [("bam", 0, 3), ("bam", 1, 8), ("canet", 0, 6), ("pspnet", 0, 12)]
+)
 def test_resumed_run_equals_the_uninterrupted_one(
     configure, base_weight, tmp_path, monkeypatch, arch, workers, steps
 ):
@@ -95,6 +98,12 @@ def test_training_changes_the_heads_and_not_the_frozen_parts(configure, base_wei
     assert (meta["arch"], meta["fold"], meta["base_classes"]) == ("bam", 0, 15)
     assert (tmp_path / "run" / BEST).is_file()
     assert list((tmp_path / "run" / "board").iterdir())
+
+
+def test_base_learner_of_another_build_is_refused(configure, base_weight):
+    stem = {"Method.backbone_options.stem": "standard"}
+    with pytest.raises(CheckpointError, match=r"base\.safetensors: .*layer0"):
+        train(configure("canet", **stem), CPU)
 
 
 def test_nan_loss_names_the_batch(configure, tmp_path, monkeypatch):

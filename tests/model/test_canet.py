@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import create_adapter, create_model
+from model import create_adapter, create_base_learner, create_model
 from model.fewshot import FewShotModel
 from model.interface import Episode
 from model.layer.history import PredictionMemory
@@ -176,6 +176,17 @@ class TestCANet(MetaLearnerTester):
     def test_base_learner_needs_the_last_stage(self) -> None:
         with pytest.raises(ValueError, match="needs layer4"):
             self.build(base="pspnet")
+
+    def test_starts_from_a_base_learner_of_the_same_build(self) -> None:
+        model = self.build()
+        options = {"width": 8, "stem": "standard"}
+        learner = create_base_learner("pspnet", backbone="resnet18", classes=16, backbone_options=options)
+        model.adopt(learner)
+        theirs = learner.backbone.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in model.backbone.state_dict().items())
+        other = create_base_learner("pspnet", backbone="resnet18", classes=16, backbone_options={"width": 8})
+        with pytest.raises(ValueError, match=r"built otherwise .*layer0.*same backbone_options"):
+            model.adopt(other)
 
     @pytest.mark.parametrize("shots", [1, 3])
     def test_adaptation(self, shots: int) -> None:
