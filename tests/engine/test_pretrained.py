@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from engine.pretrained import load_pretrained
-from model import create_backbone
+from model import create_backbone, create_model
+from model.backbone.torchvision_names import torchvision_names
 from util.errors import CheckpointError
 
 SEMSEG_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
@@ -40,6 +41,18 @@ def test_torchvision_names_fit_the_standard_stem(tmp_path):
     target = create_backbone("resnet18", width=8, stem="standard")
     load_pretrained(target, "resnet18", str(tmp_path / "weights.pth"))
     assert_same_weights(source, target)
+
+
+def test_a_backbone_without_its_last_stage_leaves_that_stage_out(tmp_path):
+    source = create_backbone("resnet50", width=8)
+    nested = {index: f"conv1.{index}" for index in SEMSEG_STEM} | {"7": "bn1"}
+    for number, stem in enumerate((SEMSEG_STEM, nested)):
+        path = tmp_path / f"{number}.pth"
+        torch.save(published(source.state_dict(), stem), path)
+        target = create_backbone("resnet50", width=8, last_stage="layer3")
+        load_pretrained(target, "resnet50", str(path))
+        own = source.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in target.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -82,3 +95,30 @@ def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(create_backbone("resnet18", width=16).state_dict(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"misshaped.*pretrained none"):
         load_pretrained(create_backbone("resnet18", width=8), "resnet18", str(tmp_path / "other.pth"))
+
+
+def test_filters_of_further_channels_stay_as_drawn(tmp_path):
+    source = create_backbone("resnet18", width=8, stem="standard")
+    torch.save(published(source.state_dict(), {"0": "conv1", "1": "bn1"}), tmp_path / "weights.pth")
+    target = create_backbone("resnet18", width=8, stem="standard", inputs=4)
+    drawn = target.layer0[0].weight[:, 3:].clone()
+    load_pretrained(target, "resnet18", str(tmp_path / "weights.pth"))
+    assert torch.equal(target.layer0[0].weight, torch.cat([source.layer0[0].weight, drawn], 1))
+
+
+def test_a_second_branch_starts_from_the_same_file_and_its_classifier(tmp_path):
+    options = {"fc_dim": 6, "code_dim": 4, "fc_kernel": 1, "query_margin": 0}
+    one, other = (
+        create_model("oslsm", backbone="vgg16", backbone_options={"width": 8}, **options) for _ in range(2)
+    )
+    names = torchvision_names(one.backbone)
+    entries = {
+        f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v
+        for k, v in one.backbone.state_dict().items()
+    }
+    classifier = one.meta.condition.classifier.state_dict()
+    torch.save(entries | {f"classifier.{k}": v for k, v in classifier.items()}, tmp_path / "weights.pth")
+    load_pretrained(other.backbone, "vgg16", str(tmp_path / "weights.pth"), meta=other.meta)
+    assert_same_weights(other.meta.condition.backbone, one.backbone)
+    assert_same_weights(other.meta.condition.classifier, one.meta.condition.classifier)
+    assert torch.equal(other.meta.cells[3].weight.flatten(1), one.meta.condition.classifier[3].weight)
