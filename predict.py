@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from dataset.fold import Fold
 from dataset.mask import read_image
 from dataset.transform import Resize
@@ -22,10 +24,11 @@ from engine.predict import Example, Segmenter, query_paths, read_example
 from engine.report import write_picture
 from engine.script import require_writable, run_script, with_changes
 from engine.weights import describe, load_trained
+from model.interface import AuxiliarySet
 from util import distributed
 from util.config import Config, load_config
 from util.errors import UserError
-from util.log import progress, start_log
+from util.log import get_log, progress, start_log
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -37,6 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--config", required=True, metavar="YAML", help="what the model was trained by")
     add("--weight", metavar="PATH", help="its checkpoint; the run's best by default")
     add("--support", required=True, nargs="+", metavar="IMAGE MASK", help="examples, each with its mask")
+    add("--auxiliary", metavar="PATH", help="images that show the class, without masks, for fsil")
     add("--query", required=True, metavar="PATH", help="an image, or a folder of images")
     add("--out", required=True, metavar="FOLDER", help="where masks and overlays go")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: split 1")
@@ -57,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     examples = [read_example(*pair) for pair in pairs]
     paths = query_paths(given.query)
-    segmenter = build_segmenter(config, examples)
+    auxiliary = [read_image(path) for path in query_paths(given.auxiliary)] if given.auxiliary else []
+    segmenter = build_segmenter(config, examples, auxiliary)
     for path in progress(paths, "images"):
         image = read_image(path)
         mask = segmenter(image)
@@ -69,14 +74,18 @@ def main(arguments: list[str] | None = None) -> None:
     log.info("%d images segmented from %d examples; see %s", len(paths), len(examples), Path(out))
 
 
-def build_segmenter(config: Config, examples: list[Example]) -> Segmenter:
-    """Load the model and show it the examples."""
+def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.ndarray]) -> Segmenter:
+    """Load the model and show it the examples and the auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
     model = build_network(config, fold.split)
+    if auxiliary and model.meta.auxiliary is not AuxiliarySet.CLASS:
+        raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
+    if not auxiliary and model.meta.auxiliary is AuxiliarySet.CLASS:
+        get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
     load_trained(model, weight_path(config, fold), describe(config, fold.split))
     resize = Resize(fold.protocol.input_size, fold.protocol.resize)
-    return Segmenter(model.to(device), examples, resize, device)
+    return Segmenter(model.to(device), examples, resize, device, auxiliary)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def schedule_of(config: Config, steps_per_epoch: int) -> PolySchedule:
     """Return the learning rates; a warm-up takes half an epoch."""
     train = config.Train
     warmup = steps_per_epoch // 2 if train.warmup else 0
-    return PolySchedule(train.base_lr, train.epochs * steps_per_epoch, train.power, train.index_split, warmup)
+    steps = train.epochs * steps_per_epoch
+    return PolySchedule(train.base_lr, steps, train.power, train.index_split, warmup, train.milestones)
 
 
 def settings_of(config: Config) -> LoopSettings:

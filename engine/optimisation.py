@@ -61,7 +61,7 @@ def _clip(optimizer: Optimizer, norm: float) -> None:
 
 @dataclass(frozen=True)
 class PolySchedule:
-    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0.
+    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0; and drops.
 
     Attributes:
         base_lr: of the groups up to ``index_split``.
@@ -69,6 +69,7 @@ class PolySchedule:
         power: of the decay.
         index_split: position of the last group without the tenfold rate; -1 gives it to all of them.
         warmup_steps: steps over which the rate rises linearly from a tenth of ``base_lr``.
+        milestones: shares of the training after each of which the rate is a tenth of what it was.
     """
 
     base_lr: float
@@ -76,6 +77,7 @@ class PolySchedule:
     power: float = 0.9
     index_split: int = -1
     warmup_steps: int = 0
+    milestones: tuple[float, ...] = ()
 
     def rates(self, step: int, groups: int) -> list[float]:
         """Return the learning rate of every group at ``step``, counted from 1."""
@@ -83,6 +85,7 @@ class PolySchedule:
             rate = self.base_lr * (_WARMUP_START + (1 - _WARMUP_START) * step / self.warmup_steps)
         else:
             rate = self.base_lr * (1 - step / self.steps) ** self.power
+        rate *= 0.1 ** sum(step > round(share * self.steps) for share in self.milestones)
         return [rate if index <= self.index_split else rate * HEAD_FACTOR for index in range(groups)]
 
     def apply(self, optimizer: Optimizer, step: int) -> list[float]:

@@ -78,15 +78,26 @@ class Segmenter:
         examples: as many as the model takes.
         resize: how images reach the network.
         device: where the network runs.
+        auxiliary: further images that show the class, RGB uint8 [H,W,3], for a model that can use them.
     """
 
     def __init__(
-        self, model: FewShotModel, examples: Sequence[Example], resize: Resize, device: torch.device
+        self,
+        model: FewShotModel,
+        examples: Sequence[Example],
+        resize: Resize,
+        device: torch.device,
+        auxiliary: Sequence[np.ndarray] = (),
     ) -> None:
         self.model, self.resize, self.device = model.eval(), resize, device
         with torch.inference_mode():
             encodings = list(self._encode(examples))
             self._supports = group_encoding(stack_encodings(encodings), 1, 1, len(encodings))
+            if auxiliary:
+                further = [
+                    model.encode_auxiliary(resize.image(image)[None].to(device)) for image in auxiliary
+                ]
+                self._supports |= group_encoding(stack_encodings(further), 1, 1, len(further))
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:

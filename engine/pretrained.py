@@ -33,6 +33,9 @@ _DEEP_STEM = {
     **{"conv3.": "layer0.6.", "bn3.": "layer0.7."},
 }
 
+_NESTED_STEM = {"conv1.": "layer0.", "bn1.": "layer0.7."}
+"""The same stem as other files name it."""
+
 
 def load_pretrained(
     backbone: Backbone,
@@ -85,12 +88,13 @@ def _with_own_channels(state: dict[str, Tensor], backbone: Backbone) -> dict[str
 
 
 def to_backbone_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Rename published ImageNet weights to a backbone's names and leave out the classifier."""
+    """Rename published ImageNet weights to a backbone's names and leave out what it does not have."""
     names = {f"{theirs}.": f"{ours}." for ours, theirs in torchvision_names(backbone).items()}
-    if _has_deep_stem(backbone):
-        names = _DEEP_STEM
     plain = {name.removeprefix("module."): value for name, value in weights.items()}
-    return {_renamed(name, names): value for name, value in plain.items() if not name.startswith(_CLASSIFIER)}
+    if _has_deep_stem(backbone):
+        names = _NESTED_STEM if "conv1.0.weight" in plain else _DEEP_STEM
+    unused = _CLASSIFIER if "layer4" in backbone.stages else (*_CLASSIFIER, "layer4.")
+    return {_renamed(name, names): value for name, value in plain.items() if not name.startswith(unused)}
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:

@@ -111,11 +111,11 @@ class Train(Section):
     index_split: Annotated[Int, Field(ge=-1)] = -1
     """Parameter groups after this one learn 10 times as fast; -1: all of them."""
     power: NotNegative = 0.9
+    milestones: tuple[Share, ...] = ()
+    """Shares of the training after each of which the rate drops to a tenth."""
     warmup: bool = False
     momentum: Share = 0.9
     weight_decay: NotNegative = 1e-4
-    clip_norm: Positive | None = None
-    """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     clip_norm: Positive | None = None
     """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"

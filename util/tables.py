@@ -27,6 +27,7 @@ _TRAITS: dict[str, Trait] = {
     "novel in train": lambda result: result.novel_in_train or "-",
     "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
     "supports": lambda result: "-" if result.annotation == "mask" else result.annotation,
+    "auxiliary images": lambda result: result.config.get("Data", {}).get("auxiliary") or "-",
     "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
 }
 """What makes two rows of one method different."""
