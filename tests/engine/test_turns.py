@@ -1,0 +1,71 @@
+"""Methods whose losses are minimised in turns, and methods whose parts learn at rates of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import engine.train
+from engine.build import build_network
+from engine.data import fold_of
+from engine.snapshot import BEST
+from engine.train import LoopSettings
+from engine.weights import describe, start_weights
+from train import train
+from util.checkpoint import load_checkpoint, save_checkpoint
+from util.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def base_weight(configure, tmp_path):
+    """Write a base learner's checkpoint, as if stage 1 had run."""
+    config = configure("pspnet")
+    split = fold_of(config).split
+    learner = build_network(config, split)
+    save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
+    return learner
+
+
+def test_both_turns_train(configure, base_weight, tmp_path):
+    config = configure("plnet", epochs=1, **{"Method.options.min_positions": 1})
+    train(config, CPU)
+    state, meta = load_checkpoint(tmp_path / "run" / BEST)
+    assert meta["arch"] == "plnet"
+    start = base_weight.backbone.state_dict()
+    filters = [name for name, value in start.items() if value.ndim > 1 and not name.startswith("layer4")]
+    assert filters
+    for name in filters:
+        learner, segmentor = state[f"meta.learner.backbone.{name}"], state[f"backbone.{name}"]
+        assert not torch.equal(start[name], learner)
+        assert not torch.equal(start[name], segmentor)
+        assert not torch.equal(learner, segmentor)
+
+
+def test_learner_starts_where_the_backbone_does(configure, base_weight):
+    config = configure("plnet")
+    network = build_network(config, fold_of(config).split)
+    start_weights(network, config, fold_of(config).split)
+    own = network.meta.learner.backbone.state_dict()
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, base_weight.backbone.state_dict()[name]), name
+        assert torch.equal(own[name], value), name
+
+
+def test_several_processes_are_refused(monkeypatch):
+    class InTurns(nn.Linear):
+        turns = (("one",), ("other",))
+
+    monkeypatch.setattr(engine.train.distributed, "world_size", lambda: 2)
+    with pytest.raises(UserError, match="learns in turns, which is for a single process"):
+        engine.train._wrapped(InTurns(2, 2), LoopSettings(epochs=1), CPU)
+
+
+def test_backbone_learns_with_the_method(configure, base_weight, tmp_path):
+    train(configure("sgone", epochs=1), CPU)
+    state, _ = load_checkpoint(tmp_path / "run" / BEST)
+    start = base_weight.backbone.state_dict()["layer1.0.conv1.weight"]
+    assert not torch.equal(state["backbone.layer1.0.conv1.weight"], start)
+    assert all(value.isfinite().all() for value in state.values())
