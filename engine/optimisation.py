@@ -61,7 +61,7 @@ def _clip(optimizer: Optimizer, norm: float) -> None:
 
 @dataclass(frozen=True)
 class PolySchedule:
-    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0; and drops.
+    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0.
 
     Attributes:
         base_lr: of the groups up to ``index_split``.
