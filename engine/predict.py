@@ -92,7 +92,7 @@ class Segmenter:
         self.model, self.resize, self.device = model.eval(), resize, device
         with torch.inference_mode():
             encodings = list(self._encode(examples))
-            self._supports = group_encoding(stack_encodings(encodings), 1, 1, len(encodings))
+            self._supports = group_encoding(stack_encodings(encodings), 1, 1, len(examples))
             if auxiliary:
                 further = [
                     model.encode_auxiliary(resize.image(image)[None].to(device)) for image in auxiliary
@@ -109,9 +109,13 @@ class Segmenter:
         return label_map(prediction.logits, self.resize, *image.shape[:2])
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:
-        for example in examples:
-            image = self.resize.image(example.image)[None].to(self.device)
-            mask = torch.from_numpy(self.resize.label(example.mask)).long()[None].to(self.device)
-            yield self.model.encode_support(
-                image, mask, torch.zeros(1, dtype=torch.int64, device=self.device)
+        """Yield the encodings of one example each, or of all in one batch if they depend on it."""
+        together = len(examples) if self.model.meta.batch_dependent else 1
+        for first in range(0, len(examples), together):
+            batch = examples[first : first + together]
+            image = torch.stack([self.resize.image(example.image) for example in batch])
+            mask = torch.stack(
+                [torch.from_numpy(self.resize.label(example.mask)).long() for example in batch]
             )
+            class_id = torch.zeros(len(batch), dtype=torch.int64)
+            yield self.model.encode_support(*(t.to(self.device) for t in (image, mask, class_id)))
