@@ -38,7 +38,8 @@ def read_mask(path: str | Path) -> np.ndarray:
     """Read a mask of class indices, uint8 [H,W].
 
     A palette PNG gives its indices (decoded to grey, class 1 of VOC would turn into 38), a grey PNG its
-    values, which is how the lists of the BAM family ship theirs.
+    values, which is how the lists of the BAM family ship theirs. Grey values may be stored in 16 bits, or in
+    three equal channels.
 
     Raises:
         DataError: the file is missing, truncated, no image, or not an image of indices.
@@ -49,16 +50,27 @@ def read_mask(path: str | Path) -> np.ndarray:
         return plain
     try:
         with Image.open(io.BytesIO(data)) as mask:
-            if mask.mode not in _INDEX_MODES:
+            indices = np.asarray(mask) if mask.mode in _INDEX_MODES else _wide_indices(mask)
+            if indices is None:
                 raise DataError(
                     f"{path}: the mask has mode {mask.mode}, but one 8-bit class index per pixel is needed; "
                     "save it as a palette or grey PNG"
                 )
-            return np.asarray(mask).astype(np.uint8, copy=mask.mode == "1")
+            return indices.astype(np.uint8, copy=mask.mode == "1")
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DataError(
             f"{path}: the mask is corrupt or truncated ({_one_line(error)}); export it again"
         ) from None
+
+
+def _wide_indices(mask: Image.Image) -> np.ndarray | None:
+    """Return the indices of a mask that stores them in 16 or 32 bits or three times over, if it does so."""
+    values = np.asarray(mask)
+    if mask.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
+        return values[..., 0]
+    if mask.mode.startswith("I") and values.min(initial=0) >= 0 and values.max(initial=0) <= 255:
+        return values
+    return None
 
 
 def _plain_png(data: bytes) -> np.ndarray | None:

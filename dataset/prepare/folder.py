@@ -1,13 +1,11 @@
-"""Images and masks of one's own, brought into VOC's layout with lists, class names and folds."""
+"""Images and masks of one's own, brought into VOC's layout."""
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +14,9 @@ from dataset.lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
 from dataset.mask import check_same_size, read_image, read_mask
 from dataset.prepare.files import place, put, write_mask
 from dataset.prepare.fss1000 import read_binary
-from dataset.prepare.own_layout import IMAGE_FOLDERS, OwnLayout, Picture
-from dataset.prepare.own_layout import IMAGE_SUFFIXES as IMAGE_FILES
+from dataset.prepare.own_layout import OwnLayout, Picture
 from dataset.prepare.parallel import work
-from dataset.split import BACKGROUND, VOID, read_class_names
+from dataset.split import VOID
 from util.errors import DataError
 
 MASKS = "SegmentationClass"
@@ -33,54 +30,6 @@ class Placed:
     line: str = ""
     labels: tuple[int, ...] = ()
     wrong: str = ""
-
-
-def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
-    """Return the layout, taking index masks of nothing but 0 and 255 for binary masks of one class.
-
-    That is how tools save the outline of a single object; read as ids, it would be void. The class is the one
-    that is named, or ``object``.
-    """
-    if layout.binary or not all(_is_black_and_white(picture.masks[""]) for picture in layout.pictures):
-        return layout
-    names = class_names(layout, given)
-    if names is not None and len(names) != 2:
-        return layout
-    name = "object" if names is None else names[1]
-    pictures = tuple(replace(picture, masks={name: picture.masks[""]}) for picture in layout.pictures)
-    return replace(layout, pictures=pictures, class_folders=(name,))
-
-
-def _is_black_and_white(path: Path) -> bool:
-    try:
-        return set(np.unique(read_mask(path)).tolist()) <= {BACKGROUND, VOID}
-    except DataError:
-        return False  # placing the picture tells what is wrong
-
-
-def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None:
-    """Return the class names, "background" first: those given, of ``classes.txt``, or of the mask folders.
-
-    None where masks are index masks and nothing names their classes.
-
-    Raises:
-        DataError: the list does not name a class that has masks.
-    """
-    own = layout.source / "classes.txt"
-    path = given if given is not None else own if own.is_file() else None
-    names = None if path is None else read_class_names(path)
-    if not layout.binary:
-        return names
-    if names is None:
-        return ("background", *layout.class_folders)
-    unknown = [name for name in layout.class_folders if name not in names]
-    if unknown:
-        raise DataError(
-            f"{path}: does not name {', '.join(unknown[:5])}, which {layout.source} has masks of; add the "
-            "names "
-            "or rename the masks"
-        )
-    return names
 
 
 def place_pictures(
@@ -121,8 +70,8 @@ def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, pict
         if outside:
             raise DataError(
                 f"{next(iter(picture.masks.values()))}: label {outside[0]} lies outside the classes "
-                f"0..{classes} "
-                f"and {VOID}; add names to classes.txt, or export masks as class indices"
+                f"0..{classes} and {VOID}; add names to classes.txt, or export masks as class indices "
+                "(palette masks decoded to grey look like this)"
             )
     except DataError as failure:
         return Placed(picture.name, wrong=str(failure))
@@ -157,66 +106,3 @@ def _index_mask(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:
             )
         out[binary == 1] = class_id
     return out
-
-
-def given_lists(source: Path, known: Container[str]) -> dict[str, list[str]] | None:
-    """Return the pictures of a folder's own ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both.
-
-    Lines are ids, file names, or image and mask, as in ``dataset.lists``; ids may hold blanks.
-
-    Raises:
-        DataError: a line names no picture in ``known``.
-    """
-    for folder in (source / "ImageSets" / "Segmentation", source):
-        for second in ("val", "test"):
-            paths = {"train": folder / "train.txt", "val": folder / f"{second}.txt"}
-            if all(path.is_file() for path in paths.values()):
-                return {part: _read_list(path, known) for part, path in paths.items()}
-    return None
-
-
-def _read_list(path: Path, known: Container[str]) -> list[str]:
-    names = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        readings = [_name(line), _name(line.split()[0])]
-        name = next((name for name in readings if name in known), None)
-        if name is None:
-            raise DataError(f"{path}:{number}: {readings[0]} has no image with a mask; correct the list")
-        names.append(name)
-    return names
-
-
-def _name(word: str) -> str:
-    """Return what a picture is called that a list names by id, file name or path."""
-    path = PurePosixPath(word.strip())
-    if path.suffix.lower() in IMAGE_FILES:
-        path = path.with_suffix("")
-    parts = path.parts[1:] if path.parts[0] in IMAGE_FOLDERS else path.parts
-    return "_".join("/".join(parts).split())
-
-
-def draw_lists(placed: Sequence[Placed], share: float, seed: int) -> dict[str, list[str]]:
-    """Divide pictures into train and val so that every class, rarest first, has its share in both.
-
-    Raises:
-        DataError: too few pictures.
-    """
-    if len(placed) < 2:
-        raise DataError(f"{len(placed)} picture cannot be divided into training and test; give at least 2")
-    shuffled = random.Random(seed).sample(list(placed), len(placed))
-    showing = defaultdict(list)
-    for picture in shuffled:
-        for label in picture.labels or (0,):
-            showing[label].append(picture)
-    part: dict[str, str] = {}
-    for label in sorted(showing, key=lambda c: (len(showing[c]), c)):
-        pictures = showing[label]
-        wanted = max(1, round(share * len(pictures))) if len(pictures) > 1 else 0
-        chosen = sum(part.get(picture.name) == "val" for picture in pictures)
-        for picture in pictures:
-            if picture.name not in part:
-                part[picture.name] = "val" if chosen < wanted else "train"
-                chosen += part[picture.name] == "val"
-    return {which: [p.name for p in placed if part[p.name] == which] for which in ("train", "val")}

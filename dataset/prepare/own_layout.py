@@ -4,15 +4,16 @@
     side by side      x.jpg, x.png                      likewise, in one folder
     a folder a class  images/x.jpg, masks/CLASS/x.png   0 and anything else
     a folder an image images/x.jpg, masks/x/CLASS.png   likewise
+    class folders     CLASS/x.jpg, CLASS/x.png          likewise
 
-Index masks of 0 and 255 alone are binary masks of one class (``folder.told_apart``).
-
-``images`` and ``masks`` may have any of the usual names; VOC's layout is one of them.
+Index masks of 0 and 255 alone are binary masks (``own_classes.told_apart``). ``images`` and ``masks`` may
+have any of the usual names; VOC's layout is one of them. Masks may end in ``_mask`` and the like. There may
+be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from util.errors import DataError
@@ -21,6 +22,13 @@ IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs", "img", "photos")
 MASK_FOLDERS = (
     *("SegmentationClassAug", "SegmentationClass", "masks", "mask", "labels", "label"),
     *("annotations", "annotation", "gt", "segmentations"),
+)
+TRAIN_PARTS = ("train", "training")
+TEST_PARTS = ("val", "valid", "validation", "test", "testing")
+MASK_ENDINGS = tuple(
+    f"{sign}{word}"
+    for sign in "_-."
+    for word in ("mask", "masks", "label", "labels", "gt", "seg", "annotation")
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -68,6 +76,42 @@ def find_layout(source: Path) -> OwnLayout:
     Raises:
         DataError: there are no images, or no masks for them.
     """
+    if not source.is_dir():
+        raise DataError(
+            f"{source}: {'a file, not a folder' if source.exists() else 'no such folder'}; give --source"
+        )
+    source = _without_wrapping(source)
+    parts = [path for name, path in _folders(source).items() if name in TRAIN_PARTS + TEST_PARTS]
+    if parts and _folder(source, IMAGE_FOLDERS) is None:
+        layouts = [(f"{part.name}/", _find_in(part)) for part in parts]
+    else:
+        layouts = [("", _find_in(source))]
+    pictures = [
+        replace(picture, name=prefix + picture.name) for prefix, one in layouts for picture in one.pictures
+    ]
+    if not pictures:
+        raise DataError(_nothing_found(source))
+    return OwnLayout(
+        source,
+        tuple(sorted(pictures, key=lambda picture: picture.name)),
+        tuple(sorted({name for _, one in layouts for name in one.class_folders})),
+        tuple(path for _, one in layouts for path in one.without_mask),
+    )
+
+
+def _without_wrapping(source: Path) -> Path:
+    """Step into a folder that holds one folder and nothing else, as archives of a folder give it."""
+    while True:
+        inside = [path for path in source.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        if len(inside) != 1 or not inside[0].is_dir() or _folder(source, IMAGE_FOLDERS) is not None:
+            return source
+        if not _files(inside[0], IMAGE_SUFFIXES):
+            return source
+        source = inside[0]
+
+
+def _find_in(source: Path) -> OwnLayout:
+    """Find out how a folder is laid out that is not divided any further; perhaps nothing is there."""
     images = _folder(source, IMAGE_FOLDERS)
     masks = _folder(source, MASK_FOLDERS)
     if images is None or masks is None:
@@ -76,28 +120,44 @@ def find_layout(source: Path) -> OwnLayout:
     photographs = _files(images, IMAGE_SUFFIXES)
     if beside:  # a .png with a photograph of the same name is its mask
         others = {_stem(images, path) for path in photographs if path.suffix.lower() != ".png"}
-        photographs = [p for p in photographs if p.suffix.lower() != ".png" or _stem(images, p) not in others]
+        every = {_stem(images, path) for path in photographs}
+        photographs = [
+            p for p in photographs if not _is_mask_beside(_stem(images, p), p.suffix.lower(), others, every)
+        ]
     by_name = {_stem(images, path): path for path in photographs}
     if len(by_name) < len(photographs):
         twice = next(p for p in photographs if by_name[_stem(images, p)] != p)
         raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
     found, classes = _match(masks, by_name, beside)
-    if not found:
-        raise DataError(
-            f"{source}: no image with a mask; expected images and masks of the same names in "
-            f"{IMAGE_FOLDERS[0]} or {IMAGE_FOLDERS[1]}, and {MASK_FOLDERS[1]} or {MASK_FOLDERS[2]}"
-        )
     pictures = [Picture("_".join(name.split()), by_name[name], found[name]) for name in sorted(found)]
     without = tuple(path for name, path in sorted(by_name.items()) if name not in found)
     return OwnLayout(source, tuple(pictures), classes, without)
 
 
+def _is_mask_beside(stem: str, suffix: str, others: set[str], every: set[str]) -> bool:
+    """Whether an image file is another one's mask: ``x.png`` or ``x_mask.png`` of ``x``."""
+    if suffix == ".png" and stem in others:
+        return True
+    return suffix in MASK_SUFFIXES and _bare(stem) != stem and _bare(stem) in every
+
+
+def _nothing_found(source: Path) -> str:
+    if any(_files(folder, (".jpg", ".jpeg")) for folder in [_folder(source, MASK_FOLDERS)] if folder):
+        return f"{source}: the masks are JPEG, which blurs class ids; export them as PNG"
+    return (
+        f"{source}: no image with a mask; expected images and masks of the same names in {IMAGE_FOLDERS[0]} "
+        f"or {IMAGE_FOLDERS[1]}, and {MASK_FOLDERS[1]} or {MASK_FOLDERS[2]}; docs/data.md shows all layouts"
+    )
+
+
+def _folders(source: Path) -> dict[str, Path]:
+    """Return the folders in a folder by their names in small letters."""
+    return {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
+
+
 def _folder(source: Path, names: tuple[str, ...]) -> Path | None:
-    if not source.is_dir():
-        raise DataError(
-            f"{source}: {'a file, not a folder' if source.exists() else 'no such folder'}; give --source"
-        )
-    return next((source / name for name in names if (source / name).is_dir()), None)
+    there = _folders(source)
+    return next((there[name.lower()] for name in names if name.lower() in there), None)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -108,12 +168,23 @@ def _stem(folder: Path, path: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
+def _bare(stem: str) -> str:
+    """Return a mask's name without an ending such as ``_mask``."""
+    ending = next((ending for ending in MASK_ENDINGS if stem.lower().endswith(ending)), "")
+    return stem[: len(stem) - len(ending)]
+
+
 def _match(
     folder: Path, images: dict[str, Path], beside: bool
 ) -> tuple[dict[str, dict[str, Path]], tuple[str, ...]]:
     """Return the masks of every image, and the class names where masks are named after classes."""
     masks = {_stem(folder, path): path for path in _files(folder, MASK_SUFFIXES)}
-    direct = {name: {"": path} for name, path in masks.items() if name in images and images[name] != path}
+    direct = {
+        name: {"": path}
+        for stem, path in masks.items()
+        for name in [stem if stem in images and images[stem] != path else _bare(stem)]
+        if name in images and images[name] != path
+    }
     if direct or beside:
         return direct, ()
     found: dict[str, dict[str, Path]] = {}
@@ -125,3 +196,9 @@ def _match(
         elif parent in images:  # x/CLASS
             found.setdefault(parent, {})[last] = path
     return found, tuple(sorted({name for named in found.values() for name in named}))
+
+
+def part_of(name: str) -> str | None:
+    """Return ``train`` or ``val`` where a picture lies in a folder of that or a like name."""
+    first = name.partition("/")[0].lower()
+    return "train" if first in TRAIN_PARTS else "val" if first in TEST_PARTS else None

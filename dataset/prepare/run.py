@@ -11,6 +11,8 @@ from dataset.names import VOC_NAMES
 from dataset.prepare import folder, fss1000, pascal
 from dataset.prepare.files import is_archive, link_folder, require_folder, require_root
 from dataset.prepare.options import Options, is_half_unpacked
+from dataset.prepare.own_classes import class_names, told_apart
+from dataset.prepare.own_division import divide
 from dataset.prepare.own_layout import find_layout
 from dataset.prepare.pascal import Sources
 from dataset.split import BACKGROUND, FOLDS, VOID
@@ -124,11 +126,13 @@ def prepare_folder(
         classes: class names; unset: ``classes.txt``, or the names of mask folders, or made up.
         folds: how many folds to deal; unset: those of an earlier run, or four.
         folds_file: the folds themselves, as ``folds.txt``.
-        share: of the images for testing, where the folder has no lists of its own.
+        share: of the images for testing, where the folder neither has lists nor is divided.
     """
-    layout = folder.told_apart(find_layout(source), classes)
+    if is_archive(source):
+        source = options.unpacked(source, options.downloads / source.stem, lambda path: path)
+    layout = told_apart(find_layout(source), classes)
     root = require_root(options.root)
-    names = folder.class_names(layout, classes)
+    names = class_names(layout, classes)
     placed = folder.place_pictures(layout, root, names, workers=options.workers, progress=options.progress)
     lines = {picture.name: picture.line for picture in placed}
     if names is None:
@@ -141,7 +145,7 @@ def prepare_folder(
             len(layout.without_mask),
             layout.without_mask[0],
         )
-    parts = folder.given_lists(source, lines) or folder.draw_lists(placed, share, seed)
+    parts = divide(layout.source, placed, share, seed)
     images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
     if not images:
         raise DataError(f"{source}: no mask holds a class; every pixel is background or void")

@@ -92,3 +92,21 @@ def test_sizes_must_agree():
     with pytest.raises(DataError, match=r"m\.png: the mask is 4x6, but its image i\.jpg is 6x4"):
         check_same_size(image, mask, "i.jpg", "m.png")
     check_same_size(image, mask.T, "i.jpg", "m.png")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "RGB"])
+def test_indices_may_be_stored_wide(tmp_path, mode):
+    wanted = np.array([[0, 3, 255], [7, 1, 2]], np.uint8)
+    path = tmp_path / "mask.png"
+    if mode == "RGB":
+        Image.fromarray(np.repeat(wanted[..., None], 3, 2)).save(path)
+    else:
+        Image.fromarray(wanted.astype(np.uint16)).convert(mode).save(path)
+    np.testing.assert_array_equal(read_mask(path), wanted)
+    assert read_mask(path).dtype == np.uint8
+
+
+def test_an_index_beyond_a_byte_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="mode I;16, but one 8-bit class index"):
+        read_mask(tmp_path / "mask.png")

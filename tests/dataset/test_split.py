@@ -54,6 +54,26 @@ def test_class_names_count_from_the_background(tmp_path):
             read_class_names(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfbackground\r\ncat\r\nblack dog\r\n",
+        b"__background__\ncat\nblack dog\n",
+        b"Background\n\ncat\nblack dog",
+        b"0 nothing\n1 cat\n2 black dog\n",
+        b"1: cat\n2: black dog\n",
+    ],
+)
+def test_class_names_are_understood_in_any_usual_form(tmp_path, content):
+    (tmp_path / "classes.txt").write_bytes(content)
+    assert read_class_names(tmp_path / "classes.txt") == ("background", "cat", "black dog")
+
+
+def test_numbers_that_do_not_count_lines_belong_to_the_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("7 up\n2 cv\n")
+    assert read_class_names(tmp_path / "classes.txt") == ("background", "7 up", "2 cv")
+
+
 def test_base_labels_equal_the_recorded_ones(shared):
     folder = shared / "parity" / "data"
     with np.load(folder / "base_labels.npz") as recorded:

@@ -33,7 +33,13 @@ def mask_of(number: int) -> np.ndarray:
 
 def save(path, array, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
+    Image.fromarray(np.asarray(array, np.uint8)).save(path, **options)
+
+
+def as_jpeg(folder):
+    for path in folder.iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
 
 
 def photograph(number: int) -> np.ndarray:
@@ -87,6 +93,62 @@ def test_every_layout_gives_the_same_masks_and_can_be_opened(tmp_path, layout):
     assert verify("folder", root, workers=1, progress=False) == []
 
 
+def relaid(folder, layout):
+    """Draw pictures in a layout that is but another spelling of one of the four."""
+    for number in range(12):
+        part, name = "train" if number < 9 else "val", f"{number}"
+        image, mask = {
+            "parts above": (f"{part}/images/{name}.jpg", f"{part}/masks/{name}.png"),
+            "parts below": (f"images/{part}/{name}.jpg", f"masks/{part}/{name}.png"),
+            "parts side by side": (f"{part}/{name}.jpg", f"{part}/{name}.png"),
+            "endings": (f"images/{name}.jpg", f"masks/{name}_mask.png"),
+            "endings beside": (f"{name}.png", f"{name}-label.png"),
+            "capitals": (f"Images/{name}.JPG", f"Masks/{name}.PNG"),
+            "wrapped": (f"all/mine/images/{name}.jpg", f"all/mine/masks/{name}.png"),
+        }[layout]
+        save(folder / image, photograph(number), format="PNG" if image.endswith("png") else "JPEG")
+        save(folder / mask, mask_of(number), format="PNG")
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["above", "below", "side by side"])
+def test_folders_called_train_and_val_divide_the_pictures(tmp_path, layout):
+    assert "train 9, val 3 images" in prepare(relaid(tmp_path / "own", f"parts {layout}"), tmp_path / "data")
+    fold = open_fold("folder", tmp_path / "data", 0, load_protocol("bam", min_area=1))
+    assert sorted(fold.val_images.names) == ["val/10", "val/11", "val/9"]
+    _, mask = ImageStore(fold.val_images).named("val/9")
+    np.testing.assert_array_equal(mask, mask_of(9))
+
+
+@pytest.mark.parametrize("layout", ["endings", "endings beside", "capitals", "wrapped"])
+def test_other_spellings_of_a_layout_are_understood(tmp_path, layout):
+    assert "train 8, val 4 images" in prepare(relaid(tmp_path / "own", layout), tmp_path / "data")
+    for number in range(12):
+        mask = read_mask(tmp_path / f"data/SegmentationClass/{number}.png")
+        np.testing.assert_array_equal(mask, mask_of(number))
+
+
+def test_an_archive_of_a_folder_is_unpacked(tmp_path):
+    relaid(tmp_path / "own", "wrapped")
+    archive = shutil.make_archive(str(tmp_path / "own"), "zip", tmp_path / "own")
+    options = Options(tmp_path / "data", tmp_path / "downloads", workers=1, progress=False)
+    assert "train 8, val 4 images" in prepare_folder(options, Path(archive))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_black_and_white_masks_in_class_folders_or_of_one_object(tmp_path, mode):
+    for number in range(6):
+        name = f"{NAMES[number % 2]}/{number}"
+        save(tmp_path / f"own/{name}.jpg", photograph(number))
+        mask = Image.fromarray((mask_of(number) > 0).astype(np.uint8) * 255).convert(mode)
+        mask.save(tmp_path / f"own/{name}.png")
+    assert "2 classes" in prepare(tmp_path / "own", tmp_path / "data")
+    assert (tmp_path / "data/classes.txt").read_text().split() == ["background", "hat", "shoe"]
+    assert set(read_mask(tmp_path / "data/SegmentationClass/shoe/1.png").flat) == {0, 2}
+    assert "1 classes" in prepare(tmp_path / "own" / "hat", tmp_path / "one")
+    assert (tmp_path / "one/classes.txt").read_text().split() == ["background", "object"]
+
+
 def test_preparing_again_changes_nothing_and_keeps_edited_folds(tmp_path):
     source, root = draw(tmp_path / "own", "class folders"), tmp_path / "data"
     prepare(source, root)
@@ -128,7 +190,8 @@ def test_every_class_is_in_both_parts_if_it_can_be(tmp_path):
         ),
         (lambda s: (s / "images/street 1.png").write_bytes(b"\x89PNG"), "the image is corrupt or truncated"),
         (lambda s: save(s / "masks/street 2.png", mask_of(2)[:10]), "the mask is 30x10, but its image"),
-        (lambda s: save(s / "masks/street 2.png", photograph(1)), "the mask has mode RGB"),
+        (lambda s: save(s / "masks/street 2.png", np.eye(20, 30)[..., None] * [1, 2, 3]), "has mode RGB"),
+        (lambda s: as_jpeg(s / "masks"), "the masks are JPEG, which blurs class ids"),
         (lambda s: save(s / "images/street 2.jpg", photograph(1)), "same name with another suffix"),
     ],
 )

@@ -128,7 +128,7 @@ def test_ready_masks_replace_sbd(devkit, official, palette):
     prepare_pascal(other, voc=devkit / "VOCdevkit", masks=ready)
     # Ready masks do not tell which of them are SBD's, so the list is plainly sorted.
     assert_prepared(devkit, "other", ("2007_01", "2007_02", "2008_10", "2008_11"))
-    Image.open(ready / "2008_10.png").convert("RGB").save(ready / "2008_10.png")
+    Image.new("RGB", (8, 6), (128, 0, 0)).save(ready / "2008_10.png")
     (devkit / "other/SegmentationClassAug/2008_10.png").unlink()
     with pytest.raises(DataError, match="the mask has mode RGB"):
         prepare_pascal(other, voc=devkit / "VOCdevkit", masks=ready)

@@ -1,0 +1,78 @@
+"""What the classes of one's own pictures are called."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dataset.prepare.own_layout import OwnLayout, Picture, part_of
+from dataset.split import BACKGROUND, VOID, read_class_names
+from util.errors import DataError
+
+OBJECT = "object"
+"""The name of a class that has none."""
+
+
+def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
+    """Return the layout, taking index masks of nothing but 0 and 255 for binary masks.
+
+    That is how tools save the outline of a single object; read as ids, it would be void. Pictures in several
+    folders show the classes that the folders are called after. Otherwise there is one class, the one that is
+    named, or ``object``.
+    """
+    if layout.binary or not all(_is_black_and_white(picture.masks[""]) for picture in layout.pictures):
+        return layout
+    names = class_names(layout, given)
+    folders = {_folder_of(picture) for picture in layout.pictures}
+    if len(folders) > 1 and "" not in folders and (names is None or folders <= set(names)):
+        called = {picture.name: _folder_of(picture) for picture in layout.pictures}
+    elif names is None or len(names) == 2:
+        called = dict.fromkeys((picture.name for picture in layout.pictures), names[1] if names else OBJECT)
+    else:
+        return layout
+    pictures = tuple(replace(p, masks={called[p.name]: p.masks[""]}) for p in layout.pictures)
+    return replace(layout, pictures=pictures, class_folders=tuple(sorted(set(called.values()))))
+
+
+def _folder_of(picture: Picture) -> str:
+    """Return the folder that a picture lies in, those of training and test pictures left aside."""
+    parts = picture.name.split("/")[1 if part_of(picture.name) else 0 : -1]
+    return parts[-1] if parts else ""
+
+
+def _is_black_and_white(path: Path) -> bool:
+    try:
+        with Image.open(path) as mask:
+            values = np.asarray(mask.convert("RGB") if mask.mode not in ("L", "P") else mask)
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return False  # placing the picture tells what is wrong
+    same = values.ndim == 2 or (values == values[..., :1]).all()
+    return bool(same) and set(np.unique(values).tolist()) <= {BACKGROUND, VOID}
+
+
+def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None:
+    """Return the class names, "background" first: those given, of ``classes.txt``, or of the mask folders.
+
+    None where masks are index masks and nothing names their classes.
+
+    Raises:
+        DataError: the list does not name a class that has masks.
+    """
+    own = layout.source / "classes.txt"
+    path = given if given is not None else own if own.is_file() else None
+    names = None if path is None else read_class_names(path)
+    if not layout.binary:
+        return names
+    if names is None:
+        return ("background", *layout.class_folders)
+    unknown = [name for name in layout.class_folders if name not in names]
+    if unknown:
+        raise DataError(
+            f"{path}: does not name {', '.join(unknown[:5])}, which {layout.source} has masks of; add the "
+            "names "
+            "or rename the masks"
+        )
+    return names
