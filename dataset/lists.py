@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -61,14 +62,17 @@ class ImageList:
 def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     """Read a list of images: one VOC id per line, or ``image mask`` with paths below ``root``.
 
+    Repeated lines count once, with a warning: an image must never be its own support.
+
     Raises:
-        DataError: the root or the list is missing, empty, or has a line of another form or a repeated one.
+        DataError: the root or the list is missing, empty, or has a line of another form, or an image twice
+            with different files.
     """
     root, path = Path(root), Path(path)
     if not root.is_dir():
         raise DataError(f"{root}: the data root is missing; set Data.data_root or prepare the data set first")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise DataError(f"{path}: the image list cannot be read ({reason})") from None
@@ -76,24 +80,29 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     if not rows:
         raise DataError(f"{path}: the image list is empty")
     voc = _VocLayout(root) if any(len(fields) == 1 for _, fields in rows) else None
-    names, images, masks = [], [], []
+    found: dict[str, tuple[str, str]] = {}
     for number, fields in rows:
         if len(fields) == 1 and voc is not None:
-            name, image, mask = fields[0], voc.image(fields[0]), voc.mask(fields[0])
+            name, pair = fields[0], (voc.image(fields[0]), voc.mask(fields[0]))
         elif len(fields) == 2:
-            image, mask = fields
-            name = str(PurePosixPath(image).with_suffix("")).removeprefix(f"{IMAGE_FOLDER}/")
+            name, pair = _name(fields[0]), (fields[0], fields[1])
         else:
             raise DataError(
                 f"{path}:{number}: expected an image id or 'image mask', found {len(fields)} fields"
             )
-        names.append(name)
-        images.append(image)
-        masks.append(mask)
-    if len(set(names)) < len(names):
-        repeated = next(name for i, name in enumerate(names) if name in set(names[:i]))
-        raise DataError(f"{path}: {repeated} is listed more than once; remove the repeated lines")
-    return ImageList(root, tuple(names), tuple(images), tuple(masks))
+        if found.setdefault(name, pair) != pair:
+            raise DataError(
+                f"{path}:{number}: {name} is listed before with other files; keep one of the lines"
+            )
+    if len(found) < len(rows):
+        repeated = len(rows) - len(found)
+        warnings.warn(f"{path}: {repeated} lines repeat an earlier one and are left out", stacklevel=2)
+    images, masks = zip(*found.values(), strict=True)
+    return ImageList(root, tuple(found), images, masks)
+
+
+def _name(image: str) -> str:
+    return os.path.splitext(image)[0].removeprefix(f"{IMAGE_FOLDER}/")
 
 
 class _VocLayout:

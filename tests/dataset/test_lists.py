@@ -62,7 +62,7 @@ def test_ids_and_published_lines_name_the_same_files(voc):
         (None, "cannot be read"),
         ("", "is empty"),
         ("a b c\n", r"list\.txt:1: expected an image id"),
-        ("2007_000000\n2007_000000\n", "2007_000000 is listed more than once"),
+        ("JPEGImages/a.jpg m/a.png\nJPEGImages/a.png m/a.png\n", r":2: a is listed before with other files"),
     ],
 )
 def test_a_bad_list_is_one_line(voc, content, message):
@@ -70,6 +70,12 @@ def test_a_bad_list_is_one_line(voc, content, message):
         (voc / "list.txt").write_text(content)
     with pytest.raises(DataError, match=message):
         read(voc, "list.txt")
+
+
+def test_repeated_lines_count_once(voc):
+    (voc / "list.txt").write_text("2007_000003\n2007_000001\n2007_000003\n" * 2)
+    with pytest.warns(UserWarning, match=r"list\.txt: 4 lines repeat an earlier one and are left out"):
+        assert read(voc, "list.txt").names == ("2007_000003", "2007_000001")
 
 
 def test_a_missing_root_is_named(tmp_path):
