@@ -12,7 +12,7 @@ A meta-learner is three steps, two of which look at one image only (see ``docs/a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 
@@ -290,6 +290,9 @@ class MetaLearner(nn.Module):
             backbone: it has got its weights.
             entries: of the file that they came from, by the file's names; empty after a base learner.
         """
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Give up parts that a checkpoint with the entries ``names`` lacks, where it goes without; warn of it."""
 
     def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published entries with those rewritten that this network holds in another form."""

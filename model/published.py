@@ -74,13 +74,15 @@ def published_names(model: nn.Module) -> dict[str, str]:
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ``state`` into ``model``, which it must fit in every entry.
+    """Load ``state`` into ``model``, which it must fit in every entry, but see ``MetaLearner.leave_out``.
 
     Counters of BatchNorm steps may be absent, as in old files.
 
     Raises:
         ValueError: as ``load_published``.
     """
+    if isinstance(model, FewShotModel):
+        model.meta.leave_out([name.removeprefix("meta.") for name in state if name.startswith("meta.")])
     missing, unexpected, misshaped = differences(model, state)
     if missing or unexpected or misshaped:
         raise ValueError(

@@ -8,7 +8,8 @@ The attention over K supports was never released; it is built here as the paper 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,6 +143,15 @@ class CANet(MetaLearner):
     def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
         """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""
         return self.comparison(query["compared"], guidance["prototype"])
+
+    def leave_out(self, names: Collection[str]) -> None:
+        if self.attention is not None and not any(name.startswith("attention.") for name in names):
+            self.attention = None
+            warnings.warn(
+                "the weights of CANet were trained with one shot and have no attention: "
+                "the comparisons of several supports are averaged",
+                stacklevel=4,
+            )
 
     def memory_state(self) -> dict[str, Tensor]:
         return self.memory.state()

@@ -10,7 +10,7 @@ from model.interface import Episode
 from model.layer.history import PredictionMemory
 from model.layer.resize import resize
 from model.layer.tiled import TiledConv
-from model.published import load_published, to_published
+from model.published import load_published, load_strict, to_published
 from model.recognise import recognise
 from tests.model.tester import MetaLearnerTester, random_episode
 
@@ -94,6 +94,19 @@ class TestCANet(MetaLearnerTester):
             assert self.build(shot=1).meta.attention is None
         torch.testing.assert_close(weights.sum(1), torch.ones(2))
         assert float((weights - 1 / 3).abs().max()) > 1e-3
+
+    def test_weights_of_one_shot_average_several_supports(self) -> None:
+        weights, episode = self.build().state_dict(), random_episode(65, shots=3)
+        several = self.build(shot=3)
+        with pytest.warns(UserWarning, match="have no attention: the comparisons .* are averaged"):
+            load_strict(several, weights)
+        plain = self.build(shot=3, fusion="feature_average")
+        load_strict(plain, weights)
+        with torch.no_grad():
+            assert torch.equal(several.eval()(episode).logits, plain.eval()(episode).logits)
+        trained = self.build(shot=3)
+        load_strict(trained, trained.state_dict())
+        assert trained.meta.attention is not None
 
     def test_passes_refine_the_first_one(self) -> None:
         episode = random_episode(65)
