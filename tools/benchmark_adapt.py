@@ -34,6 +34,7 @@ class ReEncodedEpisode(AdaptedEpisode):
 
     def _look(self) -> None:
         """Keep nothing."""
+        self.auxiliary = {}
 
     def _query(self, image: int) -> Encoding:
         return self.model.encode_query(self.images[image])

@@ -35,7 +35,7 @@ class PyramidHead(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """[B,channels,h,w] -> feature [B,hidden,h,w], not yet activated."""
-        return self.cls[:2](self.ppm(x))
+        return self.cls[1](self.ppm.convolve(x, self.cls[0]))
 
     def classify(self, feature: Tensor) -> Tensor:
         """Turn what ``embed`` gives, and leaves untouched, into logits [B,classes,h,w]."""
