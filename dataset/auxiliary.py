@@ -78,10 +78,12 @@ class ClassSets:
     def _draw_way(
         self, names: Sequence[str], class_id: int, shown: set[str], rng: random.Random
     ) -> tuple[str, ...]:
-        pool = [position for position in self.lists.supports[class_id] if names[position] not in shown]
-        if len(pool) < self.count:
+        pool = self.lists.supports[class_id]
+        drawn = rng.sample(pool, min(len(pool), self.count + len(shown)))
+        fresh = [names[position] for position in drawn if names[position] not in shown]
+        if len(fresh) < self.count:
             raise DataError(
-                f"{self.lists.source.root}: auxiliary {self.count}: class {class_id} has {len(pool)} images "
+                f"{self.lists.source.root}: auxiliary {self.count}: class {class_id} has {len(fresh)} images "
                 "that the episode does not show already; lower Data.auxiliary, ways or shot"
             )
-        return tuple(names[position] for position in rng.sample(pool, self.count))
+        return tuple(fresh[: self.count])

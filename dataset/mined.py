@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from dataset.auxiliary import Names
+from dataset.lists import ImageList
 from dataset.mask import check_same_size, read_mask
 from dataset.sampling import EpisodeSpec, generator
 from dataset.store import ImageStore
@@ -44,16 +45,19 @@ class MinedImages:
     labelled = True
 
     @classmethod
-    def open(cls, folder: str | Path, count: int, expected: Mapping[str, Any]) -> MinedImages:
+    def open(
+        cls, folder: str | Path, count: int, expected: Mapping[str, Any], source: ImageList
+    ) -> MinedImages:
         """Open a folder of mined labels.
 
         Args:
             folder: as written.
             count: images per way.
             expected: facts in which it must agree with the training, such as the fold.
+            source: the images of the training.
 
         Raises:
-            DataError: no such folder, or of another fold, or with fewer images than ``count``.
+            DataError: no such folder, or of another fold or list, or with fewer images than ``count``.
         """
         folder = Path(folder)
         try:
@@ -70,6 +74,12 @@ class MinedImages:
         ]
         if wrong:
             raise DataError(f"{folder}: was mined for {'; '.join(wrong)}; mine anew for this training")
+        unknown = [name for name in names if name not in source.position]
+        if unknown:
+            raise DataError(
+                f"{folder}: {len(unknown)} of its {len(names)} images, first {unknown[0]}, are not in the "
+                "training list; mine anew for this training"
+            )
         if len(names) <= count:
             raise DataError(f"{folder}: has {len(names)} images; lower Data.auxiliary, which is {count}")
         return cls(folder, names, count)

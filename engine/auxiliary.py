@@ -32,7 +32,8 @@ def training_auxiliary(config: Config, fold: Fold, lists: EpisodeLists) -> Auxil
             "tools/mine_latent_classes.py and name their folder, or set auxiliary 0"
         )
     expected = {"data_set": data.data_set, "fold": data.split}
-    return MinedImages.open(fill(data.mined_labels, config), data.auxiliary, expected)
+    folder = fill(data.mined_labels, config)
+    return MinedImages.open(folder, data.auxiliary, expected, lists.source)
 
 
 def test_auxiliary(config: Config, fold: Fold) -> ClassSets | None:

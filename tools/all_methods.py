@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine.build import build_network
 from engine.data import fold_of
 from engine.script import run_script
+from engine.snapshot import BEST
 from engine.weights import base_weight_path
 from model.fewshot import FewShotModel
 from util.config import load_config
@@ -40,6 +41,8 @@ WITH_BASE = ("base", "pspnet", "ensemble", "bam")
 WITHOUT_BASE = ("base", "none", "ensemble", "none")
 _STEP = re.compile(r"\(([\d.]+) s a step\)")
 _PEAK = "peak_memory.txt"
+_CLUSTERS = "40"
+"""Latent classes that are mined: as many for every data set, few enough for the smallest."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     """
     folder = variant.folder
     results = folder / ("results" if not variant.testing else "adapted")
-    opts = [*variant.training, "save_path", str(folder), "epochs", str(given.epochs), "val_freq", "99"]
+    opts = [*_schedule(variant.training, folder, given), *_mined_labels(variant, given)]
     train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
     count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
     test = None
@@ -214,6 +217,25 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     peak = float((results / _PEAK).read_text())
     step = statistics.median(steps) if steps else None
     return Line(variant.method, variant.parts, variant.parameters, step, peak, result)
+
+
+def _schedule(training: Sequence[str], folder: Path, given: argparse.Namespace) -> list[str]:
+    return [*training, "save_path", str(folder), "epochs", str(given.epochs), "val_freq", "99"]
+
+
+def _mined_labels(variant: Variant, given: argparse.Namespace) -> list[str]:
+    """Mine the labels that a method learns from, by the method it builds on, and return where they are."""
+    if load_config(variant.config, variant.training).Data.mined_labels is None:
+        return []
+    plain = variant.config.with_name(variant.config.name.replace("-reconstruction_", "_"))
+    folder = given.out / plain.stem / "published"
+    mined = folder / "mined"
+    if not any(mined.glob("*.json")):
+        opts = _schedule(variant.training, folder, given)
+        _run("train.py", plain, [], [*opts, "val_episodes", "100", "resume", "auto"])
+        arguments = ["--weight", str(folder / BEST), "--out", str(mined), "--clusters", _CLUSTERS]
+        _run("tools/mine_latent_classes.py", plain, arguments, variant.training)
+    return ["mined_labels", str(mined)]
 
 
 def baselines(line: Line, given: argparse.Namespace) -> list[Line]:

@@ -110,7 +110,7 @@ def mined(fold, tmp_path):
 
 
 def test_mined_images_come_with_their_labels(fold, mined):
-    source = MinedImages.open(mined, 2, FACTS)
+    source = MinedImages.open(mined, 2, FACTS, fold.train_images)
     data = dataset(fold, source, transform=PlainTransform(SIZE))
     batch = data[0, 0]
     assert batch.episode.auxiliary_label.shape == (1, 1, 2, SIZE, SIZE)
@@ -124,20 +124,23 @@ def test_mined_images_come_with_their_labels(fold, mined):
         assert len(set(names)) == 2 and data.spec((0, index)).query not in names
 
 
-def test_wrong_or_missing_mined_labels_are_one_line(mined, tmp_path):
+def test_wrong_or_missing_mined_labels_are_one_line(fold, mined, tmp_path):
     with pytest.raises(DataError, match=r"holds no mined labels.*make them by tools/mine_latent_classes\.py"):
-        MinedImages.open(tmp_path / "nowhere", 2, FACTS)
+        MinedImages.open(tmp_path / "nowhere", 2, FACTS, fold.train_images)
     with pytest.raises(DataError, match="was mined for fold 1, not 0; mine anew"):
-        MinedImages.open(mined, 2, {**FACTS, "fold": 0})
+        MinedImages.open(mined, 2, {**FACTS, "fold": 0}, fold.train_images)
     with pytest.raises(DataError, match=r"has 10 images; lower Data\.auxiliary, which is 10"):
-        MinedImages.open(mined, 10, FACTS)
+        MinedImages.open(mined, 10, FACTS, fold.train_images)
+    write_facts(mined, {**FACTS, "images": ["elsewhere", "b", "c"]})
+    with pytest.raises(DataError, match="3 of its 3 images, first elsewhere, are not in the training list"):
+        MinedImages.open(mined, 2, FACTS, fold.train_images)
     (mined / "mined.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match="holds no mined labels"):
-        MinedImages.open(mined, 2, FACTS)
+        MinedImages.open(mined, 2, FACTS, fold.train_images)
 
 
 def test_a_lost_label_is_named(fold, mined):
-    source = MinedImages.open(mined, 2, FACTS)
+    source = MinedImages.open(mined, 2, FACTS, fold.train_images)
     shutil.rmtree(mined / "labels")
     with pytest.raises(DataError, match=r"labels/.*\.png"):
         source.read(ImageStore(fold.train_images), source.names[0])
