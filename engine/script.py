@@ -10,12 +10,14 @@ from pathlib import Path
 from engine.interrupt import Interrupted
 from util import distributed
 from util.errors import UserError
+from util.log import log_warnings
 
 USER_ERROR, STOPPED = 2, 130
 
 
 def run_script(main: Callable[[], None]) -> None:
     """Run ``main``; what the user can mend is printed as one line and ends with exit status 2."""
+    log_warnings()
     try:
         main()
     except Interrupted as stop:

@@ -25,7 +25,7 @@ from dataset.prepare.run_coco import prepare_coco
 from dataset.prepare.verify import verify
 from dataset.shapes import draw_shapes
 from util.errors import UserError
-from util.log import start_log, stop_log
+from util.log import log_warnings, start_log, stop_log
 
 Run = Callable[[argparse.Namespace], str]
 ROOTS = {
@@ -107,6 +107,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             action="store_true",
             help="only check what is there; exit status 1 if anything is wrong",
         )
+        add("--all", action="store_true", help="with --verify: name everything, not three examples of each")
         add("--subset", action="store_true", help="accept a part of the data set, whatever its counts")
         add("--workers", type=int, default=None, help="processes; default: one per core")
         add("--lists", type=Path, default=lists, help="folder for the lists (default: %(default)s)")
@@ -144,7 +145,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare or check; return the exit status: 1 for a data set with problems, 2 for a mistake."""
+    """Prepare or check; return the exit status: 1 for a data set with problems, 2 for a mistake,
+    130 if stopped."""
     given = parse_arguments(arguments)
     start_log()
     try:
@@ -152,14 +154,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(given.run(given))
             return 0
         findings = verify(given.data_set, given.root, subset=given.subset, workers=given.workers)
-        print(to_table(findings) if findings else f"{given.root}: nothing is wrong")
+        table = to_table(findings, None) if given.all else to_table(findings)
+        print(table if findings else f"{given.root}: nothing is wrong")
         return 1 if any(finding.serious for finding in findings) else 0
     except UserError as error:
         print(f"prepare_data: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("prepare_data: stopped; what is finished is kept, run again to go on", file=sys.stderr)
+        return 130
     finally:
         stop_log()
 
 
 if __name__ == "__main__":
+    log_warnings()
     sys.exit(main())

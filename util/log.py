@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +63,19 @@ def stop_log() -> None:
         log.removeHandler(handler)
         handler.close()
     log.propagate = True
+
+
+def log_warnings() -> None:
+    """Let the warnings of this project come as plain lines of the log, others as Python shows them."""
+    as_usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category is UserWarning:
+            get_log().warning("%s", message)
+        else:
+            as_usual(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def get_log(room: str = "") -> logging.Logger:

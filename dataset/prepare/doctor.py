@@ -228,18 +228,23 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def to_table(findings: Sequence[Finding]) -> str:
-    """Return the findings as a table for the terminal, the serious ones first."""
+def to_table(findings: Sequence[Finding], examples: int | None = EXAMPLES) -> str:
+    """Return the findings as a table for the terminal, the serious ones first.
+
+    Args:
+        examples: of each finding; None names all.
+    """
     rows = [("problem", "count", "for example", "remedy")]
     for finding in sorted(findings, key=lambda f: not f.serious):
-        rest = len(finding.where) - EXAMPLES
-        for number, example in enumerate(finding.where[:EXAMPLES]):
+        shown = finding.where[:examples]
+        rest = len(finding.where) - len(shown)
+        for number, example in enumerate(shown):
             first = number == 0
             rows.append(
                 (
                     (finding.problem if finding.serious else f"note: {finding.problem}") if first else "",
                     str(len(finding.where)) if first else "",
-                    example + (f" (and {rest} more)" if rest > 0 and number == EXAMPLES - 1 else ""),
+                    example + (f" (and {rest} more)" if rest and number == len(shown) - 1 else ""),
                     finding.remedy if first else "",
                 )
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from util.errors import UserError
-from util.log import get_log, progress, start_log, stop_log
+from util.log import get_log, log_warnings, progress, start_log, stop_log
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,18 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 def test_progress_gives_the_items_on() -> None:
     assert list(progress([1, 2, 3], "counting", disable=True)) == [1, 2, 3]
+
+
+def test_warnings_become_lines_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", lambda *_, **__: print("as usual"))
+    log_warnings()
+    start_log(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning(UserWarning("class 3 is left out"), UserWarning, "fold.py", 79)
+        warnings.showwarning(DeprecationWarning("old"), DeprecationWarning, "fold.py", 80)
+    assert "WARNING class 3 is left out\n" in (tmp_path / "log.txt").read_text()
+    shown = capsys.readouterr()
+    assert shown.err == "class 3 is left out\n" and shown.out == "as usual\n"

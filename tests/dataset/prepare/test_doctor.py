@@ -59,6 +59,15 @@ def test_everything_is_found_in_one_run(ill):
 def test_the_command_reports_and_leaves_with_status_1(ill, shapes, capsys, tmp_path):
     assert main(["shapes", "--root", str(ill), "--verify", "--workers", "1"]) == 1
     assert "palette mask decoded to grey" in capsys.readouterr().out
+    for name in ("a", "b", "c", "dragon"):
+        with (ill / "classes.txt").open("a") as names:
+            names.write(f"{name}\n")
+    assert main(["shapes", "--root", str(ill), "--verify", "--workers", "1"]) == 1
+    short = capsys.readouterr().out
+    assert "(and 2 more)" in short and "dragon" not in short
+    assert main(["shapes", "--root", str(ill), "--verify", "--all", "--workers", "1"]) == 1
+    full = capsys.readouterr().out
+    assert "more)" not in full and "dragon (25)" in full
     assert main(["shapes", "--root", str(shapes), "--verify", "--workers", "1"]) == 0
     assert main(["shapes", "--root", str(tmp_path / "nowhere"), "--verify"]) == 2
     assert "prepare the data set first" in capsys.readouterr().err
