@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 
 from model.backbone.vgg import WITHOUT_LAST_POOLINGS
 from model.interface import IGNORE, AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.alignment import alignment_loss, score_supports
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import masked_average_pool, pool_at_image_resolution
 from model.layer.prototype import cosine_scores
@@ -51,6 +52,7 @@ class FSILOptions:
         auxiliary_gradient: whether the backbone learns from the auxiliary images too.
         map_at: whether masks are pooled at ``image`` resolution, or shrunk to that of the ``feature``.
         support_weight: weight of the loss on the supports.
+        align_weight: weight of PANet's alignment loss, which the method does without.
         scale: what cosines are multiplied by to become logits.
     """
 
@@ -65,6 +67,7 @@ class FSILOptions:
     auxiliary_gradient: bool = True
     map_at: Literal["image", "feature"] = "image"
     support_weight: float = 1.0
+    align_weight: float = 0.0
     scale: float = 20.0
 
     def __post_init__(self) -> None:
@@ -117,7 +120,9 @@ class FSIL(MetaLearner):
         return guidance | ({"support_feature": support["feature"]} if self.training else {})
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        return Prediction(self._score(query["feature"], guidance["prototype"]), dict(guidance))
+        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
+        learned = {"score": score, "query_feature": query["feature"]} if self.training else {}
+        return Prediction(score, dict(guidance) | learned)
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
@@ -125,8 +130,16 @@ class FSIL(MetaLearner):
         main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
         if "support_feature" not in prediction.parts:
             return {"main": main}
-        support = self._support_loss(prediction.parts, episode.support_mask)
-        return {"main": main, "support": self.options.support_weight * support}
+        parts, options = prediction.parts, self.options
+        label = episode.support_mask.flatten(0, 2)
+        label = label.masked_fill(label > 1, IGNORE)
+        scores = score_supports(parts["support_feature"], parts["prototype"], options.scale)
+        support = pixel_cross_entropy(scores, label, align_corners=False)
+        losses = {"main": main, "support": options.support_weight * support}
+        if options.align_weight > 0:
+            compared = parts["query_feature"], parts["score"], parts["support_feature"]
+            losses["align"] = options.align_weight * alignment_loss(*compared, label, options.scale)
+        return losses
 
     def fuse(self, prototype: Tensor, auxiliary: Tensor, inside: Tensor) -> Encoding:
         """Fuse prototypes with auxiliary images.
@@ -178,15 +191,3 @@ class FSIL(MetaLearner):
             return pool_at_image_resolution(feature, mask)
         weight = resize(mask.float().unsqueeze(1), tuple(feature.shape[-2:]), align_corners=False)
         return masked_average_pool(feature, weight, _EPSILON)
-
-    def _score(self, feature: Tensor, prototype: Tensor) -> Tensor:
-        return cosine_scores(feature, prototype, self.options.scale)
-
-    def _support_loss(self, parts: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Segment every support by the background's prototype and the fused one of its way."""
-        feature, prototype = parts["support_feature"], parts["prototype"]
-        ways, shots = feature.shape[1:3]
-        pair = torch.stack([prototype[:, :1].expand(-1, ways, -1), prototype[:, 1:]], 2)
-        scores = self._score(feature.flatten(0, 2), pair.flatten(0, 1).repeat_interleave(shots, 0))
-        label = mask.flatten(0, 2)
-        return pixel_cross_entropy(scores, label.masked_fill(label > 1, IGNORE), align_corners=False)

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
 
 from model.backbone.vgg import WITHOUT_LAST_POOLINGS
 from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
+from model.layer.alignment import alignment_loss
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import pool_at_image_resolution
 from model.layer.prototype import cosine_scores
-from model.layer.resize import resize
-
-_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class PANet(MetaLearner):
         return {"prototype": prototype} | ({"support_feature": support["feature"]} if self._aligns() else {})
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        score = self._score(query["feature"], guidance["prototype"])
+        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
         parts = dict(guidance)
         if self._aligns():
             parts |= {"score": score, "query_feature": query["feature"]}
@@ -92,7 +89,11 @@ class PANet(MetaLearner):
         main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
         if "score" not in prediction.parts:
             return {"main": main}
-        return {"main": main, "align": self.options.align_weight * self._alignment(prediction.parts, episode)}
+        parts, label = prediction.parts, self._support_label(episode.support_mask.flatten(0, 2))
+        align = alignment_loss(
+            parts["query_feature"], parts["score"], parts["support_feature"], label, self.options.scale
+        )
+        return {"main": main, "align": self.options.align_weight * align}
 
     def _aligns(self) -> bool:
         return self.training and self.options.align
@@ -101,35 +102,8 @@ class PANet(MetaLearner):
         background = mask == 0
         return background | (mask == IGNORE) if self.options.void_as_background else background
 
-    def _score(self, feature: Tensor, prototype: Tensor) -> Tensor:
-        return cosine_scores(feature, prototype, self.options.scale)
-
-    def _alignment(self, parts: Mapping[str, Tensor], episode: Episode) -> Tensor:
-        """Segment the supports by the prototypes of the predicted query masks (section 3.4).
-
-        A way that is predicted nowhere has no prototype and is left out.
-        """
-        feature, score = parts["query_feature"], parts["score"]
-        predicted = one_hot(score.argmax(1), score.shape[1]).to(feature)
-        area = predicted.sum((1, 2))
-        prototype = torch.einsum("bchw,bhwp->bpc", feature, predicted) / (area + _EPSILON).unsqueeze(2)
-        support = parts["support_feature"]
-        batch, ways, shots = support.shape[:3]
-        pair = torch.stack([prototype[:, :1].expand(-1, ways, -1), prototype[:, 1:]], 2)
-        scores = self._score(support.flatten(0, 2), pair.flatten(0, 1).repeat_interleave(shots, 0))
-        label = self._support_label(episode.support_mask.flatten(0, 2))
-        loss = _mean_per_image(resize(scores, tuple(label.shape[-2:]), align_corners=False), label)
-        seen = (area[:, 1:] > 0).to(loss)
-        return (loss.view(batch, ways, shots).mean(2) * seen).mean()
-
     def _support_label(self, mask: Tensor) -> Tensor:
         label = torch.full_like(mask, IGNORE)
         label[self._background(mask)] = 0
         label[mask == 1] = 1
         return label
-
-
-def _mean_per_image(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean cross-entropy over the labelled pixels of every image, [B]; 0 where there are none."""
-    loss = cross_entropy(logits, label, ignore_index=IGNORE, reduction="none").sum((1, 2))
-    return loss / (label != IGNORE).sum((1, 2)).clamp_min(1)

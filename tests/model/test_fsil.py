@@ -108,6 +108,15 @@ class TestFSIL(MetaLearnerTester):
         sum(losses.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.backbone.parameters())
 
+    def test_alignment_loss_is_panet_s(self) -> None:
+        episode = random_episode(65, ways=2, shots=2)
+        losses = training_losses(self.build(align_weight=0.5), episode)
+        options = {"backbone": "resnet18", "backbone_options": {"width": 8}, "image_size": 65}
+        torch.manual_seed(0)
+        panet = create_model("panet", void_as_background=False, **options)
+        assert set(losses) == {"main", "support", "align"}
+        torch.testing.assert_close(losses["align"], 0.5 * training_losses(panet, episode)["align"])
+
     def test_loss_on_the_supports_falls(self) -> None:
         model = self.build(threshold=-1.0)
         episode = with_auxiliary(random_episode(65))
