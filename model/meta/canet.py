@@ -188,7 +188,7 @@ class CANet(MetaLearner):
         if kept and self.options.history == "fresh":
             with torch.no_grad():
                 first = self._run(compared[kept], history[kept])
-            history[kept] = self._fused(first).softmax(1)
+            history[kept] = self._fused(first).softmax(1).to(history)
         elif samples:
             for row in kept:
                 history[row] = self.memory.recall(samples[row], tuple(history.shape[-2:]))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from model.backbone.vgg import WITHOUT_LAST_STRIDES
 from model.interface import IGNORE, Encoding, Episode, GroupRule, MetaLearner, Prediction, Setting
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import pool_at_image_resolution
@@ -60,9 +61,7 @@ class SGOne(MetaLearner):
     trains_backbone = True
     align_corners = False
     mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "vgg": {"batch_norm": False, "pool_kernel": 3, "pool_stride": (2, 2, 2, 1, 1), "ceil_pool": False}
-    }
+    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_STRIDES}
     separate_biases = True
     group_rules: Mapping[str, GroupRule] = {
         **{

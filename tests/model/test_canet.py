@@ -149,6 +149,15 @@ class TestCANet(MetaLearnerTester):
         tested = still(self.build(passes=2)).eval()(episode)
         torch.testing.assert_close(trained.parts["pass0"], tested.parts["pass1"])
 
+    @pytest.mark.parametrize("history", ["remembered", "fresh"])
+    def test_reduced_precision(self, history: str) -> None:
+        model = self.build(history=history, history_drop=0.0, shot=2).train()
+        episode = numbered(random_episode(65, shots=2), 4, 9)
+        with torch.autocast("cpu", torch.bfloat16):
+            first, second = model(episode), model(episode)
+        assert first.logits.isfinite().all()
+        assert second.logits.isfinite().all()
+
     def test_memory_survives_a_snapshot(self) -> None:
         model, other = self.build().train(), self.build().train()
         model(numbered(random_episode(65), 4, 9))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine.optimisation import PolySchedule, create_optimizer
 from model import create_adapter, create_model
 from model.interface import Episode
 from model.layer.fixed_normal import fixed_normal
@@ -126,6 +127,28 @@ class MixtureTester(MetaLearnerTester):
         model(random_episode(65))
         assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
         assert "backbone" not in model.param_groups()
+
+    def test_reduced_precision_spares_the_mixtures(self) -> None:
+        model = self.build().eval()
+        episode = random_episode(65)
+        with torch.no_grad():
+            full = model(episode)
+            with torch.autocast("cpu", torch.bfloat16):
+                reduced = model(episode)
+        assert reduced.parts["object"].dtype == torch.float32
+        torch.testing.assert_close(reduced.parts["object"], full.parts["object"], atol=0.02, rtol=0.02)
+
+    def test_groups_learn_at_their_own_rates(self) -> None:
+        model = self.build()
+        groups = model.param_groups()
+        found = [id(p) for group in groups.values() for p in group]
+        assert sorted(found) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+        optimizer = create_optimizer(groups, lr=1.0, rules=model.meta.group_rules)
+        PolySchedule(1.0, 100, power=0, index_split=1).apply(optimizer, 1)
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        assert (rates["backbone"], rates["backbone.bias"]) == (1, 2)
+        assert {rates[name] for name in rates if not name.startswith("backbone")} == {10, 20}
+        assert rates["refine.bias"] == 20
 
     def test_adaptation(self) -> None:
         model = self.build().eval()
