@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from model.backbone.channels import with_own_channels
 from model.backbone.resnet import ResNet
 from model.backbone.torchvision_names import torchvision_names
 from model.interface import Backbone, MetaLearner
@@ -68,7 +68,7 @@ def load_pretrained(
     else:
         origin, weights = f"torchvision's {name}", _from_torchvision(name, Path(folder))
     try:
-        load_strict(backbone, _with_own_channels(to_backbone_names(weights, backbone), backbone))
+        load_strict(backbone, with_own_channels(to_backbone_names(weights, backbone), backbone))
     except ValueError as failure:
         raise CheckpointError(
             f"{origin}: not the weights of this {name} ({failure}); mind its stem and width, {_WITHOUT}"
@@ -76,15 +76,6 @@ def load_pretrained(
     if meta is not None:
         meta.start_from(backbone, weights)
     return origin
-
-
-def _with_own_channels(state: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Leave the filters of what an image has beyond RGB, such as its mask, as they were drawn."""
-    first = next(iter(backbone.state_dict()))
-    own, given = backbone.state_dict()[first], state.get(first)
-    if given is None or given.ndim != own.ndim or given.shape[1] >= own.shape[1]:
-        return state
-    return {**state, first: torch.cat([given, own[:, given.shape[1] :]], 1)}
 
 
 def to_backbone_names(weights: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from dataset.split import ClassSplit
 from engine.pretrained import load_pretrained
 from engine.snapshot import BEST
 from model import create_base_learner
+from model.backbone.channels import on_rgb
 from model.fewshot import FewShotModel
 from model.interface import BaseLearner
 from model.published import load_published, load_strict
@@ -117,7 +118,7 @@ def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: 
     whole = "layer4" in model.backbone.stages
     learner = create_base_learner(
         name,
-        backbone=model.backbone if whole else config.Method.backbone,
+        backbone=on_rgb(model.backbone) if whole else config.Method.backbone,
         classes=len(split.base) + 1,
         backbone_options=config.Method.backbone_options,
     )

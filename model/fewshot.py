@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from model.backbone.channels import with_own_channels
 from model.ensemble import BaseMetaEnsemble
 from model.interface import (
     BASE_FEATURE,
@@ -158,7 +159,8 @@ class FewShotModel(nn.Module):
         Raises:
             ValueError: it is of another build; nothing has been changed then.
         """
-        own, theirs = self.backbone.state_dict(), base_learner.backbone.state_dict()
+        own = self.backbone.state_dict()
+        theirs = with_own_channels(base_learner.backbone.state_dict(), self.backbone)
         differing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
         if differing:
             raise ValueError(

@@ -33,9 +33,6 @@ from model.interface import (
 from model.layer.binary import pixel_binary_loss, two_logits
 from model.layer.weight_hash import WeightHash, hash_of_matrix
 
-_STRIDE = 32
-"""Pixels from one cell to the next."""
-
 _CLASSIFIER = (0, 3, 6)
 """Places of the linear layers in torchvision's classifier of VGG16, and in ours."""
 
@@ -48,7 +45,8 @@ class OSLSMOptions:
         fc_dim: width of the fully connected layers of both branches.
         code_dim: length of the code that the classifier's parameters are hashed from.
         fc_kernel: grid of features that the first fully connected layers look at.
-        query_margin: zeros around the query, in pixels; at least 16 * fc_kernel - 32.
+        cell_stride: pixels from one cell to the next, which is what the backbone has between two features.
+        query_margin: zeros around the query, in pixels; at least cell_stride * (fc_kernel / 2 - 1).
         support_side: side of the square that supports are stretched to.
         dropout: behind the fully connected layers.
         hash_seed: which code entry and sign every parameter gets; checkpoints hold what was drawn.
@@ -61,6 +59,7 @@ class OSLSMOptions:
     fc_dim: int = 4096
     code_dim: int = 1000
     fc_kernel: int = 7
+    cell_stride: int = 32
     query_margin: int = 120
     support_side: int = 224
     dropout: float = 0.5
@@ -70,10 +69,10 @@ class OSLSMOptions:
     pixels: Literal["normalised", "caffe"] = "normalised"
 
     def __post_init__(self) -> None:
-        for name in ("fc_dim", "code_dim", "fc_kernel", "support_side"):
+        for name in ("fc_dim", "code_dim", "fc_kernel", "cell_stride", "support_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"option {name!r} of oslsm must be at least 1, got {getattr(self, name)}")
-        least = max(0, 16 * self.fc_kernel - 32)
+        least = max(0, self.cell_stride * (self.fc_kernel - 2) // 2)
         if self.query_margin < least:
             raise ValueError(
                 f"option 'query_margin' of oslsm must be at least {least} for fc_kernel {self.fc_kernel}, "
@@ -119,7 +118,8 @@ class OSLSM(MetaLearner):
             nn.ReLU(inplace=True),
             nn.Dropout(options.dropout),
         )
-        ramp = 1 - (torch.arange(2.0 * _STRIDE) - (_STRIDE - 0.5)).abs() / _STRIDE
+        stride = options.cell_stride
+        ramp = 1 - (torch.arange(2.0 * stride) - (stride - 0.5)).abs() / stride
         self.register_buffer("bilinear", (ramp[:, None] * ramp)[None, None], persistent=False)
 
     def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
@@ -167,15 +167,15 @@ class OSLSM(MetaLearner):
         A cell's logit is spread bilinearly about the middle of what it saw.
         """
         cells = prediction.parts["cell_logits"]
-        margin, kernel = self.query_margin, self.options.fc_kernel
-        expected = [-(-(side + 2 * margin) // _STRIDE) - kernel + 1 for side in size]
+        margin, kernel, stride = self.query_margin, self.options.fc_kernel, self.options.cell_stride
+        expected = [-(-(side + 2 * margin) // stride) - kernel + 1 for side in size]
         if list(cells.shape[-2:]) != expected:
             raise ValueError(
-                f"oslsm needs cells {_STRIDE} pixels apart, {expected} for an image of {list(size)}, and got "
-                f"{list(cells.shape[-2:])}; leave dilation and poolings of its backbone as they are"
+                f"oslsm needs cells {stride} pixels apart, {expected} for an image of {list(size)}, and got "
+                f"{list(cells.shape[-2:])}; set cell_stride to what its backbone has"
             )
-        spread = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=_STRIDE)
-        first = margin + _STRIDE - _STRIDE * kernel // 2
+        spread = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=stride)
+        first = margin + stride - stride * kernel // 2
         cut = spread[:, 0, first : first + size[0], first : first + size[1]]
         return cut.unflatten(0, cells.shape[:2])
 

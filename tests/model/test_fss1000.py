@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model import create_adapter, create_model
+from model import create_adapter, create_base_learner, create_model
+from model.backbone.channels import on_rgb
 from model.interface import Episode
 from model.layer.batch_statistics import BatchStatistics
 from model.published import load_published, to_published
@@ -100,6 +101,17 @@ class TestFSS1000(MetaLearnerTester):
             self.build(base="pspnet", ensemble="bam")
         with pytest.raises(ValueError, match="cannot adapt FSS1000: its support branch sees the mask"):
             create_adapter("eftnet", self.build(bn_mode="running"))
+
+    def test_a_base_learner_gives_its_weights_to_all_but_the_mask(self) -> None:
+        model = self.build()
+        drawn = next(model.backbone.parameters())[:, 3:].clone()
+        learner = create_base_learner("pspnet", backbone=on_rgb(model.backbone), classes=4)
+        for parameter in learner.parameters():
+            parameter.data.add_(1)
+        model.adopt(learner)
+        for own, given in zip(model.backbone.parameters(), learner.backbone.parameters(), strict=True):
+            assert torch.equal(own[:, :3] if own.shape != given.shape else own, given)
+        assert torch.equal(next(model.backbone.parameters())[:, 3:], drawn)
 
     def test_masks_are_a_fourth_channel(self) -> None:
         meta, episode = self.build().meta, random_episode(65)

@@ -101,12 +101,14 @@ class TestOSLSM(MetaLearnerTester):
         with pytest.raises(ValueError, match="'fc_dim' of oslsm must be at least 1, got 0"):
             self.build(fc_dim=0)
 
-    def test_dilated_backbone_is_refused(self) -> None:
-        model = create_model(
-            "oslsm", backbone="resnet18", backbone_options={"width": 8, "dilation": (1, 1, 2, 4)}, **SMALL
-        )
+    def test_dilated_backbone_needs_its_own_stride(self) -> None:
+        dilated = {"backbone": "resnet18", "backbone_options": {"width": 8, "dilation": (1, 1, 2, 4)}}
+        episode = random_episode(65)
         with pytest.raises(ValueError, match="needs cells 32 pixels apart"):
-            model.eval()(random_episode(65))
+            create_model("oslsm", **dilated, **SMALL).eval()(episode)
+        with torch.no_grad():
+            logits = create_model("oslsm", **dilated, **SMALL, cell_stride=8).eval()(episode).logits
+        assert logits.shape == (2, 2, 65, 65)
 
     def test_branches_start_from_the_same_weights(self) -> None:
         model = self.build()
@@ -163,18 +165,20 @@ def test_published_geometry(side: int, cells: int) -> None:
     assert torch.allclose(model.meta.shot_logits(flat, (side, side)), torch.tensor(3.0))
 
 
-@pytest.mark.parametrize(("kernel", "margin"), [(7, 120), (3, 16), (1, 0)])
-def test_a_cell_lies_where_it_looked(kernel: int, margin: int) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "margin", "stride"), [(7, 120, 32), (3, 16, 32), (1, 0, 32), (1, 0, 8), (3, 4, 8)]
+)
+def test_a_cell_lies_where_it_looked(kernel: int, margin: int, stride: int) -> None:
     """One bright cell is spread about the middle of the pixels that it covers."""
-    meta = small_vgg(fc_kernel=kernel, query_margin=margin).meta
+    meta = small_vgg(fc_kernel=kernel, query_margin=margin, cell_stride=stride).meta
     side = 160
-    count = -(-(side + 2 * margin) // 32) - kernel + 1
+    count = -(-(side + 2 * margin) // stride) - kernel + 1
     cells = torch.zeros(1, 1, count, count)
     cells[0, 0, count // 2, count // 2] = 1
     spread = meta.shot_logits(Prediction(torch.zeros(1), {"cell_logits": cells}), (side, side))[0, 0]
     middle = (spread.sum(1) * torch.arange(side)).sum() / spread.sum()
-    first = 32 * (count // 2) - margin  # of the window of ``kernel`` cells of 32 pixels
-    assert middle.item() == pytest.approx(first + 32 * kernel / 2 - 0.5, abs=1e-3)
+    first = stride * (count // 2) - margin  # of the window that the cell looked at
+    assert middle.item() == pytest.approx(first + stride * kernel / 2 - 0.5, abs=1e-3)
 
 
 def test_hash_repeats_numpys_stream() -> None:
