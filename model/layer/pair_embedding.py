@@ -29,16 +29,16 @@ class PairEmbedding(nn.Module):
         mask_mode: where the mask enters. ``late``: it weighs the features in the mean; an image passes the
             backbone once, whatever masks follow. ``early``: it multiplies the image. ``channel``: it is a
             fourth channel of the image, whose weights start at zero. Either then takes the plain mean.
-        signed: whether the last activation is left out.
+        signed: whether no activation follows the features.
     """
 
     def __init__(
         self, backbone: Backbone, channels: int, mask_mode: MaskMode = "late", *, signed: bool = True
     ) -> None:
         super().__init__()
-        self.mask_mode = mask_mode
+        self.mask_mode, self.signed = mask_mode, signed
         self.backbone = copy.deepcopy(backbone)
-        self.feature, self.project = deep_feature(backbone, channels, signed=signed)
+        self.feature, self.project = deep_feature(backbone, channels)
         if mask_mode == "channel":
             self._add_mask_channel()
 
@@ -65,7 +65,8 @@ class PairEmbedding(nn.Module):
         self.backbone.load_state_dict(state)
 
     def _features(self, image: Tensor) -> Tensor:
-        return self.project(self.backbone(image, (self.feature,))[self.feature])
+        features = self.project(self.backbone(image, (self.feature,))[self.feature])
+        return features if self.signed else features.relu()
 
     def _add_mask_channel(self) -> None:
         name = _first_convolution(self.backbone)
@@ -84,20 +85,16 @@ class PairEmbedding(nn.Module):
         self.backbone.set_submodule(name, new)
 
 
-def deep_feature(backbone: Backbone, channels: int, *, signed: bool) -> tuple[str, nn.Module]:
+def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
     """Return the name of the deepest feature and what brings it to ``channels``: nothing where it has them.
 
-    VGG16 ends with its last convolution, a ResNet with layer3 and a 1x1 convolution. With ``signed`` no
-    activation follows.
+    VGG16 ends with its last convolution before the activation, a ResNet with layer3 and a 1x1 convolution.
     """
-    if isinstance(backbone, VGG16):
-        name = backbone.taps("layer4")[-1] if signed else "layer4"
-        if backbone.channels["layer4"] == channels:
-            return name, nn.Identity()
-        reduced = nn.Conv2d(backbone.channels["layer4"], channels, 1)
-    else:
-        name, reduced = "layer3", nn.Conv2d(backbone.channels["layer3"], channels, 1)
-    return name, reduced if signed else nn.Sequential(reduced, nn.ReLU())
+    vgg = isinstance(backbone, VGG16)
+    name, stage = (backbone.taps("layer4")[-1], "layer4") if vgg else ("layer3", "layer3")
+    if vgg and backbone.channels[stage] == channels:
+        return name, nn.Identity()
+    return name, nn.Conv2d(backbone.channels[stage], channels, 1)
 
 
 def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:

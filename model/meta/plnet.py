@@ -17,6 +17,7 @@ form of the losses, both heads, the depth of the networks and every ResNet.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +40,7 @@ from model.interface import (
 )
 from model.layer.loss import pixel_cross_entropy
 from model.layer.map_head import MapHead
-from model.layer.pair_embedding import Distance, MaskMode, PairEmbedding, closeness, deep_feature
+from model.layer.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
 from model.layer.resize import resize, resize_like
 
 _SCORE_EPSILON = 1e-6
@@ -118,10 +119,10 @@ class PLNet(MetaLearner):
         self.query_features: tuple[str, ...] = (IMAGE_FEATURE,)
         self.head: MapHead | None = None
         if options.use_segmentor:
-            self.feature, inputs = deep_feature(backbone, channels, signed=True)
+            self.feature = self.learner.feature
             self.query_features = (self.feature, IMAGE_FEATURE)
             self.head = MapHead(
-                inputs,
+                copy.deepcopy(self.learner.project),  # what is added to each other starts alike
                 channels,
                 joint_maps=first + options.ways if options.segment_head == "joint" else 0,
                 activate=options.activate_sum,
@@ -198,7 +199,11 @@ class PLNet(MetaLearner):
         return self.head(feature, prototype[:, order])[:, order.argsort()]
 
     def _fusion_weights(self, looked: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
-        """Return how much the query under each map looks like the way's prototype, as shares [B,P]."""
+        """Return how much the query under each map looks like the way's prototype, as shares [B,P].
+
+        Where masks enter late, maps need not be enlarged first: shrinking them to the features' grid again
+        would give the same (exactly so for sides of 8n + 1).
+        """
         maps = resize_like(map_logits, looked).sigmoid()
         if self.options.joint_seg_grad:
             vectors = self.learner(looked, maps)
