@@ -122,6 +122,7 @@ def main(given: list[str] | None = None) -> None:
         episodes = [random_episode(arguments.size, shots, seed) for seed in range(arguments.episodes)]
         balance(model, episodes[0])
         adapter = create_adapter("eftnet", model, rounds=arguments.rounds, lr=1e-4)
+        adapter(random_episode(97, shots, 0))  # torch imports and prepares much when it is first used
         with torch.no_grad():
             plain, _ = timed(model, episodes)
         ours, kept = timed(adapter, episodes)
