@@ -181,7 +181,7 @@ class MLCReconstruction(MLC):
             momentum, seen = self.options.background_momentum, int(self.batches_seen)
             kept = min(momentum, seen / (seen + 1))  # the first batches count alike
             mean = background.detach().mean(0)
-            self.global_background = kept * self.global_background + (1 - kept) * mean
+            self.global_background.copy_(kept * self.global_background + (1 - kept) * mean)
             self.batches_seen += 1
         if self.batches_seen == 0:
             return background
@@ -202,4 +202,4 @@ class MLCReconstruction(MLC):
     def _keep(self, regions: Tensor) -> None:
         """Put the newest regions into the bank, the oldest fall out."""
         if size := len(self.region_bank):
-            self.region_bank = torch.cat([self.region_bank, regions.detach()])[-size:]
+            self.region_bank.copy_(torch.cat([self.region_bank, regions.detach()])[-size:])

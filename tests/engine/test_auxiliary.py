@@ -9,8 +9,10 @@ from engine.build import build_network
 from engine.data import evaluation_images, fold_of, test_fold_of, test_manifests, training_data
 from engine.evaluate import Work, evaluate
 from engine.one_by_one import evaluate_one_by_one, load_episode, predict
+from engine.predict import Example, Segmenter
+from predict import build_segmenter
 from util.config import load_config
-from util.errors import ConfigError, DataError
+from util.errors import ConfigError, DataError, UserError
 
 FSIL = {"arch": "fsil", "Method.options.threshold": -1.0, "Data.protocol_options.min_area": 60}
 
@@ -100,3 +102,17 @@ def test_going_without_the_set_is_said(opened, caplog):
     with caplog.at_level("WARNING"):
         opened(auxiliary=0)
     assert "fsil goes without its auxiliary set" in caplog.text
+
+
+def test_prediction_takes_auxiliary_images(opened, config_file):
+    _, (model, images, _, manifests) = opened(auxiliary=2)
+    spec = manifests[0][0]
+    image, mask = images.store.named(spec.supports[0][0])
+    example = Example(image, (mask == spec.class_ids[0]).astype("uint8"))
+    further = [images.store.image(name) for name in images.draw_auxiliary(manifests[0], 0)[0]]
+    segmenter = Segmenter(model, [example], images.resize, torch.device("cpu"), further)
+    assert segmenter._supports["auxiliary"].shape[:3] == (1, 1, 2)
+    query = images.store.image(spec.query)
+    assert segmenter(query).shape == query.shape[:2]
+    with pytest.raises(UserError, match="--auxiliary: panet has no use for auxiliary images"):
+        build_segmenter(load_config(config_file, ["arch", "panet"]), [example], further)
