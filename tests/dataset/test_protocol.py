@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
-from dataset.protocol import PROTOCOLS, load_protocol
+from dataset.protocol import PROTOCOLS, Protocol, load_protocol
 from util.errors import ConfigError
 
 
@@ -79,3 +83,22 @@ def test_what_training_settled_stays_when_another_protocol_tests():
     tested = load_protocol("hsnet").trained_under(load_protocol("bam"))
     assert (tested.name, tested.input_size, tested.novel_in_train) == ("hsnet", 400, "remove")
     assert set(tested.difference()) == {"novel_in_train", "train_images", "train_chain", "pretrained"}
+
+
+def written(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def test_the_page_has_every_point_of_every_protocol():
+    text = (Path(__file__).parents[2] / "docs/protocols.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^\| point.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    points = [field.name for field in fields(Protocol) if field.name != "name"]
+    rows = {}
+    for data_set in ("pascal", "coco"):
+        presets = [load_protocol(name, data_set) for name in PROTOCOLS]
+        cells = {point: [written(getattr(preset, point)) for preset in presets] for point in points}
+        rows[data_set] = [f"| `{point}` | {' | '.join(values)} |" for point, values in cells.items()]
+    assert first.splitlines() == rows["pascal"]
+    assert second.splitlines() == [row for row in rows["coco"] if row not in rows["pascal"]]

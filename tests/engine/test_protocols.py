@@ -274,3 +274,15 @@ def test_naming_the_trainings_own_protocol_changes_nothing(configure):
     config = configure("bam", test_protocol="bam")
     assert test_protocol(config) == test_protocol(configure("bam"))
     assert test_protocol(config).input_size == 65
+
+
+@pytest.mark.parametrize(
+    "path", ["pascal/panet_vgg16", "pascal/hsnet_resnet50", "coco/panet_vgg16", "coco/hsnet_resnet50"]
+)
+def test_shipped_configs_read_the_lists_of_their_protocol(path):
+    config = load_config(f"config/{path}.yaml")
+    for departures in (
+        test_difference(config, test_protocol(config)),
+        training_difference(config, training_protocol(config)),
+    ):
+        assert not departures.keys() & {"train_images", "test_images", "interleaved_folds"}
