@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset.auxiliary import Names
 from dataset.lists import ImageList
-from dataset.mask import check_same_size, read_mask
+from dataset.mask import check_same_size, read_image, read_mask
 from dataset.sampling import EpisodeSpec, generator
 from dataset.store import ImageStore
 from util.errors import DataError
@@ -37,11 +37,13 @@ class MinedImages:
         folder: of the labels.
         names: of the images.
         count: images per way, M.
+        extra: paths of those that are no training images, by their names.
     """
 
     folder: Path
     names: tuple[str, ...]
     count: int
+    extra: Mapping[str, str]
     labelled = True
 
     @classmethod
@@ -62,7 +64,7 @@ class MinedImages:
         folder = Path(folder)
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            names = tuple(facts["images"])
+            names, extra = tuple(facts["images"]), dict(facts.get("extra", {}))
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(
                 f"{folder}: holds no mined labels ({FACTS}); make them by tools/mine_latent_classes.py"
@@ -74,7 +76,7 @@ class MinedImages:
         ]
         if wrong:
             raise DataError(f"{folder}: was mined for {'; '.join(wrong)}; mine anew for this training")
-        unknown = [name for name in names if name not in source.position]
+        unknown = [name for name in names if name not in source.position and name not in extra]
         if unknown:
             raise DataError(
                 f"{folder}: {len(unknown)} of its {len(names)} images, first {unknown[0]}, are not in the "
@@ -82,7 +84,7 @@ class MinedImages:
             )
         if len(names) <= count:
             raise DataError(f"{folder}: has {len(names)} images; lower Data.auxiliary, which is {count}")
-        return cls(folder, names, count)
+        return cls(folder, names, count, extra)
 
     def draw(self, spec: EpisodeSpec, *key: int | str) -> Names:
         """Draw the images of an episode among all but its query."""
@@ -93,7 +95,8 @@ class MinedImages:
 
     def read(self, store: ImageStore, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return an image and its mined label."""
-        image, path = store.image(name), self.folder / LABELS / f"{name}.png"
+        image = read_image(self.extra[name]) if name in self.extra else store.image(name)
+        path = self.folder / LABELS / f"{name}.png"
         label = read_mask(path)
         check_same_size(image, label, name, path)
         return image, label

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dataset.fold import Fold
+from dataset.mask import read_image
 from dataset.mined import MOST, write_facts, write_label
 from dataset.split import VOID
 from dataset.store import ImageStore
@@ -54,14 +55,26 @@ class Miner:
         shot: of its training, which decides what images are listed.
         settings: see there.
         device: where the network runs.
+        extra: further images, without any label, that are labelled too.
+
+    Attributes:
+        names: of the training images.
+        extra: paths of the further images by their names.
 
     Raises:
         DataError: more latent classes than labels or than prototypes.
     """
 
     def __init__(
-        self, model: FewShotModel, fold: Fold, shot: int, settings: MiningSettings, device: torch.device
+        self,
+        model: FewShotModel,
+        fold: Fold,
+        shot: int,
+        settings: MiningSettings,
+        device: torch.device,
+        extra: Sequence[Path] = (),
     ) -> None:
+        self.extra = {f"extra/{path.stem}": path for path in extra}
         self.model, self.settings, self.device = model.eval(), settings, device
         self.split = fold.split
         self.lists = fold.train_lists(shot)
@@ -98,10 +111,16 @@ class Miner:
     def labels(self, centres: Tensor) -> Iterator[tuple[str, np.ndarray]]:
         """Yield every image's name and its mined label, uint8 [H,W]."""
         centres = centres.to(self.device)
-        for name in progress(self.names, "labels"):
-            image, mask = self.store.named(name)
+        for name in progress([*self.names, *self.extra], "labels"):
+            image, mask = self._pair(name)
             direction = normalize(self._feature(image), dim=1)
             yield name, self._label(torch.einsum("bchw,jc->bjhw", direction, centres), mask)
+
+    def _pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if name not in self.extra:
+            return self.store.named(name)
+        image = read_image(self.extra[name])
+        return image, np.zeros(image.shape[:2], np.uint8)
 
     def _feature(self, image: np.ndarray) -> Tensor:
         encoding = self.model.encode_query(self.resize.image(image)[None].to(self.device))
@@ -150,5 +169,7 @@ def write_mined(miner: Miner, folder: Path, facts: dict[str, object]) -> int:
     for name, label in miner.labels(centres):
         write_label(folder, name, label)
     np.save(folder / "centres.npy", centres.cpu().numpy())
-    write_facts(folder, {**facts, **vars(miner.settings), "images": miner.names})
-    return len(miner.names)
+    extra = {name: str(path.resolve()) for name, path in miner.extra.items()}
+    names = [*miner.names, *extra]
+    write_facts(folder, {**facts, **vars(miner.settings), "images": names, "extra": extra})
+    return len(names)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,6 +19,7 @@ from engine.build import build_network
 from engine.data import fold_of
 from engine.measure import weight_path
 from engine.mining import Miner, MiningSettings, write_mined
+from engine.predict import query_paths
 from engine.script import require_writable, run_script, with_changes
 from engine.weights import describe, fill, load_trained
 from util import distributed
@@ -52,6 +54,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="least certain pixels to leave out (default: 0)",
     )
     add("--protect-base", action="store_true", help="let pixels of base classes keep a label of their own")
+    add("--extra", metavar="FOLDER", help="further images, without any label, to be labelled too")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: shot 5")
     return parser.parse_args(arguments)
 
@@ -71,19 +74,20 @@ def main(arguments: list[str] | None = None) -> None:
     for number in given.folds or [config.Data.split]:
         config = load_config(given.config, with_changes(opts, {"split": number}))
         folder = fill(given.out, config) if given.out else config.run_folder / "mined"
-        count = mine(config, require_writable(folder), settings)
+        extra = query_paths(given.extra) if given.extra else []
+        count = mine(config, require_writable(folder), settings, extra)
         log.info("fold %d: labels of %d images are in %s", number, count, folder)
 
 
-def mine(config: Config, folder: Path, settings: MiningSettings) -> int:
-    """Mine the training images of the config's fold and return their number."""
+def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence[Path]) -> int:
+    """Mine the training images of the config's fold, and ``extra`` ones, and return their number."""
     device = distributed.start()
     fold = fold_of(config)
     model = build_network(config, fold.split)
     path = weight_path(config, fold)
     facts = describe(config, fold.split)
     load_trained(model, path, facts)
-    miner = Miner(model.to(device), fold, config.Data.shot, settings, device)
+    miner = Miner(model.to(device), fold, config.Data.shot, settings, device, extra)
     kept = {key: facts[key] for key in ("arch", "backbone", "data_set", "fold", "shot")}
     return write_mined(miner, folder, {**kept, "checkpoint_hash": file_hash(path)})
 

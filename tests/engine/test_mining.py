@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from dataset.mask import read_mask
+from dataset.mined import MinedImages
+from dataset.store import ImageStore
 from engine.build import build_network
 from engine.clusters import cluster
 from engine.data import fold_of, training_data
@@ -113,10 +116,18 @@ def test_tool_mines_a_fold(config, config_file, few, tmp_path):
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, build_network(config, fold.split).state_dict(), describe(config, fold.split))
     arguments = ["--config", str(config_file), "--weight", str(path), "--clusters", "5"]
-    main([*arguments, "--out", str(tmp_path / "fold{fold}"), "--opts", *OPTS, str(few)])
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    cv2.imwrite(str(extra / "photo.png"), np.full((50, 70, 3), 90, np.uint8))
+    folders = ["--out", str(tmp_path / "fold{fold}"), "--extra", str(extra)]
+    main([*arguments, *folders, "--opts", *OPTS, str(few)])
     facts = json.loads((tmp_path / "fold0/mined.json").read_text())
     assert (facts["fold"], facts["clusters"], facts["arch"]) == (0, 5, "mlc") and len(
         facts["checkpoint_hash"]
     ) == 64
     assert read_mask(tmp_path / "fold0/labels" / f"{facts['images'][0]}.png").max() <= 5
     assert np.load(tmp_path / "fold0/centres.npy").shape[0] == 6
+    assert facts["images"][-1] == "extra/photo"
+    source = MinedImages.open(tmp_path / "fold0", 1, {"fold": 0}, fold.train_images)
+    image, label = source.read(ImageStore(fold.train_images), "extra/photo")
+    assert image.shape[:2] == label.shape == (50, 70)
