@@ -1,4 +1,4 @@
-"""The contract between the rooms: what an episode holds, what a network gives back, what a part must offer.
+"""The contract between the rooms: what every part of a network must offer.
 
 A meta-learner is three steps, two of which look at one image only (see ``docs/architecture.md``)::
 
@@ -13,20 +13,31 @@ A meta-learner is three steps, two of which look at one image only (see ``docs/a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
+from model.episode import IGNORE, UNLABELLED, Episode, Prediction
 from model.layer.resize import resize
 
-IGNORE = 255
-"""The label of pixels that count neither in losses nor in metrics."""
-
-UNLABELLED = 254
-"""The label of support pixels that belong neither to the way's class nor to the background: another way's
-object, or what a weak annotation leaves open. Binary learners take them for background."""
+__all__ = [
+    "BASE_FEATURE",
+    "IGNORE",
+    "IMAGE_FEATURE",
+    "UNLABELLED",
+    "AuxiliarySet",
+    "Backbone",
+    "BaseLearner",
+    "Encoding",
+    "Episode",
+    "GroupRule",
+    "MetaLearner",
+    "Prediction",
+    "Setting",
+    "SupportView",
+]
 
 BASE_FEATURE = "base"
 """Name of the frozen base learner's feature before its last activation and classifier, for learners that read
@@ -37,79 +48,6 @@ IMAGE_FEATURE = "image"
 
 Encoding = dict[str, Tensor]
 """Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A batch of few-shot tasks: B queries, each with N ways of K annotated supports.
-
-    Attributes:
-        query: normalised query images, float [B,3,H,W].
-        support: normalised support images, float [B,N,K,3,H,W].
-        support_mask: 0 background, 1 the way's class, 254 unlabelled, 255 void; int64 [B,N,K,H,W].
-        class_id: dataset ids of the ways' classes, int64 [B,N].
-        class_index: the same, zero-based among the fold's base classes, int64 [B,N]; training only.
-        query_mask: 0 background, n the n-th way, 255 void; int64 [B,H,W].
-        base_label: 0 background, j the j-th base class, 255 void; int64 [B,H,W].
-        query_padding: True where the query holds letterbox padding instead of image, bool [B,H,W].
-        auxiliary: further images of every way, float [B,N,M,3,H,W]; see ``AuxiliarySet``.
-        auxiliary_label: their mined labels: j the j-th latent class, 0 background, 255 void; int64 [B,N,M,H,W].
-        query_number: a number that every query image keeps from epoch to epoch, int64 [B]; training only.
-    """
-
-    query: Tensor
-    support: Tensor
-    support_mask: Tensor
-    class_id: Tensor
-    class_index: Tensor | None = None
-    query_mask: Tensor | None = None
-    base_label: Tensor | None = None
-    query_padding: Tensor | None = None
-    auxiliary: Tensor | None = None
-    auxiliary_label: Tensor | None = None
-    query_number: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.query.ndim != 4:
-            raise ValueError(f"query must be [B,3,H,W], got {list(self.query.shape)}")
-        if self.support.ndim != 6 or self.support.shape[0] != len(self.query):
-            raise ValueError(
-                f"support must be [B,N,K,3,H,W] with B = {len(self.query)}, got {list(self.support.shape)}"
-            )
-        wanted = self.support.shape[:3] + self.support.shape[-2:]
-        if self.support_mask.shape != wanted:
-            raise ValueError(f"support_mask must be {list(wanted)}, got {list(self.support_mask.shape)}")
-        if self.class_id.shape != self.support.shape[:2]:
-            raise ValueError(
-                f"class_id must be [B,N] = {list(self.support.shape[:2])}, got {list(self.class_id.shape)}"
-            )
-
-    @property
-    def ways(self) -> int:
-        return self.support.shape[1]
-
-    @property
-    def shots(self) -> int:
-        return self.support.shape[2]
-
-    def to(self, device: torch.device | str) -> Episode:
-        """Return the episode with every tensor on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says about B queries.
-
-    Attributes:
-        logits: [B,1+N,H,W], channel 0 the background.
-        parts: named intermediates for losses, reports, figures and parity: ``meta`` and ``base`` logits,
-            ``prior``, ``prototype``, ...; first axis the queries.
-    """
-
-    logits: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SupportView(Enum):
@@ -292,7 +230,7 @@ class MetaLearner(nn.Module):
         """
 
     def leave_out(self, names: Collection[str]) -> None:
-        """Give up parts that a checkpoint with the entries ``names`` lacks, where it goes without; warn of it."""
+        """Give up parts that a checkpoint with the entries ``names`` lacks and can go without; warn of it."""
 
     def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published entries with those rewritten that this network holds in another form."""

@@ -1,0 +1,90 @@
+"""What goes into a few-shot network and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+"""The label of pixels that count neither in losses nor in metrics."""
+
+UNLABELLED = 254
+"""The label of support pixels that belong neither to the way's class nor to the background: another way's
+object, or what a weak annotation leaves open. Binary learners take them for background."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A batch of few-shot tasks: B queries, each with N ways of K annotated supports.
+
+    Attributes:
+        query: normalised query images, float [B,3,H,W].
+        support: normalised support images, float [B,N,K,3,H,W].
+        support_mask: 0 background, 1 the way's class, 254 unlabelled, 255 void; int64 [B,N,K,H,W].
+        class_id: dataset ids of the ways' classes, int64 [B,N].
+        class_index: the same, zero-based among the fold's base classes, int64 [B,N]; training only.
+        query_mask: 0 background, n the n-th way, 255 void; int64 [B,H,W].
+        base_label: 0 background, j the j-th base class, 255 void; int64 [B,H,W].
+        query_padding: True where the query holds letterbox padding instead of image, bool [B,H,W].
+        auxiliary: further images of every way, float [B,N,M,3,H,W]; see ``AuxiliarySet``.
+        auxiliary_label: their mined labels: j the j-th latent class, 0 background, 255 void; int64
+            [B,N,M,H,W].
+        query_number: a number that every query image keeps from epoch to epoch, int64 [B]; training only.
+    """
+
+    query: Tensor
+    support: Tensor
+    support_mask: Tensor
+    class_id: Tensor
+    class_index: Tensor | None = None
+    query_mask: Tensor | None = None
+    base_label: Tensor | None = None
+    query_padding: Tensor | None = None
+    auxiliary: Tensor | None = None
+    auxiliary_label: Tensor | None = None
+    query_number: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.query.ndim != 4:
+            raise ValueError(f"query must be [B,3,H,W], got {list(self.query.shape)}")
+        if self.support.ndim != 6 or self.support.shape[0] != len(self.query):
+            raise ValueError(
+                f"support must be [B,N,K,3,H,W] with B = {len(self.query)}, got {list(self.support.shape)}"
+            )
+        wanted = self.support.shape[:3] + self.support.shape[-2:]
+        if self.support_mask.shape != wanted:
+            raise ValueError(f"support_mask must be {list(wanted)}, got {list(self.support_mask.shape)}")
+        if self.class_id.shape != self.support.shape[:2]:
+            raise ValueError(
+                f"class_id must be [B,N] = {list(self.support.shape[:2])}, got {list(self.class_id.shape)}"
+            )
+
+    @property
+    def ways(self) -> int:
+        return self.support.shape[1]
+
+    @property
+    def shots(self) -> int:
+        return self.support.shape[2]
+
+    def to(self, device: torch.device | str) -> Episode:
+        """Return the episode with every tensor on ``device``."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about B queries.
+
+    Attributes:
+        logits: [B,1+N,H,W], channel 0 the background.
+        parts: named intermediates for losses, reports, figures and parity: ``meta`` and ``base`` logits,
+            ``prior``, ``prototype``, ...; first axis the queries.
+    """
+
+    logits: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
