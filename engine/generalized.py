@@ -11,8 +11,7 @@ import torch
 
 from dataset.episodes import Manifest
 from dataset.fold import Fold
-from engine.evaluate import evaluate
-from engine.measure import Measurement, open_run, precision_of
+from engine.measure import Measurement, open_run
 from engine.outcome import counts_of, result_of
 from engine.scores import Scores
 from model.interface import Prediction
@@ -111,14 +110,10 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
             f"generalized: {config.Method.arch} has no base learner to segment the base classes; "
             "test a method with one, such as bam"
         )
-    scores = evaluate(
+    scores = run.evaluate(
         run.model,
-        run.images,
-        run.fold,
-        run.manifests,
+        config,
         device=device,
-        cache_gib=config.Test_Finetune.cache_gib,
-        precision=precision_of(config, device),
         scores_of=lambda fold, manifest: GeneralizedScores(fold, manifest, config.Method.merge_tau),
     )
     measurements = []

@@ -23,6 +23,7 @@ from engine.evaluate import evaluate
 from engine.one_by_one import evaluate_one_by_one
 from engine.outcome import counts_of, result_of
 from engine.panels import Panels
+from engine.scores import Scores
 from engine.snapshot import BEST, LAST
 from engine.weights import describe, fill, load_trained
 from model.fewshot import FewShotModel
@@ -77,6 +78,28 @@ class Run:
         seconds = time.perf_counter() - self.started
         return {"checkpoint": str(self.path), "checkpoint_hash": file_hash(self.path), "seconds": seconds}
 
+    def evaluate(
+        self, model: FewShotModel, config: Config, *, device: torch.device, **more: Any
+    ) -> list[Scores]:
+        """Return the scores of ``model`` on the episodes, within the memory and in the precision configured.
+
+        Args:
+            model: on ``device``.
+            config: of the test.
+            device: where to run.
+            more: see ``engine.evaluate.evaluate``.
+        """
+        return evaluate(
+            model,
+            self.images,
+            self.fold,
+            self.manifests,
+            device=device,
+            cache_gib=config.Test_Finetune.cache_gib,
+            precision=precision_of(config, device),
+            **more,
+        )
+
 
 def open_run(config: Config, device: torch.device) -> Run:
     """Open the fold, the trained model and the episodes that ``config`` names."""
@@ -100,8 +123,7 @@ def measure(config: Config, device: torch.device) -> Measurement:
         scores = evaluate_one_by_one(run.model, images, fold, manifests, adapter=adapter, **common)
         named = {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
     else:
-        budget, precision = config.Test_Finetune.cache_gib, precision_of(config, device)
-        scores = evaluate(run.model, images, fold, manifests, cache_gib=budget, precision=precision, **common)
+        scores = run.evaluate(run.model, config, **common)
         named = {"method": config.Method.arch}
     result = result_of(config, fold, manifests, scores, **named, **run.trained())
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
@@ -116,15 +138,7 @@ def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result
     started = time.perf_counter()
     set_seed(config.Train.manual_seed or 0)
     model = build_network(config, run.fold.split).to(device, memory_format=torch.channels_last)
-    scores = evaluate(
-        model,
-        run.images,
-        run.fold,
-        run.manifests,
-        device=device,
-        cache_gib=config.Test_Finetune.cache_gib,
-        precision=precision_of(config, device),
-    )
+    scores = run.evaluate(model, config, device=device)
     seconds = time.perf_counter() - started
     return result_of(config, run.fold, run.manifests, scores, method=UNTRAINED, seconds=seconds)
 

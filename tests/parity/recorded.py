@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.interface import Episode
+from model.interface import Episode, Prediction
 from model.published import load_published, published_names
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -105,3 +105,15 @@ def without_dropout(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0
     return model
+
+
+def assert_main_loss(model: nn.Module, case: object) -> Prediction:
+    """Train one step's worth on the case; hold the only loss against the record and return the prediction."""
+    model.train()
+    episode = episode_of(case)
+    prediction = model(episode)
+    losses = model.losses(prediction, episode)
+    assert set(losses) == {"main"}
+    losses["main"].backward()
+    assert losses["main"].item() == pytest.approx(case.meta["train"]["loss"], abs=1e-5)
+    return prediction

@@ -10,7 +10,14 @@ from model import create_model
 from model.fewshot import FewShotModel
 from model.interface import Encoding, Episode, Prediction
 from model.layer.hypercorrelation import hypercorrelation
-from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case
+from tests.parity.recorded import (
+    assert_close,
+    assert_gradients,
+    assert_main_loss,
+    episode_of,
+    fill,
+    load_case,
+)
 
 BACKBONES = ["resnet50", "vgg16"]
 EVALUATIONS = [(backbone, name) for backbone in BACKBONES for name in ("eval_1shot", "eval_5shot")]
@@ -94,13 +101,7 @@ def test_squeezed(backbone: str, name: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_loss_and_gradients(backbone: str) -> None:
     model, case = build(backbone, "train_1shot")
-    model.train()
-    episode = episode_of(case)
-    prediction = model(episode)
-    losses = model.losses(prediction, episode)
-    assert set(losses) == {"main"}
-    losses["main"].backward()
-    assert losses["main"].item() == pytest.approx(case.meta["train"]["loss"], abs=1e-5)
+    prediction = assert_main_loss(model, case)
     assert_gradients(model, case.meta["train"]["grads"])
     trained = {id(p) for group in model.param_groups().values() for p in group}
     assert {id(p) for p in model.parameters() if p.grad is not None} == trained

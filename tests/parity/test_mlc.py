@@ -8,7 +8,14 @@ import torch
 from model import create_model
 from model.fewshot import FewShotModel
 from model.interface import Encoding, Episode, Prediction
-from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case
+from tests.parity.recorded import (
+    assert_close,
+    assert_gradients,
+    assert_main_loss,
+    episode_of,
+    fill,
+    load_case,
+)
 
 EVALUATIONS = ["eval_1shot", "eval_5shot", "eval_1shot_native_sizes"]
 MARGIN = 1e-4
@@ -69,19 +76,13 @@ def test_features_and_prototype_of_one_support(name: str) -> None:
 
 def test_loss_and_gradients() -> None:
     model, case = build("train_1shot")
-    model.train()
-    episode = episode_of(case)
-    prediction = model(episode)
-    losses = model.losses(prediction, episode)
-    assert set(losses) == {"main"}
-    losses["main"].backward()
-    assert losses["main"].item() == pytest.approx(case.meta["train"]["loss"], abs=1e-5)
+    prediction = assert_main_loss(model, case)
     assert_gradients(model, case.meta["train"]["grads"])
     trained = {id(p) for group in model.param_groups().values() for p in group}
     assert {id(p) for p in model.parameters() if p.grad is not None} == trained
     assert len(trained) == len(case.meta["train"]["grads"])
     with torch.no_grad():
-        assert_outputs(model, case, prediction, model.encode_query(episode.query))
+        assert_outputs(model, case, prediction, model.encode_query(episode_of(case).query))
 
 
 @pytest.mark.parametrize(

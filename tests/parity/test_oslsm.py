@@ -1,6 +1,6 @@
 """OSLSM against the recorded runs, which followed the published network layer by layer.
 
-At full size there are 272 million weights to fill, in minutes and some gigabytes, so these tests are slow ones.
+At full size there are 272 million weights to fill, in minutes and some gigabytes, so these are slow tests.
 Geometry, hash and names are tested without weights in ``tests/model/test_oslsm.py``.
 """
 

@@ -8,7 +8,14 @@ import torch
 from model import create_model
 from model.fewshot import FewShotModel
 from model.interface import Encoding, Episode, Prediction
-from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case
+from tests.parity.recorded import (
+    assert_close,
+    assert_gradients,
+    assert_main_loss,
+    episode_of,
+    fill,
+    load_case,
+)
 
 VARIANT = "sgone/vgg16"
 OUTPUT = 1e-4
@@ -69,13 +76,7 @@ def test_union_of_five_shots() -> None:
 def test_loss_and_gradients(kshot: str) -> None:
     """Both rules for several shots are the same for one."""
     model, case = build("train", kshot=kshot)
-    model.train()
-    episode = episode_of(case)
-    prediction = model(episode)
-    losses = model.losses(prediction, episode)
-    assert set(losses) == {"main"}
-    losses["main"].backward()
-    assert losses["main"].item() == pytest.approx(case.meta["train"]["loss"], abs=1e-5)
+    prediction = assert_main_loss(model, case)
     assert_close(prediction.parts["shot_logits"], case.arrays["logits_lowres"], OUTPUT)
     assert_gradients(model, case.meta["train"]["grads"], relative=5e-3)
     trained = {id(p) for group in model.param_groups().values() for p in group}
