@@ -136,7 +136,7 @@ class ResNet(Backbone):
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         if name == "layer0":
             x = self.layer0[:-1](x)
-            return self.layer0[-1](x), {key: x for key in {"layer0.unpooled"} & wanted}
+            return self.layer0[-1](x), dict.fromkeys({"layer0.unpooled"} & wanted, x)
         tapped = {}
         for number, block in enumerate(self.get_submodule(name)):
             x = block(x)

@@ -88,7 +88,7 @@ class VGG16(Backbone):
         tapped, number = {}, 0
         for module in self.get_submodule(name):
             if isinstance(module, nn.MaxPool2d):
-                tapped |= {key: x for key in {f"{name}.unpooled"} & wanted}
+                tapped |= dict.fromkeys({f"{name}.unpooled"} & wanted, x)
             x = module(x)
             if isinstance(module, nn.Conv2d):
                 key = f"{name}.{number}"

@@ -26,8 +26,8 @@ def pool_at_image_resolution(
     """Average features [B,C,h,w], enlarged bilinearly to the mask [B,H,W], under that mask -> [B,C].
 
     Instead of enlarging the features, the mask is brought to them by the transposed enlargement: the same sum
-    in another order, without the C maps of image size. ``epsilon`` is added to the pixels of the mask, so that
-    an empty one gives zeros.
+    in another order, without the C maps of image size. ``epsilon`` is added to the pixels of the mask, so
+    that an empty one gives zeros.
     """
     weight, area = shrink_mask(mask.to(feature), tuple(feature.shape[-2:]), align_corners=align_corners)
     return torch.einsum("bchw,bhw->bc", feature, weight) / (area + epsilon).unsqueeze(1)
