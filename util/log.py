@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from util.distributed import is_main
 from util.errors import UserError
 
 Item = TypeVar("Item")
@@ -23,6 +22,15 @@ class _TerminalHandler(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
+
+
+def is_main() -> bool:
+    """Whether this process speaks. One that has not loaded torch is alone, and need not load it to know."""
+    if "torch" not in sys.modules:
+        return True
+    from util import distributed
+
+    return distributed.is_main()
 
 
 def start_log(folder: str | Path | None = None, name: str = "log.txt") -> logging.Logger:

@@ -74,8 +74,10 @@ def draw_lists(placed: Sequence[Placed], share: float, seed: int) -> Parts:
     """Divide pictures into train and val so that every class, rarest first, has its share in both.
 
     Raises:
-        DataError: too few pictures.
+        DataError: too few pictures, or no such share.
     """
+    if not 0 < share < 1:
+        raise DataError(f"--val-share {share:g}: give the share of the test images, between 0 and 1")
     if len(placed) < 2:
         raise DataError(f"{len(placed)} picture cannot be divided into training and test; give at least 2")
     shuffled = random.Random(seed).sample(list(placed), len(placed))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from tools.prepare_data import main
 
 SMALL = ("--images", "4", "--size", "64", "--workers", "0")
@@ -23,3 +27,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "other settings" in message
+
+
+def test_preparation_does_not_wait_for_torch():
+    code = "import sys, tools.prepare_data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

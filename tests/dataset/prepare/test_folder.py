@@ -214,6 +214,8 @@ def test_class_lists_roots_and_folds_that_do_not_fit(tmp_path):
         prepare(source, tmp_path / "file")
     with pytest.raises(DataError, match="a file, not a folder"):
         prepare(tmp_path / "file", tmp_path / "data")
+    with pytest.raises(DataError, match="--val-share 2: give the share of the test images, between 0 and 1"):
+        prepare(source, tmp_path / "data", share=2)
     with pytest.raises(DataError, match="3 classes with images cannot be cut into 4 folds"):
         prepare(source, tmp_path / "data", folds=4)
 
