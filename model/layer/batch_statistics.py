@@ -7,7 +7,7 @@ from torch.nn.functional import batch_norm
 
 
 class BatchStatistics(nn.BatchNorm2d):
-    """BatchNorm by the statistics of its batch in every mode; the stored ones are gathered in training only."""
+    """BatchNorm by the statistics of its batch in every mode; training alone gathers the stored ones."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() == x.shape[1]:
