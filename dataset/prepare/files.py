@@ -60,7 +60,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
     except _DAMAGE as failure:
         raise DataError(
             f"{archive}: damaged or truncated ({failure or type(failure).__name__}); it stays where it is: "
-            f"delete it and run again. {wanted} files before the damage are kept in {target}"
+            f"delete or replace it, and run again. {wanted} files before the damage are kept in {target}"
         ) from failure
     except OSError as failure:
         raise DataError(f"{archive}: cannot be read ({failure.strerror or failure})") from failure

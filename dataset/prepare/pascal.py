@@ -126,8 +126,8 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     """Return the ids of every list.
 
     Args:
-        subset: accept any part of the data set: no counts are checked, and where neither SBD nor ready masks
-            are given, ``merged`` and ``trainaug`` are VOC's own ``train``.
+        subset: accept any part of the data set: no counts are checked. ``merged`` and ``trainaug`` are VOC's
+            own ``train`` without SBD and ready masks, ``merged`` also without detection lists.
 
     Raises:
         DataError: an official list is missing, or a count is not the official one.
@@ -148,6 +148,8 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
         of_train = extra & set(_ids(no_val))
     elif detection.is_file():
         of_train = extra & set(_ids(detection))
+    elif subset:
+        of_train = extra & set(train)
     else:
         raise DataError(
             f"{detection}: the list is missing; take ImageSets/Main from VOC's archive, or put SBD's "

@@ -139,6 +139,8 @@ def test_without_the_detection_list_sbds_own_list_serves(devkit, official):
     given = {"voc": devkit / "VOCdevkit", "sbd": devkit / "benchmark_RELEASE/dataset"}
     with pytest.raises(DataError, match=r"Main/train\.txt: the list is missing.*train_noval\.txt"):
         prepare_pascal(options(devkit), **given)
+    prepare_pascal(options(devkit, subset=True), **given)
+    assert sorted(ids(devkit / "lists/voc_sbd_merge_noduplicate.txt")) == [*TRAIN]
     write_lines(devkit / "benchmark_RELEASE/dataset/train_noval.txt", ["2007_01", "2008_10", "2008_11"])
     prepare_pascal(options(devkit), **given)
     assert_prepared(devkit)
