@@ -78,7 +78,7 @@ def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
             if value is not None and key in known:
                 options[key] = value
             elif value is not None:
-                get_log("engine").debug("%s.%s has no effect on %s", section, key, config.Method.arch)
+                get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
     options |= config.Method.options
     if isinstance(options.get(_WORDS), str):
         options[_WORDS] = load_word_vectors(options[_WORDS], split.names)
