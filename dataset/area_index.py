@@ -138,10 +138,10 @@ def index_masks(
 
 
 def _fingerprint(root: Path, names: Sequence[str]) -> bytes:
-    digest = hashlib.sha256()
+    digest, folder = hashlib.sha256(), f"{root}{os.sep}"  # paths as objects would take as long as the rest
     for name in names:
         try:
-            status = os.stat(root / name)
+            status = os.stat(folder + name)
         except OSError:
             raise DataError(
                 f"{root / name}: the mask is missing; check the image list and the data root"

@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -209,8 +210,10 @@ def episode_lists(
     classes = _drawable(supports, split, shot, source.root, small_classes)
     columns = [wanted.index(c) for c in classes]
     queries = np.flatnonzero(listed[:, columns].any(axis=1)).tolist()
-    present = areas.at_least(classes)
-    candidates = tuple(tuple(classes[i] for i in np.flatnonzero(present[q])) for q in queries)
+    rows, shown = areas.at_least(classes)[queries].nonzero()
+    ids = np.asarray(classes)[shown].tolist()
+    ends = np.searchsorted(rows, np.arange(len(queries) + 1)).tolist()
+    candidates = tuple(tuple(ids[begin:end]) for begin, end in pairwise(ends))
     return EpisodeLists(source, classes, tuple(queries), candidates, {c: supports[c] for c in classes})
 
 
