@@ -242,6 +242,8 @@ def generalized_lists(
 def _drawable(
     supports: dict[int, tuple[int, ...]], split: ClassSplit, shot: int, root: Path, small_classes: str
 ) -> tuple[int, ...]:
+    if not supports:
+        raise DataError(f"{root}: the fold has no base classes to train on; test on it, or change folds")
     few = {c: len(images) for c, images in supports.items() if len(images) <= shot}
     counts = ", ".join(f"{split.names[c]} ({c}) has {n}" for c, n in few.items())
     message = f"{root}: a {shot}-shot episode needs {shot + 1} images of a class, but {counts}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataset.area_index import AreaIndex, index_masks
 from dataset.lists import ImageList, check_labels, episode_lists, generalized_lists, read_image_list
-from dataset.split import class_split
+from dataset.split import ClassSplit, class_split
 from util.errors import DataError
 
 
@@ -260,3 +260,10 @@ def test_no_training_image_shows_a_held_out_class(parity_set):
     shown = areas.at_least(split.unseen).any(axis=1)
     assert shown.any() and not shown[list(lists.queries)].any()
     assert not set(lists.classes) & set(split.unseen)
+
+
+def test_a_fold_without_base_classes_cannot_be_trained_on(voc):
+    source, alone = read(voc), ClassSplit((1,), (), ("background", "aeroplane"))
+    areas = AreaIndex.from_areas({name: (40, 50, {1: 4000}) for name in source.masks})
+    with pytest.raises(DataError, match="the fold has no base classes to train on"):
+        episode_lists(source, areas, alone, novel=False, shot=1)
