@@ -130,36 +130,15 @@ def create_model(
     base = method.default_base if base == _METHOD_DEFAULT else base
     if ensemble == _METHOD_DEFAULT:
         ensemble = method.default_ensemble if base is not None else None
-    if ensemble is not None and base is None:
-        raise ValueError(
-            f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
-        )
-    if ensemble is not None and method.multi_way:
-        raise ValueError(
-            f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
-        )
-    if base is None and BASE_FEATURE in (
-        *getattr(method, "query_features", ()),
-        *getattr(method, "support_features", ()),
-    ):
-        raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
+    _check_parts(name, method, base, ensemble)
     chosen = _options(name, method.Options, options)
     variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
     setting = Setting(extractor, shot, base_classes, image_size, low_fea)
     meta = method(setting, chosen)
     head = None
-    if base is not None and (meta.query_margin or meta.support_view is SupportView.MASK_CHANNEL):
-        raise ValueError(
-            f"{name}'s backbone is not shown plain images, so no base learner can share it; leave the base "
-            "learner out (base: none)"
-        )
-    if base is not None and "layer4" not in extractor.stages:
-        raise ValueError(
-            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "
-            "same frozen backbone; leave the base learner out (base: none)"
-        )
     if base is not None:
+        _check_shared_backbone(name, meta, extractor)
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
     merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)
     model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
@@ -190,6 +169,37 @@ def _known(kind: str, name: str, registry: Mapping[str, object]) -> typing.Any:
     if name not in registry:
         raise ValueError(f"there is no {kind} {name!r}; known: {', '.join(sorted(registry))}")
     return registry[name]
+
+
+def _check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble: str | None) -> None:
+    """Raise ValueError if these parts cannot stand together, before anything is built."""
+    if ensemble is not None and base is None:
+        raise ValueError(
+            f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
+        )
+    if ensemble is not None and method.multi_way:
+        raise ValueError(
+            f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
+        )
+    if base is None and BASE_FEATURE in (
+        *getattr(method, "query_features", ()),
+        *getattr(method, "support_features", ()),
+    ):
+        raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
+
+
+def _check_shared_backbone(name: str, meta: MetaLearner, extractor: Backbone) -> None:
+    """Raise ValueError if a base learner cannot read the backbone as the method uses it."""
+    if meta.query_margin or meta.support_view is SupportView.MASK_CHANNEL:
+        raise ValueError(
+            f"{name}'s backbone is not shown plain images, so no base learner can share it; leave the base "
+            "learner out (base: none)"
+        )
+    if "layer4" not in extractor.stages:
+        raise ValueError(
+            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "
+            "same frozen backbone; leave the base learner out (base: none)"
+        )
 
 
 def _options(name: str, options: type, given: Mapping[str, object]) -> typing.Any:
