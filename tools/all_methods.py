@@ -206,7 +206,8 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     opts = [*_schedule(variant.training, folder, given), *_mined_labels(variant, given)]
     train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
     count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
-    test = None
+    if not variant.testing:
+        count.append("--untrained")
     if not (results / _PEAK).is_file():
         test = _run("test.py", variant.config, count, [*opts, *variant.testing])
         write_text(results / _PEAK, f"{max(test, _peak_before(folder), train)}\n", ResultError)
