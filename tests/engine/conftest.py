@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.build import build_network
+from engine.data import fold_of
+from engine.weights import describe
+from model.interface import BaseLearner
+from util.checkpoint import save_checkpoint
 from util.config import Config, load_config
 
 COMMON = """
@@ -41,6 +46,16 @@ def configure(config_file: Path) -> Configure:
         return load_config(config_file, [str(part) for pair in pairs for part in pair])
 
     return build
+
+
+@pytest.fixture
+def base_weight(configure: Configure, tmp_path: Path) -> BaseLearner:
+    """Write a base learner's checkpoint, as if stage 1 had run."""
+    config = configure("pspnet")
+    split = fold_of(config).split
+    learner = build_network(config, split)
+    save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
+    return learner
 
 
 @pytest.fixture(autouse=True)

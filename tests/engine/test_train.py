@@ -22,16 +22,6 @@ from util.errors import CheckpointError
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def base_weight(configure, tmp_path):
-    """Write a base learner's checkpoint, as if stage 1 had run."""
-    config = configure("pspnet")
-    split = fold_of(config).split
-    learner = build_network(config, split)
-    save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
-    return learner
-
-
 def stop_after(monkeypatch, steps):
     """Send this process a SIGTERM after so many training steps."""
     taken = []

@@ -11,22 +11,12 @@ from engine.build import build_network
 from engine.data import fold_of
 from engine.snapshot import BEST
 from engine.train import LoopSettings
-from engine.weights import describe, start_weights
+from engine.weights import start_weights
 from train import train
-from util.checkpoint import load_checkpoint, save_checkpoint
+from util.checkpoint import load_checkpoint
 from util.errors import UserError
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def base_weight(configure, tmp_path):
-    """Write a base learner's checkpoint, as if stage 1 had run."""
-    config = configure("pspnet")
-    split = fold_of(config).split
-    learner = build_network(config, split)
-    save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
-    return learner
 
 
 def test_both_turns_train(configure, base_weight, tmp_path):
