@@ -59,7 +59,8 @@ def test_bam_is_recognised_with_its_shots(tmp_path: Path, convert, shot: int, hi
 @pytest.mark.parametrize("name", [name for name in list_models() if name not in ("bam", "oslsm")])
 def test_every_method_is_recognised(tmp_path: Path, convert, name: str) -> None:
     table = {"embeddings": torch.randn(21, 300)} if name == "mianet" else {}
-    model = create_model(name, backbone="vgg16", **table) if name == "panet" else create_model(name, **table)
+    backbone = "vgg16" if name in ("fss1000", "panet", "sgone") else "resnet50"  # as published
+    model = create_model(name, backbone=backbone, **table)
     torch.save({"state_dict": to_published(model, model.state_dict())}, tmp_path / "published.pth")
     meta = convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", {})
     assert meta["arch"] == name
