@@ -33,6 +33,7 @@ class MixtureOptions:
         freeze_backbone: whether the backbone neither learns nor gathers statistics. Published: False.
         void_as_background: whether void pixels of the query (255) count as background in the loss, as
             published.
+        dropout: share of channels that training drops behind most layers; PMMs drop them in the ASPP only.
         channels: of the reduced features and the prototypes; 256 in the published network.
     """
 
@@ -41,6 +42,7 @@ class MixtureOptions:
     kappa: float = 20.0
     freeze_backbone: bool = False
     void_as_background: bool = False
+    dropout: float = 0.5
     channels: int = 256
 
     def __post_init__(self) -> None:
@@ -95,11 +97,11 @@ class MixtureGuided(MetaLearner):
         self.published_names = _published_names(backbone)
         inputs = backbone.channels["layer4"] if self.deep else middle_channels(backbone)
         self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if self.deep else None
-        dropout = 0.0 if normalise else 0.5
+        dropout = 0.0 if normalise else options.dropout
         self.reduce = activated(inputs, channels, dilation=2, normalise=True)
         self.comparison = DenseComparison(channels, normalise=normalise, dropout=dropout)
         self.match_maps = activated(joined, channels, normalise=normalise, dropout=dropout)
-        self.refine = HistoryRefinement(channels, normalise=normalise, dropout=dropout)
+        self.refine = HistoryRefinement(channels, normalise=normalise, dropout=options.dropout)
         self.mixture = PrototypeMixture(
             channels,
             components,

@@ -19,19 +19,18 @@ class HistoryRefinement(nn.Module):
     Args:
         channels: of the comparison and of every layer up to the classifier.
         normalise: whether BatchNorm follows the layer after the ASPP.
-        dropout: share of channels dropped after that layer.
-        aspp_dropout: share of channels dropped after every branch of the ASPP.
+        dropout: share of channels dropped after every branch of the ASPP and, unless it is normalised, after
+            the layer behind it.
     """
 
-    def __init__(
-        self, channels: int, *, normalise: bool = False, dropout: float = 0.5, aspp_dropout: float = 0.5
-    ) -> None:
+    def __init__(self, channels: int, *, normalise: bool = False, dropout: float = 0.5) -> None:
         super().__init__()
         self.residual0 = _residual(channels + 2, channels)
         self.residual1 = _residual(channels, channels)
         self.residual2 = _residual(channels, channels)
-        self.aspp = ASPP(channels, channels, aspp_dropout, kaiming=False)
-        self.compress = activated(5 * channels, channels, 1, normalise=normalise, dropout=dropout)
+        self.aspp = ASPP(channels, channels, dropout, kaiming=False)
+        last = 0.0 if normalise else dropout
+        self.compress = activated(5 * channels, channels, 1, normalise=normalise, dropout=last)
         self.classify = nn.Conv2d(channels, 2, 1)
 
     def forward(self, comparison: Tensor, history: Tensor) -> Tensor:

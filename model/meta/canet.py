@@ -47,6 +47,7 @@ class CANetOptions:
             ``mask_average`` or ``mask_or``. The paper's is attention.
         fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
             False, where it normalises by the batch and its statistics drift away from the pretrained ones.
+        dropout: share of channels that training drops behind most layers.
         channels: width of the head; 256 in the published network.
     """
 
@@ -55,6 +56,7 @@ class CANetOptions:
     history_drop: float = 0.7
     fusion: Literal["attention", "feature_average", "mask_average", "mask_or"] = "attention"
     fix_bn: bool = True
+    dropout: float = 0.5
     channels: int = 256
 
     def __post_init__(self) -> None:
@@ -82,11 +84,11 @@ class CANet(MetaLearner):
 
     def __init__(self, setting: Setting, options: CANetOptions) -> None:
         super().__init__()
-        channels = options.channels
+        channels, dropout = options.channels, options.dropout
         self.options, self.fix_bn = options, options.fix_bn
-        self.reduce = activated(middle_channels(setting.backbone), channels, dilation=2, dropout=0.5)
-        self.comparison = DenseComparison(channels, dropout=0.5)
-        self.refine = HistoryRefinement(channels)
+        self.reduce = activated(middle_channels(setting.backbone), channels, dilation=2, dropout=dropout)
+        self.comparison = DenseComparison(channels, dropout=dropout)
+        self.refine = HistoryRefinement(channels, dropout=dropout)
         attends = options.fusion == "attention" and setting.shot > 1
         self.attention = ShotAttention(channels) if attends else None
         self.memory = PredictionMemory()
