@@ -1,25 +1,12 @@
 """BAM's own switches, and what every meta-learner must do."""
 
-import pytest
 import torch
-from tester import MetaLearnerTester, random_episode
+from tester import ShotWeightsTester, random_episode
 
 
-class TestBAM(MetaLearnerTester):
+class TestBAM(ShotWeightsTester):
     method = "bam"
     options = {"channels": 16}
-
-    def test_learned_weights_are_bound_to_their_shot(self) -> None:
-        model = self.build(shot=5).eval()
-        with pytest.raises(ValueError, match="retrain"):
-            model(random_episode(65, shots=3))
-
-    def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
-        model = self.build(shot=3, shot_weights="uniform").eval()
-        model.load_state_dict(self.build(shot=1).state_dict())
-        with torch.no_grad():
-            prediction = model(random_episode(65, shots=3))
-        torch.testing.assert_close(prediction.parts["shot_weights"], torch.full((2, 3), 1 / 3))
 
     def test_without_base_learner(self) -> None:
         model = self.build(base=None).eval()

@@ -10,10 +10,10 @@ from model.layer.matching import MatchLayer
 from model.meta.hdmnet import distillation
 from model.published import load_published, to_published
 from model.recognise import recognise
-from tests.model.tester import MetaLearnerTester, random_episode
+from tests.model.tester import ShotWeightsTester, random_episode
 
 
-class TestHDMNet(MetaLearnerTester):
+class TestHDMNet(ShotWeightsTester):
     method = "hdmnet"
     options = {"channels": 16, "matching_channels": 16}
 
@@ -43,24 +43,6 @@ class TestHDMNet(MetaLearnerTester):
             weight = model.meta.shot_weights.network[2].weight
             assert (weight.grad is not None) == trained
             assert ("shot_weights" in model.param_groups()) == trained
-
-    def test_fixed_weights_follow_their_supports(self) -> None:
-        episode = random_episode(65, shots=5)
-        turned = replace(episode, support=episode.support.flip(2), support_mask=episode.support_mask.flip(2))
-        for unsort, turns in (("fixed", True), ("legacy", False)):
-            model = self.build(shot=5, kshot_unsort=unsort).eval()
-            with torch.no_grad():
-                model.meta.shot_weights.network[2].weight.mul_(20)
-                weights = model(episode).parts["shot_weights"]
-                again = model(turned).parts["shot_weights"]
-            torch.testing.assert_close(again, weights.flip(1) if turns else weights, atol=1e-5, rtol=1e-5)
-
-    def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
-        model = self.build(shot=3, shot_weights="uniform").eval()
-        model.load_state_dict(self.build(shot=1).state_dict())
-        with torch.no_grad():
-            prediction = model(random_episode(65, shots=3))
-        torch.testing.assert_close(prediction.parts["shot_weights"], torch.full((2, 3), 1 / 3))
 
     def test_support_tokens_are_those_of_the_object(self) -> None:
         model = self.build().eval()

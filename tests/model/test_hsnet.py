@@ -84,13 +84,6 @@ class TestHSNet(MetaLearnerTester):
         with pytest.raises(ValueError, match="cannot adapt HSNet: nothing in its guidance"):
             create_adapter("eftnet", self.build())
 
-    def test_loss_over_two_ways(self) -> None:
-        model = self.build().train()
-        episode = random_episode(65, ways=2)
-        loss = model.losses(model(episode), episode)["main"]
-        loss.backward()
-        assert loss.isfinite()
-
     def test_void_pixels_count_as_background_unless_ignored(self) -> None:
         episode = random_episode(65)
         cleared = Episode(

@@ -8,19 +8,12 @@ from model.create import create_backbone
 from model.layer.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
 from model.layer.pooling import gather_positions
 from model.meta.msanet import Taps
-from tests.model.tester import MetaLearnerTester, random_episode
+from tests.model.tester import ShotWeightsTester, random_episode
 
 
-class TestMSANet(MetaLearnerTester):
+class TestMSANet(ShotWeightsTester):
     method = "msanet"
     options = {"channels": 16, "similarity_channels": 8}
-
-    def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
-        model = self.build(shot=3, shot_weights="uniform").eval()
-        model.load_state_dict(self.build(shot=1).state_dict())
-        with torch.no_grad():
-            prediction = model(random_episode(65, shots=3))
-        torch.testing.assert_close(prediction.parts["shot_weights"], torch.full((2, 3), 1 / 3))
 
     def test_without_base_learner(self) -> None:
         model = self.build(shot=5, base=None).eval()
@@ -28,25 +21,6 @@ class TestMSANet(MetaLearnerTester):
             prediction = model(random_episode(65, shots=5))
         assert "base" not in prediction.parts
         assert prediction.logits.shape == (2, 2, 65, 65)
-
-    def test_fixed_weights_follow_their_supports(self) -> None:
-        """Turning the supports around turns the fixed weights, and leaves the legacy ones in rank order."""
-        episode = random_episode(65, shots=5)
-        turned = type(episode)(
-            **{
-                **vars(episode),
-                "support": episode.support.flip(2),
-                "support_mask": episode.support_mask.flip(2),
-            }
-        )
-        for unsort, turns in (("fixed", True), ("legacy", False)):
-            model = self.build(shot=5, kshot_unsort=unsort).eval()
-            with torch.no_grad():
-                model.meta.shot_weights.network[2].weight.mul_(20)
-                weights = model(episode).parts["shot_weights"]
-                again = model(turned).parts["shot_weights"]
-            assert not torch.allclose(weights, weights.flip(1), atol=1e-3)
-            torch.testing.assert_close(again, weights.flip(1) if turns else weights, atol=1e-5, rtol=1e-5)
 
     def test_vgg_switch_for_the_shallow_similarities(self) -> None:
         episode = random_episode(65, shots=2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from model import create_model
+from model.create import METHODS
 from model.fewshot import FewShotModel
 from model.interface import Episode
 from model.layer.encoding import group_encoding, stack_encodings
@@ -157,6 +159,13 @@ class MetaLearnerTester:
         assert logits.shape == (2, 3, 65, 65)
         assert logits.isfinite().all()
 
+    def test_learns_from_two_ways(self) -> None:
+        model = self.build().train()
+        episode = random_episode(65, ways=2)
+        loss = model.losses(model(episode), episode, torch.Generator().manual_seed(0))["main"]
+        loss.backward()
+        assert loss.isfinite()
+
     def test_other_number_of_shots(self) -> None:
         episode = random_episode(65, shots=3)
         model = self.build(shot=1).eval()
@@ -191,3 +200,29 @@ class MetaLearnerTester:
     def test_unknown_option_is_named(self) -> None:
         with pytest.raises(ValueError, match="no option 'tempature'"):
             self.build(tempature=2.0)
+
+
+class ShotWeightsTester(MetaLearnerTester):
+    """Of methods that weigh their supports by a network bound to K (BAM, section 3.4)."""
+
+    def test_fixed_weights_follow_their_supports(self) -> None:
+        """Turning the supports around turns the fixed weights, and leaves the legacy ones in rank order."""
+        if "kshot_unsort" not in METHODS[self.method].Options.__dataclass_fields__:
+            pytest.skip("it knows no order of the supports")
+        episode = random_episode(65, shots=5)
+        turned = replace(episode, support=episode.support.flip(2), support_mask=episode.support_mask.flip(2))
+        for unsort, turns in (("fixed", True), ("legacy", False)):
+            model = self.build(shot=5, kshot_unsort=unsort).eval()
+            with torch.no_grad():
+                model.meta.shot_weights.network[2].weight.mul_(20)
+                weights = model(episode).parts["shot_weights"]
+                again = model(turned).parts["shot_weights"]
+            assert not torch.allclose(weights, weights.flip(1), atol=1e-3)
+            torch.testing.assert_close(again, weights.flip(1) if turns else weights, atol=1e-5, rtol=1e-5)
+
+    def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
+        model = self.build(shot=3, shot_weights="uniform").eval()
+        model.load_state_dict(self.build(shot=1).state_dict())
+        with torch.no_grad():
+            prediction = model(random_episode(65, shots=3))
+        torch.testing.assert_close(prediction.parts["shot_weights"], torch.full((2, 3), 1 / 3))
