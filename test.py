@@ -17,9 +17,9 @@ from pathlib import Path
 from engine.generalized import measure_generalized
 from engine.measure import Measurement, measure, write_counts
 from engine.report import tables_of, write_pictures, write_report, write_results, write_tables
-from engine.script import require_writable, run_script, with_changes
+from engine.script import configs_of_runs, require_writable, run_script
 from util import distributed
-from util.config import Config, load_config
+from util.config import Config
 from util.errors import ConfigError
 from util.log import get_log, start_log
 from util.tables import to_terminal
@@ -83,15 +83,13 @@ def runs_of(given: argparse.Namespace) -> Iterator[Config]:
         "untrained": given.untrained or None,
         "episodes_file": given.episodes_file,
     }
-    common = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})
-    if given.weight is not None:
-        common = ["Test_Finetune.weight", given.weight, *common]
-    config = load_config(given.config, common)
-    if config.stage == 1:
-        raise ConfigError(f"{given.config}: a base learner has no episodes; its training reports its mIoU")
-    for fold in given.folds or config.Test_Finetune.folds or [config.Data.split]:
-        for shot in given.shots or config.Test_Finetune.shots or [config.Data.shot]:
-            yield load_config(given.config, with_changes(common, {"split": fold, "shot": shot}))
+    weight = [] if given.weight is None else ["Test_Finetune.weight", given.weight]
+    for config in configs_of_runs(given.config, [*weight, *given.opts], chosen, given.folds, given.shots):
+        if config.stage == 1:
+            raise ConfigError(
+                f"{given.config}: a base learner has no episodes; its training reports its mIoU"
+            )
+        yield config
 
 
 def results_folder(runs: list[Config]) -> Path:

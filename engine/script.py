@@ -1,14 +1,15 @@
-"""What the scripts share: devices, and errors as one line instead of a traceback."""
+"""What the scripts share: the runs that a command line asks for, and errors as one line, not a traceback."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engine.interrupt import Interrupted
 from util import distributed
+from util.config import Config, load_config
 from util.errors import UserError
 from util.log import log_warnings
 
@@ -45,6 +46,28 @@ def with_changes(opts: Sequence[str], changes: Mapping[str, object]) -> list[str
     kept = [part for key, value in pairs if key.rpartition(".")[2] not in changes for part in (key, value)]
     rest = list(opts[2 * len(pairs) :])  # a key without its value, for the config to complain about
     return [*kept, *(str(part) for pair in changes.items() for part in pair), *rest]
+
+
+def configs_of_runs(
+    path: str | Path,
+    opts: Sequence[str],
+    changes: Mapping[str, object],
+    folds: Sequence[int] | None,
+    shots: Sequence[int] | None,
+) -> Iterator[Config]:
+    """Yield a config per fold and number of shots.
+
+    Args:
+        path: of the YAML file.
+        opts: changes to it by the user.
+        changes: further ones; None leaves a key as it is.
+        folds, shots: to run; by default what the config tests, or else its own.
+    """
+    common = with_changes(opts, {key: value for key, value in changes.items() if value is not None})
+    config = load_config(path, common)
+    for fold in folds or config.Test_Finetune.folds or [config.Data.split]:
+        for shot in shots or config.Test_Finetune.shots or [config.Data.shot]:
+            yield load_config(path, with_changes(common, {"split": fold, "shot": shot}))
 
 
 def require_writable(folder: str | Path) -> Path:

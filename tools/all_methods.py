@@ -116,7 +116,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--fold", type=int, default=0)
     add("--shot", type=int, default=1)
-    add("--epochs", type=int, default=5, help="of stage 2 (default: 5)")
+    add("--epochs", type=int, default=10, help="of stage 2 (default: 10)")
     add("--episodes", type=int, default=200, help="per seed (default: 200)")
     add("--seeds", nargs="+", type=int, default=[321])
     add("--out", type=Path, default=Path("exp/all_methods"), help="folder (default: exp/all_methods)")

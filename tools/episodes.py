@@ -24,7 +24,7 @@ from dataset.fold import Fold
 from dataset.hsnet_lists import read_hsnet_list
 from dataset.manifest_check import check_manifest
 from engine.data import test_fold_of
-from engine.script import run_script, with_changes
+from engine.script import configs_of_runs, run_script, with_changes
 from engine.weights import fill
 from util.config import Config, load_config
 from util.errors import UserError
@@ -75,18 +75,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def runs_of(given: argparse.Namespace) -> Iterator[Config]:
-    """Yield a config per fold and shot."""
+    """Return a config per fold and shot."""
     chosen = {
         "episodes": given.episodes,
         "seeds": given.seeds,
         "test_protocol": given.protocol,
         "generalized": given.generalized or None,
     }
-    opts = with_changes(given.opts, {key: value for key, value in chosen.items() if value is not None})
-    config = load_config(given.config, opts)
-    for fold in given.folds or [config.Data.split]:
-        for shot in given.shots or [config.Data.shot]:
-            yield load_config(given.config, with_changes(opts, {"split": fold, "shot": shot}))
+    return configs_of_runs(given.config, given.opts, chosen, given.folds, given.shots)
 
 
 def drawn(config: Config, hsnet_list: str | None) -> Iterator[Manifest]:
