@@ -82,7 +82,7 @@ def compute_losses(
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Return the named losses of a few-shot model on an episode, or of a base learner on labelled images."""
-    forward = forward or model
+    forward = model if forward is None else forward  # a compiled one has no truth value
     if isinstance(batch, Episode):
         return model.losses(forward(batch), batch, generator)
     return model.losses(forward(batch.image), batch.label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -88,6 +89,14 @@ def test_training_changes_the_heads_and_not_the_frozen_parts(configure, base_wei
     assert (meta["arch"], meta["fold"], meta["base_classes"]) == ("bam", 0, 15)
     assert (tmp_path / "run" / BEST).is_file()
     assert list((tmp_path / "run" / "board").iterdir())
+
+
+def test_compiled_network_learns_what_the_plain_one_does(configure, base_weight, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # needs no C++ compiler
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        train(configure("bam", batch_size=8, epochs=1, compile=compiled, save_path=folder), CPU)
+    assert_equal(final_state(tmp_path / "False"), final_state(tmp_path / "True"))
 
 
 def test_base_learner_of_another_build_is_refused(configure, base_weight):
