@@ -198,9 +198,10 @@ class TrainingLoop:
                 self.snapshots.save_best(self.model, self.reached)
 
     def _is_stale(self) -> bool:
-        """Return whether there has been no new best for too long."""
-        waited = self.reached.epoch - self.reached.best_epoch
-        return self.settings.evaluate and self.reached.epoch > 0 and waited > self.settings.stop_interval
+        """Return whether the validation after this epoch, if there was one, has waited too long for a best."""
+        epoch = self.reached.epoch
+        waited = epoch - self.reached.best_epoch
+        return epoch > 0 and self.settings.validates_after(epoch) and waited > self.settings.stop_interval
 
     def _save_last(self) -> None:
         if distributed.is_main():

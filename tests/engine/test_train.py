@@ -122,6 +122,12 @@ def test_training_stops_without_a_new_best(configure, monkeypatch):
     assert (reached.best_epoch, reached.epoch) == (1, 3)
 
 
+def test_epochs_without_a_validation_stop_nothing(configure, tmp_path):
+    reached = train(configure("pspnet", epochs=3, val_freq=3, stop_interval=1, batch_size=60), CPU)
+    assert (reached.best_epoch, reached.epoch) == (3, 3)
+    assert (tmp_path / "run" / BEST).is_file()
+
+
 class _Worse:
     score = 1.0
 
