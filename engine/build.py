@@ -17,9 +17,12 @@ from util.word_vectors import load_word_vectors
 
 _FLAT_OPTIONS = {
     "Method": ("kshot_trans_dim", "ppm_scales", "zoom_factor"),
-    "Train": ("aux_weight", "aux_weight1", "aux_weight2"),
+    "Train": ("aux_weight",),
 }
 """Published keys beside ``Method.options`` that a method may know as options, by section."""
+
+_AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
+"""Published keys of the weights of losses beside an ensemble's."""
 
 _WORDS = "embeddings"
 """The option of methods that read the names of classes."""
@@ -47,6 +50,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
             base_classes=len(split.base),
             image_size=data.train_h,
             backbone_options=method.backbone_options,
+            aux_weights=tuple(1.0 if weight is None else weight for weight in _aux_weights(config).values()),
             **_chosen_parts(config),
             **_method_options(config, split),
         )
@@ -54,7 +58,20 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
         raise ConfigError(f"{config.where('Method.arch')}: Method: {failure}") from failure
     if config.Train.fix_bn is not None:
         model.meta.fix_bn = config.Train.fix_bn
+    if model.ensemble is None:
+        _tell_unused(
+            config, "Train", *(key for key, weight in _aux_weights(config).items() if weight is not None)
+        )
     return model
+
+
+def _aux_weights(config: Config) -> dict[str, float | None]:
+    return {key: getattr(config.Train, key) for key in _AUX_WEIGHTS}
+
+
+def _tell_unused(config: Config, section: str, *keys: str) -> None:
+    for key in keys:
+        get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
 
 
 def _chosen_parts(config: Config) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
             if value is not None and key in known:
                 options[key] = value
             elif value is not None:
-                get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
+                _tell_unused(config, section, key)
     options |= config.Method.options
     if isinstance(options.get(_WORDS), str):
         options[_WORDS] = load_word_vectors(options[_WORDS], split.names)

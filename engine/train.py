@@ -198,7 +198,7 @@ class TrainingLoop:
                 self.snapshots.save_best(self.model, self.reached)
 
     def _is_stale(self) -> bool:
-        """Return whether the validation after this epoch, if there was one, has waited too long for a best."""
+        """Return whether there was a validation after this epoch, and it has waited too long for a best."""
         epoch = self.reached.epoch
         waited = epoch - self.reached.best_epoch
         return epoch > 0 and self.settings.validates_after(epoch) and waited > self.settings.stop_interval

@@ -105,6 +105,7 @@ def create_model(
     ensemble: str | None = _METHOD_DEFAULT,
     low_fea: str = "layer2",
     base_dropout: bool = True,
+    aux_weights: tuple[float, float] = (1.0, 1.0),
     backbone_options: Mapping[str, object] | None = None,
     **options: object,
 ) -> FewShotModel:
@@ -119,7 +120,7 @@ def create_model(
         base: the base learner, ``pspnet`` or None; by default what the published method has.
         ensemble: how base and meta learner are merged, ``bam`` or None; by default as published.
         low_fea: backbone stage whose Gram matrices tell how alike two scenes are.
-        base_dropout: see ``FewShotModel``.
+        base_dropout, aux_weights: see ``FewShotModel``.
         backbone_options: changes to the backbone that the published method is built on.
         options: switches of the method; see the dataclass in its file.
 
@@ -141,7 +142,7 @@ def create_model(
         _check_shared_backbone(name, meta, extractor)
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
     merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)
-    model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout)
+    model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout, aux_weights=aux_weights)
     if not any(model.param_groups().values()):
         raise ValueError(
             f"{name} learns by its backbone alone, which a base learner keeps frozen; leave the base "

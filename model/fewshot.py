@@ -40,6 +40,8 @@ class FewShotModel(nn.Module):
         base_head: the base learner's classifier on ``layer4``, frozen; or None.
         ensemble: merges both; needs ``base_head``; or None.
         base_dropout: whether the frozen classifier's dropout is active in meta-training, as in published BAM.
+        aux_weights: of the losses beside the ensemble's: the meta-learner's own prediction, and the base
+            learner's, from which nothing learns.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class FewShotModel(nn.Module):
         ensemble: BaseMetaEnsemble | None = None,
         *,
         base_dropout: bool = True,
+        aux_weights: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -57,6 +60,7 @@ class FewShotModel(nn.Module):
         self.base_head = base_head
         self.ensemble = ensemble
         self.base_dropout = base_dropout
+        self.aux_weights = aux_weights
         for frozen in self._frozen():
             frozen.requires_grad_(False)
 
@@ -142,15 +146,16 @@ class FewShotModel(nn.Module):
         """Return the named, weighted losses; their sum is what is minimised."""
         if self.ensemble is None:
             return self.meta.losses(prediction, episode, generator)
+        meta_weight, base_weight = self.aux_weights
         learner = replace(prediction, logits=prediction.parts["meta"])
         losses = self.meta.losses(learner, episode, generator)
         losses = {
             "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
-            "meta": losses.pop("main"),
+            "meta": meta_weight * losses.pop("main"),
             **losses,
         }
         if episode.base_label is not None:  # no gradient: the base learner is frozen
-            losses["base"] = pixel_cross_entropy(prediction.parts["base"], episode.base_label)
+            losses["base"] = base_weight * pixel_cross_entropy(prediction.parts["base"], episode.base_label)
         return losses
 
     def adopt(self, base_learner: BaseLearner) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from tester import random_episode
 
 from dataset.split import class_split
 from engine.build import build_network
@@ -33,6 +35,17 @@ def test_a_missing_table_is_one_line_with_its_path(configure: Callable[..., Conf
         build_network(configure("mianet", **{"Method.options.embeddings": missing}), SPLIT)
     assert str(missing) in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_published_weights_of_the_losses_beside_the_ensemble(configure: Callable[..., Config]) -> None:
+    model = build_network(configure("bam", aux_weight1=0.5, aux_weight2=0.0), SPLIT)
+    plain = build_network(configure("bam"), SPLIT)
+    plain.load_state_dict(model.state_dict())
+    episode = random_episode(65, classes=15)
+    weighted, full = (network.losses(network.eval()(episode), episode) for network in (model, plain))
+    assert torch.equal(weighted["main"], full["main"])
+    torch.testing.assert_close(weighted["meta"], 0.5 * full["meta"])
+    assert weighted["base"] == 0 < full["base"]
 
 
 def test_published_flat_keys_become_options(configure: Callable[..., Config]) -> None:
