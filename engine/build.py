@@ -35,6 +35,9 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
         ConfigError: a name or an option that does not exist, or parts that do not fit together.
     """
     method, data = config.Method, config.Data
+    weights = {
+        key: getattr(config.Train, key) for key in _AUX_WEIGHTS if getattr(config.Train, key) is not None
+    }
     try:
         if config.stage == 1:
             return create_base_learner(
@@ -50,7 +53,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
             base_classes=len(split.base),
             image_size=data.train_h,
             backbone_options=method.backbone_options,
-            aux_weights=tuple(1.0 if weight is None else weight for weight in _aux_weights(config).values()),
+            aux_weights=tuple(weights.get(key, 1.0) for key in _AUX_WEIGHTS),
             **_chosen_parts(config),
             **_method_options(config, split),
         )
@@ -58,20 +61,13 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
         raise ConfigError(f"{config.where('Method.arch')}: Method: {failure}") from failure
     if config.Train.fix_bn is not None:
         model.meta.fix_bn = config.Train.fix_bn
-    if model.ensemble is None:
-        _tell_unused(
-            config, "Train", *(key for key, weight in _aux_weights(config).items() if weight is not None)
-        )
+    for key in weights if model.ensemble is None else ():
+        _tell_unused(config, "Train", key)
     return model
 
 
-def _aux_weights(config: Config) -> dict[str, float | None]:
-    return {key: getattr(config.Train, key) for key in _AUX_WEIGHTS}
-
-
-def _tell_unused(config: Config, section: str, *keys: str) -> None:
-    for key in keys:
-        get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
+def _tell_unused(config: Config, section: str, key: str) -> None:
+    get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
 
 
 def _chosen_parts(config: Config) -> dict[str, Any]:
