@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.build import build_network
 from engine.data import fold_of
+from engine.measure import UNTRAINED
 from engine.script import run_script
 from engine.snapshot import BEST
 from engine.weights import base_weight_path
@@ -41,6 +42,7 @@ WITH_BASE = ("base", "pspnet", "ensemble", "bam")
 WITHOUT_BASE = ("base", "none", "ensemble", "none")
 _STEP = re.compile(r"\(([\d.]+) s a step\)")
 _PEAK = "peak_memory.txt"
+_BASELINES = "*/*/results/baselines"
 _CLUSTERS = "40"
 """Latent classes that are mined: as many for every data set, few enough for the smallest."""
 
@@ -206,8 +208,8 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     opts = [*_schedule(variant.training, folder, given), *_mined_labels(variant, given)]
     train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
     count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
-    if not variant.testing:
-        count.append("--untrained")
+    if not variant.testing and not any(given.out.glob(f"{_BASELINES}/{UNTRAINED}_*.json")):
+        count.append("--untrained")  # the first method's network stands for all
     if not (results / _PEAK).is_file():
         test = _run("test.py", variant.config, count, [*opts, *variant.testing])
         write_text(results / _PEAK, f"{max(test, _peak_before(folder), train)}\n", ResultError)
@@ -240,12 +242,14 @@ def _mined_labels(variant: Variant, given: argparse.Namespace) -> list[str]:
 
 
 def baselines(line: Line, given: argparse.Namespace) -> list[Line]:
-    """Return the rows of what needs no training, from the first result's folder."""
-    folders = sorted(given.out.glob("*/*/results/baselines"))
-    found = [read_result(path) for path in sorted(folders[0].glob("*.json"))] if folders else []
+    """Return the rows of what needs no training, each from the first run that has it."""
+    found: dict[str, Result] = {}
+    for path in sorted(given.out.glob(f"{_BASELINES}/*.json")):
+        result = read_result(path)
+        found.setdefault(result.method, result)
     return [
         Line(result.method, "", None, None, None, result)
-        for result in found
+        for result in found.values()
         if result.episode_hash == line.result.episode_hash
     ]
 
