@@ -1,0 +1,138 @@
+"""An exclusive lock on a folder, so that two processes never write into the same one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from util.errors import UserError
+from util.files import write_text
+from util.log import get_log, is_main
+
+LOCK, OWNER = ".fewseg.lock", ".fewseg.owner.json"
+"""Files of a locked folder: the one that the kernel locks, and who holds it. The first one stays for good."""
+
+ORPHANS = 10.0
+"""Seconds for the loader workers of a killed process to end, for as long as they may hold its lock."""
+
+
+@contextmanager
+def lock_folder(folder: str | Path, work: str) -> Iterator[None]:
+    """Keep other processes that ask for this lock out of ``folder`` while the body runs.
+
+    The kernel holds the lock (``flock``) for the process: however the process ends, by a crash, by
+    ``kill -9`` or with its machine, the lock is free again. On NFS Linux turns ``flock`` into a lock at the
+    server, which holds between machines; the server frees a crashed machine's lock when its lease expires,
+    after about 90 seconds by default. Mounts with ``nolock`` or ``local_lock`` lock within one machine only.
+    Where a file system grants no locks at all, the body runs with a warning.
+
+    Under torchrun the main process takes the lock, and a refusal is raised in every process. All processes
+    must enter together. A process that holds the lock is itself refused a second one.
+
+    Args:
+        folder: made where it does not exist.
+        work: what the body does, for the refusal: "training".
+
+    Raises:
+        UserError: another process holds the lock; one line with work, process, host and since when. Or
+            nothing can be written in the folder.
+    """
+    folder = Path(folder)
+    lock, refusal = None, None
+    if is_main():
+        try:
+            lock = _acquire(folder, work)
+        except UserError as error:
+            refusal = str(error)
+    refusal = _from_main(refusal)
+    if refusal is not None:
+        raise UserError(refusal)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            (folder / OWNER).unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(folder: Path, work: str) -> FileLock | None:
+    """Take the lock and note its owner; return None where the file system grants no locks."""
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            lock.acquire(timeout=ORPHANS if _is_dead(_owner(folder)) else 0)
+    except Timeout:
+        raise UserError(_refusal(folder)) from None
+    except PermissionError as failure:
+        raise UserError(f"{folder}: nothing can be written there; choose another folder") from failure
+    except (FileExistsError, NotADirectoryError) as failure:
+        raise UserError(f"{folder}: a file is in the way; choose another folder") from failure
+    except (OSError, NotImplementedError) as failure:
+        get_log("lock").warning(
+            "%s: the file system grants no locks (%s); see to it that one process alone writes there",
+            *(folder, failure),
+        )
+        return None
+    facts = {
+        "work": work,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+    }
+    try:
+        write_text(folder / OWNER, json.dumps(facts))
+    except UserError:
+        lock.release()
+        raise
+    return lock
+
+
+def _refusal(folder: Path) -> str:
+    facts = _owner(folder)
+    what, host, process, since = (facts.get(key, "?") for key in ("work", "host", "process", "since"))
+    owner = f"{what} by process {process} on {host} since {since}" if facts else "another process"
+    return f"{folder}: in use: {owner}; wait until it ends, stop it, or choose another folder"
+
+
+def _owner(folder: Path) -> dict[str, Any]:
+    """Return who holds the lock; nothing where its owner has not said so yet."""
+    try:
+        facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Return whether the owner was a process of this machine that has ended."""
+    process = owner.get("process")
+    if owner.get("host") != socket.gethostname() or not isinstance(process, int) or process <= 0:
+        return False
+    try:
+        os.kill(process, 0)  # sends nothing; asks whether the process is there
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _from_main(value: str | None) -> str | None:
+    """Return the main process's value. A process without torch is alone, and need not load it to know."""
+    if "torch" not in sys.modules:
+        return value
+    from util import distributed
+
+    return distributed.from_main(value)
