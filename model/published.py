@@ -79,7 +79,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Counters of BatchNorm steps may be absent, as in old files.
 
     Raises:
-        ValueError: as ``load_published``.
+        ValueError: as ``load_published``, and for whole numbers in place of fractions.
     """
     if isinstance(model, FewShotModel):
         model.meta.leave_out([name.removeprefix("meta.") for name in state if name.startswith("meta.")])
@@ -97,7 +97,22 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 if names
             )
         )
+    _require_floating(model, state)
     model.load_state_dict(state, strict=False)
+
+
+def _require_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse whole numbers where the network has fractions: they are weights that lost their fractions."""
+    wrong = [
+        f"{name} {str(state[name].dtype).removeprefix('torch.')}"
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and name in state and not state[name].is_floating_point()
+    ]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of the checkpoint's tensors hold no fractions where this network has them "
+            f"({_shorten(wrong)}); take the checkpoint that they were made from"
+        )
 
 
 def differences(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:

@@ -38,11 +38,11 @@ def convert(
         if further:
             published = join_files([published, *(load_weights(path) for path in further)])
         found = recognise(published)
+        entries = to_ours(found.network, published)
+        network = found.network.to_empty(device="cpu")
+        load_strict(network, entries)
     except ValueError as problem:
         raise CheckpointError(f"{source}: {problem}") from problem
-    entries = to_ours(found.network, published)
-    network = found.network.to_empty(device="cpu")
-    load_strict(network, entries)
     meta = {
         "arch": found.name,
         "backbone": found.backbone,

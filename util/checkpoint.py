@@ -21,6 +21,7 @@ from torch import Tensor
 
 from util.errors import CheckpointError
 from util.files import write_atomically
+from util.log import get_log
 
 META_KEY = "fewseg"
 """The entry of the safetensors metadata that holds ours, as JSON."""
@@ -47,7 +48,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """Read a checkpoint of ours: its tensors (on the CPU) and its metadata.
 
     Raises:
-        CheckpointError: missing, truncated, or not written by ``save_checkpoint``.
+        CheckpointError: missing, truncated, not written by ``save_checkpoint``, or with values that are
+            NaN or infinite.
     """
     path = _existing(path)
     try:
@@ -68,7 +70,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             f"{path}: has no FewSeg metadata, so its method and backbone are unknown; "
             "write it with tools/convert_checkpoint.py"
         )
-    return state, meta
+    return _checked(path, state), meta
 
 
 def save_training_state(path: str | Path, state: dict[str, Any]) -> None:
@@ -101,14 +103,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     returned as they are.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe, or without tensors.
+        CheckpointError: missing, truncated, unsafe, without tensors, or with values that are NaN or infinite.
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return _checked(path, load_file(path))
         except (SafetensorError, OSError) as failure:
             raise CheckpointError(f"{path}: truncated or no safetensors file; copy it again") from failure
     content = _load_torch(path)
@@ -124,7 +126,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: holds no weights (a dict of tensors, or one under 'state_dict'); check the path"
         )
-    return dict(content)
+    return _checked(path, dict(content))
 
 
 def file_hash(path: str | Path) -> str:
@@ -143,6 +145,31 @@ def _existing(path: str | Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the path")
     return path
+
+
+def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Refuse values that are no finite numbers in single precision, and tell of another precision."""
+    broken = {name: int((~torch.isfinite(value.float())).sum()) for name, value in _floating(state).items()}
+    broken = {name: count for name, count in broken.items() if count}
+    if broken:
+        first, count = next(iter(broken.items()))
+        others = f", as have {len(broken) - 1} of its other tensors" if len(broken) > 1 else ""
+        raise CheckpointError(
+            f"{path}: {first} has {count} of {state[first].numel()} values that are NaN or infinite{others}; "
+            "its training diverged or the file is damaged: take another checkpoint"
+        )
+    other = [name for name, value in _floating(state).items() if value.dtype != torch.float32]
+    if other:
+        dtypes = ", ".join(sorted({str(state[name].dtype).removeprefix("torch.") for name in other}))
+        get_log("checkpoint").warning(
+            "%s: %d of its %d tensors, first %s, are %s; they are converted to the network's float32",
+            *(path, len(other), len(state), other[0], dtypes),
+        )
+    return state
+
+
+def _floating(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if value.is_floating_point()}
 
 
 def _load_torch(path: Path) -> Any:

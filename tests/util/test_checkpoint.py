@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,51 @@ class TestTrouble:
         assert "holds no weights" in complaint(load_weights, tmp_path / "empty.pth")
         torch.save([1], tmp_path / "list.pth")
         assert "not a training state" in complaint(load_training_state, tmp_path / "list.pth")
+
+
+class TestNumbers:
+    """Weights that are no numbers, or are not stored as the network has them."""
+
+    def read_both(self, tmp_path: Path, state: dict[str, torch.Tensor]) -> list[Callable[[], object]]:
+        ours, published = tmp_path / "ours.safetensors", tmp_path / "published.pth"
+        save_checkpoint(ours, state, META)
+        torch.save(state, published)
+        return [
+            partial(load_checkpoint, ours),
+            partial(load_weights, ours),
+            partial(load_weights, published),
+        ]
+
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_not_finite(self, tmp_path: Path, wrong: float, dtype: torch.dtype) -> None:
+        state = {"a": torch.zeros(4), "b": torch.tensor([1, wrong, 2, wrong], dtype=dtype)}
+        for read in self.read_both(tmp_path, state):
+            message = complaint(lambda path, read=read: read(), read.args[0])
+            assert "b has 2 of 4 values that are NaN or infinite" in message
+
+    def test_several_tensors_are_counted(self, tmp_path: Path) -> None:
+        state = {name: torch.full((3,), math.nan) for name in ("a", "b", "c")}
+        for read in self.read_both(tmp_path, state):
+            message = complaint(lambda path, read=read: read(), read.args[0])
+            assert "a has 3 of 3 values" in message and "as have 2 of its other tensors" in message
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_another_precision_is_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: torch.dtype
+    ) -> None:
+        state = {"a": torch.zeros(4), "b": torch.ones(4, dtype=dtype), "num_batches_tracked": torch.tensor(3)}
+        for read in self.read_both(tmp_path, state):
+            caplog.clear()
+            read()
+            assert f"{read.args[0]}: 1 of its 3 tensors, first b, are {str(dtype)[6:]}" in caplog.text
+
+    def test_single_precision_and_counters_are_not_worth_a_word(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for read in self.read_both(tmp_path, {"a": torch.zeros(4), "num_batches_tracked": torch.tensor(3)}):
+            read()
+        assert not caplog.text
 
 
 def test_file_hash(tmp_path: Path) -> None:
