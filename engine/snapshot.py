@@ -15,8 +15,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from model.fewshot import FewShotModel
-from util.checkpoint import load_training_state, save_checkpoint, save_training_state
+from util.checkpoint import save_checkpoint
 from util.errors import CheckpointError
+from util.state_file import load_training_state, save_training_state
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "last.state.pt"
 

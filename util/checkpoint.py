@@ -1,8 +1,7 @@
-"""Weight files and snapshots: written atomically, read without running foreign code.
+"""Weight files: written atomically, read without running foreign code.
 
 A checkpoint is one safetensors file: the tensors of a model and, as metadata, what it is (method, backbone,
-fold, classes, ...). The state of a training run (optimiser, schedule, random generators) lies in a file of
-its own, which holds tensors and plain Python values only.
+fold, classes, ...).
 """
 
 from __future__ import annotations
@@ -38,9 +37,22 @@ def save_checkpoint(path: str | Path, model_state: dict[str, Tensor], meta: dict
     Raises:
         CheckpointError: the file cannot be written; one that stood there is untouched.
     """
+    write_checkpoint(path, pack_checkpoint(model_state, meta))
+
+
+def pack_checkpoint(model_state: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
+    """Return the content of the file that ``save_checkpoint`` writes; equal tensors give equal bytes."""
     # A clone per tensor: safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model_state.items()}
-    content = save(tensors, metadata={META_KEY: json.dumps(meta)})
+    return save(tensors, metadata={META_KEY: json.dumps(meta)})
+
+
+def write_checkpoint(path: str | Path, content: bytes) -> None:
+    """Write what ``pack_checkpoint`` gave.
+
+    Raises:
+        CheckpointError: the file cannot be written; one that stood there is untouched.
+    """
     write_atomically(path, lambda temporary: _write_bytes(temporary, content), CheckpointError)
 
 
@@ -51,7 +63,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         CheckpointError: missing, truncated, not written by ``save_checkpoint``, or with values that are
             NaN or infinite.
     """
-    path = _existing(path)
+    path = existing_file(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             meta = json.loads((file.metadata() or {}).get(META_KEY, "null"))
@@ -63,7 +75,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
                 f"{path}: a torch file, not a checkpoint of ours; convert it with tools/convert_checkpoint.py"
             ) from failure
         raise CheckpointError(
-            f"{path}: truncated or no safetensors file ({_first_line(failure)}); copy it again"
+            f"{path}: truncated or no safetensors file ({first_line(failure)}); copy it again"
         ) from failure
     if not isinstance(meta, dict):
         raise CheckpointError(
@@ -71,29 +83,6 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             "write it with tools/convert_checkpoint.py"
         )
     return _checked(path, state), meta
-
-
-def save_training_state(path: str | Path, state: dict[str, Any]) -> None:
-    """Write the state of a training run: tensors, numbers, texts, lists and dicts of them.
-
-    Raises:
-        CheckpointError: the file cannot be written; one that stood there is untouched.
-    """
-    write_atomically(path, lambda temporary: _torch_save(state, temporary), CheckpointError)
-
-
-def load_training_state(path: str | Path) -> dict[str, Any]:
-    """Read what ``save_training_state`` wrote.
-
-    Raises:
-        CheckpointError: missing, truncated, or holding anything but tensors and plain values.
-    """
-    state = _load_torch(_existing(path))
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path}: holds a {type(state).__name__}, not a training state; name a snapshot's .state.pt"
-        )
-    return state
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -105,7 +94,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, truncated, unsafe, without tensors, or with values that are NaN or infinite.
     """
-    path = _existing(path)
+    path = existing_file(path)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -113,7 +102,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as failure:
             raise CheckpointError(f"{path}: truncated or no safetensors file; copy it again") from failure
-    content = _load_torch(path)
+    content = load_torch_file(path)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -132,13 +121,18 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
     digest = hashlib.sha256()
-    with _existing(path).open("rb") as file:
+    with existing_file(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
-def _existing(path: str | Path) -> Path:
+def existing_file(path: str | Path) -> Path:
+    """Return ``path``, which must be a file.
+
+    Raises:
+        CheckpointError: it is none.
+    """
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name a file in it")
@@ -172,8 +166,12 @@ def _floating(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if value.is_floating_point()}
 
 
-def _load_torch(path: Path) -> Any:
-    """Read a torch file, unpickling nothing but tensors and plain values."""
+def load_torch_file(path: Path) -> Any:
+    """Read a torch file, unpickling nothing but tensors and plain values.
+
+    Raises:
+        CheckpointError: truncated, unsafe, or no torch file.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as failure:
@@ -185,15 +183,8 @@ def _load_torch(path: Path) -> Any:
         ) from failure
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as failure:
         raise CheckpointError(
-            f"{path}: truncated or no torch file ({_first_line(failure)}); copy it again"
+            f"{path}: truncated or no torch file ({first_line(failure)}); copy it again"
         ) from failure
-
-
-def _torch_save(state: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(state, path)
-    except RuntimeError as failure:  # torch reports a full disk this way
-        raise OSError(_first_line(failure)) from failure
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
@@ -206,5 +197,6 @@ def _is_torch_file(path: Path) -> bool:
     return head in (b"PK", b"\x80\x02")  # zip archive, or the older bare pickle
 
 
-def _first_line(failure: Exception) -> str:
+def first_line(failure: Exception) -> str:
+    """Return the first line of an error's message, or its name where it has none."""
     return (str(failure).strip() or type(failure).__name__).splitlines()[0][:120]

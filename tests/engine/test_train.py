@@ -17,8 +17,9 @@ from engine.snapshot import BEST, LAST, STATE
 from engine.step import NotFiniteError
 from engine.weights import describe
 from train import train
-from util.checkpoint import load_checkpoint, load_training_state, save_checkpoint
+from util.checkpoint import load_checkpoint, save_checkpoint
 from util.errors import CheckpointError
+from util.state_file import load_training_state
 
 CPU = torch.device("cpu")
 

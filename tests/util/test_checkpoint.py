@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from util.checkpoint import (
     file_hash,
     load_checkpoint,
-    load_training_state,
     load_weights,
     save_checkpoint,
-    save_training_state,
 )
 from util.errors import CheckpointError
+from util.state_file import load_training_state, save_training_state
 
 META = {"arch": "bam", "fold": 1, "score": 0.5, "base_classes": [6, 7], "epoch": 2.5}
 
