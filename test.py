@@ -16,7 +16,14 @@ from pathlib import Path
 
 from engine.generalized import measure_generalized
 from engine.measure import Measurement, measure, write_counts
-from engine.report import tables_of, write_pictures, write_report, write_results, write_tables
+from engine.report import (
+    tables_of,
+    write_class_table,
+    write_pictures,
+    write_report,
+    write_results,
+    write_tables,
+)
 from engine.script import configs_of_runs, require_writable, run_script
 from util import distributed
 from util.config import Config
@@ -106,8 +113,12 @@ def log_measurement(measurement: Measurement) -> None:
     )
     kind = "" if result.setting == "few-shot" else f", {result.setting}"
     get_log("test").info("fold %d, %d-shot%s: %s", result.fold, result.shot, kind, figures)
-    classes = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.class_iou.items())
+    classes = ", ".join(
+        f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in result.class_iou.items()
+    )
     get_log("test").info("classes: %s (%.0f s)", classes, result.seconds)
+    if result.tested_in_words:
+        get_log("test").info("fold %d, %d-shot: %s", result.fold, result.shot, result.tested_in_words)
 
 
 def write_all(folder: Path, measurements: list[Measurement]) -> Path:
@@ -119,6 +130,7 @@ def write_all(folder: Path, measurements: list[Measurement]) -> Path:
     write_counts(folder, measurements)
     tables = tables_of(results, baselines)
     write_tables(folder / "tables", tables)
+    write_class_table(folder / "tables", [*results, *baselines])
     pictures = []
     for measurement in measurements:
         run = f"fold{measurement.result.fold}_shot{measurement.result.shot}"

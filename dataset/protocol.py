@@ -54,7 +54,8 @@ class Protocol:
         support_void: void pixels of a support are kept apart, or count as background.
         align_corners: how logits are enlarged to the label.
         count_absent: in an episode, false positives of a class count even if the query does not show it.
-        absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out.
+        absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out. It is left
+            out wherever ``small_classes`` are, unless told otherwise.
         fb_iou: the mean of foreground and background IoU is reported.
         selection: which snapshot is tested: the best on the ``novel`` classes of the test fold, the best on
             base classes that training never asks for (``held_out_base``), or the ``last`` one.
@@ -98,9 +99,12 @@ class Protocol:
                 near = get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
+        # Classes that no episode may ask for cannot score: counted as 0, they would cap every mean.
+        follows = {"absent_classes": "left_out"} if points.get("small_classes") == "leave_out" else {}
         try:
             # YAML knows lists only
-            changed = replace(self, **{k: tuple(v) if isinstance(v, list) else v for k, v in points.items()})
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in points.items()}
+            changed = replace(self, **(follows | given))
         except ValidationError as error:
             first = error.errors()[0]
             key, value = first["loc"][0], first["input"]
@@ -110,7 +114,18 @@ class Protocol:
                 f"protocol {self.name}: label_size square goes with resize letterbox or shrink, not with "
                 f"{changed.resize}; set label_size to original or input"
             )
+        if changed.small_classes == "leave_out" and not changed.leaves_absent_out:
+            raise ConfigError(
+                f"protocol {self.name}: small_classes leave_out leaves classes without episodes, which "
+                "absent_classes zero would count as 0 in every mean; set absent_classes to left_out, or "
+                "small_classes to error"
+            )
         return changed
+
+    @property
+    def leaves_absent_out(self) -> bool:
+        """Whether means are over the classes that were tested, instead of all."""
+        return self.absent_classes == "left_out"
 
     def trained_under(self, other: Protocol) -> Protocol:
         """Return this protocol as it tests a model that was trained under another one."""

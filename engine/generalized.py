@@ -86,14 +86,18 @@ class GeneralizedScores(Scores):
         """Return the mean IoU of novel, base and all classes, and FB-IoU, as fractions."""
         meter = self.meters["final"]
         parts = {"n": slice(self.first_novel, None), "b": slice(1, self.first_novel), "t": slice(1, None)}
-        means = {f"mIoU_{name}": meter.mean_iou(classes) for name, classes in parts.items()}
+        present_only = self.fold.protocol.leaves_absent_out
+        means = {
+            f"mIoU_{name}": meter.mean_iou(classes, present_only=present_only)
+            for name, classes in parts.items()
+        }
         return means | {"FB-IoU": meter.foreground_background_iou()}
 
-    def class_iou(self) -> dict[str, float]:
-        """Return the IoU of every base and every novel class by its name."""
+    def class_iou(self) -> dict[str, float | None]:
+        """Return the IoU of every base and every novel class by its name; None where no query shows it."""
         split = self.fold.split
         names = [split.names[class_id] for class_id in (*split.base, *split.novel)]
-        return dict(zip(names, self.meters["final"].class_iou()[1:].tolist(), strict=True))
+        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
 
 def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:

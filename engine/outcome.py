@@ -44,6 +44,7 @@ def result_of(
         "trained_under": data.protocol,
         "training_difference": _plain(training_difference(config, fold.protocol)),
         "novel_in_train": fold.protocol.novel_in_train,
+        "absent_classes": fold.protocol.absent_classes,
         "annotation": data.ann_type,
         "episodes": len(manifests[0]),
         "config": config.as_dict(),
@@ -73,7 +74,7 @@ def counts_of(fold: Fold, scores: Sequence[Scores]) -> EpisodeCounts | None:
         meta=np.array(meta, np.int32),
         classes=scores[0].meters["final"].counts.shape[1],
         first_novel=scores[0].first_novel,
-        left_out=fold.protocol.absent_classes == "left_out",
+        left_out=fold.protocol.leaves_absent_out,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from util.class_table import build_class_table
 from util.errors import ResultError
 from util.files import write_atomically, write_text
 from util.results import Result, write_result
@@ -25,6 +26,9 @@ TABLES = {
 }
 """Metric -> what its table shows."""
 
+CLASSES = "classes"
+"""Name of the files with the table of single classes."""
+
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.5em 0 1.5em}
 td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
@@ -40,6 +44,11 @@ def tables_of(results: Sequence[Result], baselines: Sequence[Result]) -> dict[st
             rows = [*results, *(baseline for baseline in baselines if metric in baseline.mean)]
             tables[metric] = build_table(rows, metric, "FB-IoU" if metric in ("mIoU", "mIoU_t") else None)
     return tables
+
+
+def write_class_table(folder: Path, results: Sequence[Result]) -> None:
+    """Write the IoU of every class in every format."""
+    write_tables(folder, {CLASSES: build_class_table(results)})
 
 
 def write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
@@ -99,9 +108,12 @@ def _table(text: str) -> str:
 
 def _classes(result: Result) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in result.class_iou)
-    cells = "".join(f"<td>{100 * value:.2f}</td>" for value in result.class_iou.values())
+    cells = "".join(
+        f"<td>{'-' if value is None else f'{100 * value:.2f}'}</td>" for value in result.class_iou.values()
+    )
     title = f"fold {result.fold}, {result.shot}-shot"
-    return f"<table><tr><th></th>{head}</tr><tr><td>{title}</td>{cells}</tr></table>"
+    note = f"<p>{title}: {result.tested_in_words}</p>" if result.tested_in_words else ""
+    return f"<table><tr><th></th>{head}</tr><tr><td>{title}</td>{cells}</tr></table>{note}"
 
 
 def _relative(picture: Path, page: Path) -> str:

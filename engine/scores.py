@@ -89,14 +89,14 @@ class Scores:
             metrics["mIoU_base"] = self.meters["base"].mean_iou(present_only=True)
         return metrics
 
-    def class_iou(self) -> dict[str, float]:
-        """Return the IoU of every novel class by its name."""
+    def class_iou(self) -> dict[str, float | None]:
+        """Return the IoU of every novel class by its name; None for a class that no query shows."""
         names = [self.fold.split.names[class_id] for class_id in self.fold.split.novel]
-        return dict(zip(names, self.meters["final"].class_iou()[1:].tolist(), strict=True))
+        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
     def _novel_metrics(self, part: str, suffix: str) -> dict[str, float]:
         meter, protocol = self.meters[part], self.fold.protocol
-        mean = meter.mean_iou(present_only=protocol.absent_classes == "left_out")
+        mean = meter.mean_iou(present_only=protocol.leaves_absent_out)
         metrics = {f"{HEADLINE}{suffix}": mean}
         if protocol.fb_iou:
             metrics[f"FB-IoU{suffix}"] = meter.foreground_background_iou()

@@ -44,7 +44,8 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torc
     loader = base_evaluation_loader(config, fold)
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
-        score = score_base_learner(model, loader, device, check).mean_iou()
+        meter = score_base_learner(model, loader, device, check)
+        score = meter.mean_iou(present_only=fold.protocol.leaves_absent_out)
         return score, {"mIoU_base": score}
 
     return validate

@@ -15,7 +15,8 @@ import numpy as np
 from util.episode_counts import EpisodeCounts, counts_path, read_counts
 from util.errors import ResultError
 from util.results import Result, read_result
-from util.tables import Interval, Row, Table, Trait, Value, build_table, row_key, with_changes
+from util.table_rows import Trait, row_key, with_changes
+from util.tables import Interval, Row, Table, Value, build_table
 
 BASELINES = "baselines"
 """Folder beside results that is left out unless it is named itself."""

@@ -143,6 +143,11 @@ class IoUMeter:
         intersection, union = self.counts[:2].double()
         return intersection / (union + EPSILON)
 
+    def class_iou_if_tested(self) -> list[float | None]:
+        """Return the IoU of every class; None for a class that never occurs in the labels."""
+        pairs = zip(self.class_iou().tolist(), self.counts[2].tolist(), strict=True)
+        return [iou if target else None for iou, target in pairs]
+
     def mean_iou(self, classes: slice = slice(1, None), *, present_only: bool = False) -> float:
         """Return the mean IoU over ``classes``, by default all but the background.
 

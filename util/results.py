@@ -38,7 +38,7 @@ class SeedResult(BaseModel):
         seed: that the episodes were drawn with.
         episode_hash: of the episodes themselves; equal hashes mean equal episodes.
         metrics: name -> value: ``mIoU``, ``FB-IoU``, ``pIoU``, ``mIoU_meta``, ``mIoU_base``, ...
-        class_iou: IoU by class name.
+        class_iou: IoU by class name; None for a class that was not tested, because no query shows it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +46,7 @@ class SeedResult(BaseModel):
     seed: int
     episode_hash: str
     metrics: dict[str, float]
-    class_iou: dict[str, float] = Field(default_factory=dict)
+    class_iou: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Result(BaseModel):
@@ -69,6 +69,8 @@ class Result(BaseModel):
     training_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     """Likewise the points of training, and the protocol that it followed."""
     novel_in_train: str | None = None
+    absent_classes: Literal["zero", "left_out"] | None = None
+    """Whether a class without episodes counts as IoU 0 in the means, or is left out of them."""
     setting: str = "few-shot"
     """What was measured: ``few-shot``, ``generalised-...``, or the name of an adaptation."""
     annotation: str = "mask"
@@ -105,16 +107,48 @@ class Result(BaseModel):
 
     @computed_field
     @property
-    def class_iou(self) -> dict[str, float]:
-        """Every class's mean IoU over the seeds."""
-        names = self.seeds[0].class_iou
-        return {name: statistics.fmean(seed.class_iou[name] for seed in self.seeds) for name in names}
+    def class_iou(self) -> dict[str, float | None]:
+        """Every class's mean IoU over the seeds that test it; None where none does."""
+        found = {name: self.values_of(name) for name in self.seeds[0].class_iou}
+        return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+
+    @computed_field
+    @property
+    def classes_tested(self) -> str:
+        """Of how many classes the means are: ``7 of 13``."""
+        tested, classes = self.tested
+        return f"{tested} of {classes}"
 
     @computed_field
     @property
     def episode_hash(self) -> str:
         """One hash for the episodes of all seeds."""
         return hashlib.sha256(" ".join(seed.episode_hash for seed in self.seeds).encode()).hexdigest()[:16]
+
+    @property
+    def tested(self) -> tuple[int, int]:
+        """How many classes were tested, of how many."""
+        values = self.class_iou.values()
+        return sum(value is not None for value in values), len(values)
+
+    @property
+    def tested_in_words(self) -> str:
+        """Of how many classes the means are, and what the other ones count; empty if all were tested."""
+        tested, classes = self.tested
+        if tested == classes:
+            return ""
+        one = classes - tested == 1
+        others = "the other has no episode and" if one else "the others have no episodes and"
+        if self.absent_classes == "zero":
+            count = f"{'counts' if one else 'count'} as 0 in the mean"
+        else:
+            count = f"{'is' if one else 'are'} left out of the mean"
+        return f"{self.classes_tested} classes tested; {others} {count}"
+
+    def values_of(self, class_name: str) -> list[float]:
+        """Return the IoU of a class under every seed that tests it."""
+        found = (seed.class_iou.get(class_name) for seed in self.seeds)
+        return [value for value in found if value is not None]
 
     def _by_name(self) -> dict[str, list[float]]:
         return {name: [seed.metrics[name] for seed in self.seeds] for name in self.seeds[0].metrics}

@@ -12,45 +12,12 @@ import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from util.errors import ResultError
 from util.results import Result
-
-_TRAITS: dict[str, Trait] = {
-    "data set": lambda result: result.data_set,
-    "backbone": lambda result: result.backbone,
-    "shot": lambda result: result.shot,
-    "way": lambda result: result.ways,
-    "protocol": lambda result: with_changes(result.protocol, result.protocol_difference),
-    "trained under": lambda result: _training(result),
-    "novel in train": lambda result: result.novel_in_train or "-",
-    "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
-    "supports": lambda result: "-" if result.annotation == "mask" else result.annotation,
-    "auxiliary images": lambda result: result.config.get("Data", {}).get("auxiliary") or "-",
-    "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
-}
-"""What makes two rows of one method different."""
-
-_COUNTS = ("episodes", "seeds")
-"""Points of a protocol that have a column of their own."""
-
-
-def with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
-    """Name a protocol together with the points that were changed in it."""
-    points = [f"{point} {own}" for point, (_, own) in difference.items() if point not in _COUNTS]
-    return f"{protocol} with {', '.join(points)}" if points else protocol
-
-
-def _training(result: Result) -> str:
-    """Name the protocol that a model was trained under, where that is not the one it is tested under."""
-    trained = result.trained_under or result.protocol
-    text = with_changes(trained, result.training_difference)
-    return "-" if text == result.protocol else text
-
+from util.table_rows import Trait, arrange, notes_on_classes
 
 Interval = tuple[float, float]
-Trait = Callable[[Result], Any]
 
 
 def no_interval(results: Sequence[Result], metric: str) -> Interval | None:
@@ -88,17 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the names of the columns, the rows."""
+    """A title, the names of the columns, the rows, and lines that say what the figures are of.
+
+    The lines stand below the table; CSV, which has no place for them, leaves them out.
+    """
 
     title: str
     label_columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     rows: tuple[Row, ...]
-
-
-def row_key(result: Result, more: Mapping[str, Trait] | None = None) -> tuple[str, ...]:
-    """Return what the results of one row share: the method, then every trait."""
-    return (result.method, *(str(trait(result)) for trait in (_TRAITS | dict(more or {})).values()))
+    notes: tuple[str, ...] = ()
 
 
 def build_table(
@@ -127,29 +93,18 @@ def build_table(
         if metric not in result.mean:
             known = ", ".join(result.mean)
             raise ResultError(f"{result.file_name}: has no metric {metric}; it has {known}")
-    rows: dict[tuple[str, ...], dict[int, Result]] = {}
-    for result in results:
-        folds = rows.setdefault(row_key(result, more), {})
-        if result.fold in folds:
-            raise ResultError(f"{result.file_name}: given twice; keep one of the two files")
-        folds[result.fold] = result
-    traits = list(zip(*rows, strict=True))[1:]
-    differing = [number for number, values in enumerate(traits) if len(set(values)) > 1]
-    names = [*_TRAITS, *(more or {})]
-    shared = [(name, traits[number][0]) for number, name in enumerate(names) if number not in differing]
+    arranged = arrange(results, more)
     folds = sorted({result.fold for result in results})
     with_last = last is not None and all(last in result.mean for result in results)
     return Table(
-        title=", ".join([metric, *(f"{name} {value}" for name, value in shared if value != "-")]),
-        label_columns=("method", *(names[number] for number in differing)),
+        title=", ".join([metric, *arranged.shared]),
+        label_columns=arranged.label_columns,
         value_columns=(*(f"fold{fold}" for fold in folds), "mean", *([last] if with_last else [])),
         rows=tuple(
-            Row(
-                (key[0], *(key[1 + number] for number in differing)),
-                _figures(by_fold, folds, [metric, last] if with_last else [metric], interval),
-            )
-            for key, by_fold in rows.items()
+            Row(labels, _figures(by_fold, folds, [metric, last] if with_last else [metric], interval))
+            for labels, by_fold in arranged.rows.items()
         ),
+        notes=() if metric == "mIoU_base" else notes_on_classes(results),
     )
 
 
@@ -194,21 +149,22 @@ def to_terminal(table: Table) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([table.title, text[0], "-" * max(map(len, text)), *text[1:]]) + "\n"
+    return "\n".join([table.title, text[0], "-" * max(map(len, text)), *text[1:], *table.notes]) + "\n"
 
 
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown, its title above it."""
     header, *rows = ["| " + " | ".join(line) + " |" for line in _cells(table)]
     rule = "|" + "---|" * len(table.label_columns) + "---:|" * len(table.value_columns)
-    return "\n".join([f"{table.title}", "", header, rule, *rows]) + "\n"
+    notes = [line for note in table.notes for line in ("", note)]
+    return "\n".join([f"{table.title}", "", header, rule, *rows, *notes]) + "\n"
 
 
 def to_csv(table: Table) -> str:
     """Return the table as CSV.
 
-    After every figure comes its standard deviation, empty where there is none; then, in columns with any, the
-    ends of its interval.
+    After every figure, "-" where there is none, comes its standard deviation, empty where there is none;
+    then, in columns with any, the ends of its interval.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -225,7 +181,8 @@ def to_csv(table: Table) -> str:
             figures = (
                 (None,) * 4 if value is None else (value.mean, value.std, *(value.interval or (None, None)))
             )
-            cells += ["" if figure is None else f"{figure:.4f}" for figure in figures[: len(own)]]
+            shown = ["" if figure is None else f"{figure:.4f}" for figure in figures[: len(own)]]
+            cells += [shown[0] or "-", *shown[1:]]
         writer.writerow([*row.labels, *cells])
     return text.getvalue()
 
@@ -237,7 +194,7 @@ def to_latex(table: Table) -> str:
     return (
         "\n".join(
             [
-                f"% {table.title}",
+                *(f"% {line}" for line in (table.title, *table.notes)),
                 rf"\begin{{tabular}}{{{columns}}}",
                 r"\toprule",
                 lines[0],

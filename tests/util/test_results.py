@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from engine.report import write_class_table, write_report
+from util.class_table import build_class_table
 from util.errors import ResultError
 from util.results import VERSION, Result, SeedResult, read_result, read_results, write_result
 from util.tables import FORMATS, build_table, to_csv, to_latex, to_markdown, to_terminal
@@ -139,3 +141,64 @@ class TestTables:
         assert r"bam & 2 x 1000 & 65.00 $\pm$ 5.00" in latex
         assert r"copy\_mask" in latex
         assert r"\begin{tabular}{llrrr}" in latex
+
+
+class TestClassesThatWereNotTested:
+    """Of four classes one is tested by one of two seeds, one by none."""
+
+    def result(self, **changes: Any) -> Result:
+        found = ({"cat": 0.5, "dog": 0.2, "<ox>": None, "cow": None}, {"cat": 0.7, "dog": None})
+        seeds = tuple(
+            SeedResult(
+                seed=number,
+                episode_hash=str(number),
+                metrics={"mIoU": 0.5, "mIoU_base": 0.1},
+                class_iou=dict.fromkeys(found[0]) | ious,
+            )
+            for number, ious in enumerate(found)
+        )
+        return make(seeds=seeds, **{"absent_classes": "left_out", **changes})
+
+    def test_their_mean_is_over_the_seeds_that_test_them(self, tmp_path: Path) -> None:
+        result = self.result()
+        assert result.class_iou == {"cat": pytest.approx(0.6), "dog": 0.2, "<ox>": None, "cow": None}
+        path = write_result(tmp_path, result)
+        assert json.loads(path.read_text())["classes_tested"] == "2 of 4"
+        assert read_result(path) == result
+
+    @pytest.mark.parametrize(
+        ("rule", "end"), [("zero", "count as 0 in the mean"), ("left_out", "left out of")]
+    )
+    def test_tables_say_what_became_of_them(self, rule: str, end: str) -> None:
+        result = self.result(absent_classes=rule)
+        for name, (_, write) in FORMATS.items():
+            line = "fold 0, 1-shot: 2 of 4 classes tested; the others have no episodes and"
+            assert (line in write(build_table([result]))) == (name != "csv")
+        assert end in result.tested_in_words
+        assert build_table([result], "mIoU_base").notes == ()
+        assert build_table([make()]).notes == ()
+
+    def test_they_have_no_figure_in_the_table_of_classes(self) -> None:
+        table = build_class_table([self.result(), make(method="copy", shot=5)])
+        assert table.value_columns == ("bam, shot 1", "copy, shot 5")
+        wanted = {
+            "cat": ("60.00 ± 10.00", "65.00 ± 5.00"),
+            "dog": ("20.00", "50.00 ± 0.00"),
+            "cow": ("-", "-"),
+        }
+        shown = {row.labels: tuple(v.text() if v else "-" for v in row.values) for row in table.rows}
+        assert shown == {("0", name): cells for name, cells in {**wanted, "<ox>": ("-", "-")}.items()}
+        rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+        assert next(row for row in rows if row["class"] == "cow")["bam, shot 1"] == "-"
+        assert "| 0 | cow | - | - |" in to_markdown(table)
+        assert r"0 & cow & - & - \\" in to_latex(table)
+        assert re.search(r"0 +cow +- +-", to_terminal(table))
+
+    def test_they_have_no_figure_on_the_page(self, tmp_path: Path) -> None:
+        page = write_report(tmp_path / "report.html", [self.result()], {}, []).read_text()
+        assert "<td>60.00</td><td>20.00</td><td>-</td><td>-</td>" in page
+        assert "2 of 4 classes tested" in page
+        write_class_table(tmp_path, [self.result()])
+        assert {path.name for path in tmp_path.glob("classes.*")} == {
+            f"classes.{s}" for s, _ in FORMATS.values()
+        }
