@@ -29,6 +29,7 @@ from util import distributed
 from util.config import Config
 from util.errors import ConfigError
 from util.log import get_log, start_log
+from util.run_folder import run_folder
 from util.tables import to_terminal
 
 
@@ -101,8 +102,8 @@ def runs_of(given: argparse.Namespace) -> Iterator[Config]:
 
 def results_folder(runs: list[Config]) -> Path:
     """Return where results go by custom: into the one run's folder, or beside several runs' folders."""
-    folders = {config.run_folder for config in runs}
-    return (folders.pop() if len(folders) == 1 else runs[0].run_folder.parent) / "results"
+    folders = {run_folder(config) for config in runs}
+    return (folders.pop() if len(folders) == 1 else run_folder(runs[0]).parent) / "results"
 
 
 def log_measurement(measurement: Measurement) -> None:

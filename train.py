@@ -27,6 +27,7 @@ from util import distributed
 from util.config import Config, load_config
 from util.files import write_text
 from util.log import start_log
+from util.run_folder import run_folder
 from util.seed import set_seed
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
     config = load_config(given.config, given.opts)
     device = distributed.start()
-    folder = require_writable(config.run_folder)
+    folder = require_writable(run_folder(config))
     log = start_log(folder, "train.log")
     if distributed.is_main():
         write_text(folder / "config.yaml", config.dump_yaml())
@@ -93,7 +94,7 @@ def train(config: Config, device: torch.device) -> Progress:
     if snapshot is not None:
         snapshot.restore(plan, model, optimizer)
 
-    board = Board(config.run_folder / "board")
+    board = Board(run_folder(config) / "board")
     if config.stage == 1:
         validate = base_validation(config, fold, model, device)
     else:
@@ -105,7 +106,7 @@ def train(config: Config, device: torch.device) -> Progress:
         loader=loader,
         batches=batches,
         validate=validate,
-        snapshots=Snapshots(config.run_folder, meta, plan),
+        snapshots=Snapshots(run_folder(config), meta, plan),
         board=board,
         reached=reached,
         settings=settings_of(config),
@@ -118,7 +119,7 @@ def earlier_snapshot(config: Config) -> Snapshot | None:
     resume = config.Train.resume
     if resume != "auto":
         return Snapshot.read(resume) if resume else None
-    return Snapshot.read(config.run_folder) if (config.run_folder / STATE).is_file() else None
+    return Snapshot.read(run_folder(config)) if (run_folder(config) / STATE).is_file() else None
 
 
 def new_progress(config: Config) -> Progress:

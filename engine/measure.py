@@ -32,6 +32,7 @@ from util.config import Config
 from util.distributed import gather
 from util.episode_counts import EpisodeCounts, counts_path
 from util.results import Result
+from util.run_folder import run_folder
 from util.seed import set_seed
 
 UNTRAINED = "untrained"
@@ -154,7 +155,7 @@ def weight_path(config: Config, fold: Fold) -> Path:
     """Return the checkpoint to test: as configured, or the one that the run's protocol selects."""
     if config.Test_Finetune.weight is not None:
         return fill(config.Test_Finetune.weight, config)
-    return config.run_folder / (LAST if fold.protocol.selection == "last" else BEST)
+    return run_folder(config) / (LAST if fold.protocol.selection == "last" else BEST)
 
 
 def precision_of(config: Config, device: torch.device) -> AbstractContextManager[Any]:

@@ -17,9 +17,10 @@ from model.fewshot import FewShotModel
 from model.interface import BaseLearner
 from model.published import load_published, load_strict
 from util.checkpoint import load_checkpoint, load_weights
-from util.config import Config, run_folder
+from util.config import Config
 from util.errors import CheckpointError
 from util.log import get_log
+from util.run_folder import plain_folder
 
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
 """Entries of a checkpoint's metadata in which it must agree with the network."""
@@ -102,8 +103,8 @@ def base_weight_path(config: Config) -> Path:
     """Return where the trained base learner lies: as configured, or where its training leaves it."""
     if config.Method.base_weight is not None:
         return fill(config.Method.base_weight, config)
-    data, name = config.Data, config.Method.base or _DEFAULT_BASE
-    return run_folder(data.data_set, name, config.Method.backbone, data.split, None) / BEST
+    learner = config.Method.model_copy(update={"arch": config.Method.base or _DEFAULT_BASE})
+    return plain_folder(config.model_copy(update={"Method": learner})) / BEST
 
 
 def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: ClassSplit) -> None:

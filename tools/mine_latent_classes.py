@@ -27,6 +27,7 @@ from util.checkpoint import file_hash
 from util.config import Config, load_config
 from util.errors import UserError
 from util.log import start_log
+from util.run_folder import run_folder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     log = start_log()
     for number in given.folds or [config.Data.split]:
         config = load_config(given.config, with_changes(opts, {"split": number}))
-        folder = fill(given.out, config) if given.out else config.run_folder / "mined"
+        folder = fill(given.out, config) if given.out else run_folder(config) / "mined"
         extra = query_paths(given.extra) if given.extra else []
         count = mine(config, require_writable(folder), settings, extra)
         log.info("fold %d: labels of %d images are in %s", number, count, folder)

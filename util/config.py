@@ -42,6 +42,7 @@ class Config(BaseModel):
     Method: config_schema.Method
     Test_Finetune: config_schema.TestFinetune
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _file: Path | None = PrivateAttr(None)
 
     @property
     def stage(self) -> int:
@@ -49,12 +50,9 @@ class Config(BaseModel):
         return 1 if self.Method.arch == "pspnet" else 2
 
     @property
-    def run_folder(self) -> Path:
-        """Where this run keeps its snapshots and logs: ``Train.save_path`` or, unset, by custom."""
-        if self.Train.save_path is not None:
-            return Path(self.Train.save_path)
-        shot = None if self.stage == 1 else self.Data.shot
-        return run_folder(self.Data.data_set, self.Method.arch, self.Method.backbone, self.Data.split, shot)
+    def file(self) -> Path | None:
+        """The YAML file that the config was read from."""
+        return self._file
 
     def where(self, key: str) -> str:
         """Return where "Train.base_lr" got its value: ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
@@ -67,16 +65,6 @@ class Config(BaseModel):
     def dump_yaml(self) -> str:
         """Return the whole config as YAML that ``load_config`` reads back."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
-
-
-def run_folder(data_set: str, arch: str, backbone: str, split: int, shot: int | None) -> Path:
-    """Return the folder of a run by custom, ``exp/pascal/bam_resnet50/split0_shot1``.
-
-    The models of a base learner have no shot: ``exp/pascal/pspnet_resnet50/split0``.
-    """
-    return (
-        Path("exp") / data_set / f"{arch}_{backbone}" / (f"split{split}" + (f"_shot{shot}" if shot else ""))
-    )
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
@@ -101,7 +89,9 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
             values[section][key] = entry.value
     if not values["Method"].get("arch"):
         values["Method"]["arch"] = guess_arch(values)
-    return _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
+    config = _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
+    config._file = Path(path)
+    return config
 
 
 def _overrides(opts: Sequence[str]) -> list[Entry]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import published_configs as published
 import pytest
 
-from util.config import Config, load_config, run_folder
+from util.config import load_config
 from util.errors import ConfigError
 
 Write = Callable[..., Path]
@@ -222,10 +222,3 @@ def test_dump_reads_back(write: Write) -> None:
     config = load_config(write(published.EFTNET), ["Method.options.shift", "[1, a]"])
     again = load_config(write(config.dump_yaml(), "dump.yaml"))
     assert again.as_dict() == config.as_dict()
-
-
-def test_run_folder(write: Write) -> None:
-    config: Config = load_config(write("Data: {split: 2, shot: 5}\n"))
-    assert config.run_folder == Path("exp/pascal/bam_resnet50/split2_shot5")
-    assert run_folder("coco", "pspnet", "vgg16", 1, None) == Path("exp/coco/pspnet_vgg16/split1")
-    assert load_config(write("Train: {save_path: here}\n")).run_folder == Path("here")
