@@ -27,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from dataset.mask import read_mask
+from dataset.mask import label_counts, read_mask
 from util.errors import DataError
 from util.files import write_atomically
 
@@ -173,7 +173,7 @@ def _count_labels(paths: Sequence[str]) -> list[tuple[int, int, np.ndarray, np.n
     rows = []
     for path in paths:
         mask = read_mask(path)
-        counts = np.bincount(mask.reshape(-1), minlength=256)
+        counts = label_counts(mask)
         labels = np.flatnonzero(counts)
         rows.append((*mask.shape, labels.astype(np.uint8), counts[labels].astype(np.int32)))
     return rows

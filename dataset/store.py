@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dataset.lists import ImageList
-from dataset.mask import check_same_size, read_image, read_mask
+from dataset.mask import read_image, read_pair
 
 
 class ImageStore:
@@ -37,8 +37,7 @@ class ImageStore:
             return self._kept[position]
         image_path = self.source.root / self.source.images[position]
         mask_path = self.source.root / self.source.masks[position]
-        image, mask = read_image(image_path), read_mask(mask_path)
-        check_same_size(image, mask, image_path, mask_path)
+        image, mask = read_pair(image_path, mask_path)
         mask = self.source.with_class_id(position, mask)
         size = image.nbytes + mask.nbytes
         if self._used + size <= self.cache_bytes:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dataset.lists import ImageList
-from dataset.mask import read_image, read_mask
+from dataset.mask import label_counts, read_image, read_mask
 from dataset.prepare.parallel import work
 from dataset.shapes import voc_palette
 from dataset.split import VOID
@@ -70,9 +70,7 @@ def look(paths: tuple[str, str]) -> Look:
     sizes = None
     if image is not None and mask is not None:
         sizes = (image.shape[1::-1], mask.shape[::-1])
-    labels = (
-        frozenset() if mask is None else frozenset(np.flatnonzero(np.bincount(mask.reshape(-1))).tolist())
-    )
+    labels = frozenset() if mask is None else frozenset(np.flatnonzero(label_counts(mask)).tolist())
     digest = b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     return Look(sizes=sizes, labels=labels, digest=digest, **wrong)
 
