@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from dataset.class_names import CLASSES_FILE, read_class_names
 from dataset.lists import ImageList, read_image_list
-from dataset.split import VOID, ClassSplit, read_class_names
+from dataset.split import VOID, ClassSplit
 from util.errors import DataError
 
 
@@ -29,7 +30,7 @@ class ClassFolders:
     def read(cls, root: str | Path) -> ClassFolders:
         """Read ``classes.txt`` of the data root."""
         # A class may be called "background" only as the first line, which is no folder.
-        _, *folders = read_class_names(Path(root) / "classes.txt")
+        _, *folders = read_class_names(Path(root) / CLASSES_FILE)
         names = ["background", *folders]
         if len(names) > VOID:
             names.insert(VOID, "void")

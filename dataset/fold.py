@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataset.area_index import AreaIndex
 from dataset.class_folders import ClassFolders
+from dataset.class_names import CLASSES_FILE, read_class_names
 from dataset.episodes import Manifest, test_episodes
 from dataset.folds_file import FOLDS_FILE, read_folds
 from dataset.lists import (
@@ -19,7 +20,7 @@ from dataset.lists import (
     read_image_list,
 )
 from dataset.protocol import Protocol
-from dataset.split import ClassSplit, class_split, read_class_names
+from dataset.split import ClassSplit, class_split
 
 LIST_FOLDER = "ImageSets/Segmentation"
 
@@ -178,7 +179,7 @@ def open_fold(
         return Fold(data_set, number, split, protocol, root, *lists, class_folders=folders)
     if interleaved is None:
         interleaved = protocol.interleaved_folds
-    names = read_class_names(root / "classes.txt") if data_set == "folder" else None
+    names = read_class_names(root / CLASSES_FILE) if data_set == "folder" else None
     if names is not None and (root / FOLDS_FILE).is_file():
         split = read_folds(root / FOLDS_FILE, names).split(number)
     else:

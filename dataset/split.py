@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -18,9 +16,6 @@ VOID = 255
 """The label of pixels that belong to no class: unsure borders and padding."""
 
 FOLDS = 4
-
-_NUMBERED = re.compile(r"(\d+)\s*[\s:;,=]\s*(\S.*)")
-"""A line of class names that begins with the id."""
 
 
 @dataclass(frozen=True)
@@ -121,37 +116,3 @@ def class_split(
         novel = range(fold * classes // folds + 1, (fold + 1) * classes // folds + 1)
     base = tuple(c for c in range(1, classes + 1) if c not in novel)
     return ClassSplit(tuple(novel), base, names)
-
-
-def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Read ``classes.txt``: line n names class n, counted from a first line "background" if there is one.
-
-    Lines may be numbered, ``3 cat``, from 0 (the background) or from 1.
-
-    Raises:
-        DataError: the file is missing or names no class.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the class names cannot be read ({reason})") from None
-    names, first = _without_numbers([line.strip() for line in lines if line.strip()])
-    if first == 0 or (names and names[0].lower().strip("_") == "background"):
-        names[0] = "background"
-    else:
-        names = ["background", *names]
-    if len(names) < 2:
-        raise DataError(f"{path}: names no class; write one name per line")
-    return tuple(names)
-
-
-def _without_numbers(lines: list[str]) -> tuple[list[str], int | None]:
-    """Return lines without the numbers that count them, and the first number; None if they have none."""
-    found = [_NUMBERED.fullmatch(line) for line in lines]
-    if not all(found) or not found:
-        return lines, None
-    numbers = [int(match[1]) for match in found]
-    if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(lines))):
-        return lines, None
-    return [match[2] for match in found], numbers[0]

@@ -1,8 +1,8 @@
 """Make MIANet's table of word vectors from a word2vec file and a list of class names.
 
-The list holds one class per line in the order of the ids. Words of a name are separated by spaces and
-averaged; ``fire_hydrant`` is one entry of the word2vec file. Where the file does not know a name, write
-words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and ``lists/coco`` hold such lists.
+The list holds one class per line, behind its id or in the order of the ids. Words of a name are separated by
+spaces and averaged; ``fire_hydrant`` is one entry of the word2vec file. Where the file does not know a name,
+write words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and ``lists/coco`` hold such lists.
 
     python tools/word_vectors.py GoogleNews-vectors-negative300.bin lists/pascal/words.txt \\
         data/word_vectors/pascal.npy
@@ -20,9 +20,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dataset.class_names import parse_class_names
 from util.errors import DataError, UserError
 from util.files import write_atomically
-from util.word_vectors import WIDTH, unit_rows, with_background
+from util.word_vectors import WIDTH, unit_rows
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_LINE = 1 << 16
@@ -59,7 +60,7 @@ def read_names(path: Path) -> list[str]:
         raise DataError(f"{path}: the list of class names is empty")
     if "" in names:
         raise DataError(f"{path}:{names.index('') + 1}: a class without a name; every line is one class")
-    return with_background(names)
+    return list(parse_class_names(names, path))
 
 
 def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:

@@ -77,8 +77,9 @@ def look(paths: tuple[str, str]) -> Look:
 
 def examine(
     parts: Mapping[str, ImageList],
-    names: Sequence[str],
+    names: Sequence[str] | None,
     *,
+    complete: bool = True,
     workers: int | None = None,
     progress: bool = True,
 ) -> list[Finding]:
@@ -86,7 +87,9 @@ def examine(
 
     Args:
         parts: the lists, "train" and "val" or "test" among them.
-        names: name of every class by id, background first.
+        names: name of every class by id, background first; None where they are not known, so that labels
+            cannot be held against them.
+        complete: whether every class must have images.
     """
     looks: dict[str, list[Look]] = {}
     for part, images in parts.items():
@@ -118,8 +121,8 @@ def examine(
             ),
             "export both at one size; masks by nearest neighbour",
         ),
-        *_label_findings(every, parts, len(names) - 1),
-        *_class_findings(parts, looks, names),
+        *([] if names is None else _label_findings(every, parts, len(names) - 1)),
+        *([] if names is None else _class_findings(parts, looks, names, complete)),
         *_duplicates(parts, looks),
     ]
     return [finding for finding in findings if finding.where]
@@ -162,7 +165,7 @@ def palette_greys(classes: int) -> set[int]:
 
 
 def _class_findings(
-    parts: Mapping[str, ImageList], looks: Mapping[str, Sequence[Look]], names: Sequence[str]
+    parts: Mapping[str, ImageList], looks: Mapping[str, Sequence[Look]], names: Sequence[str], complete: bool
 ) -> list[Finding]:
     shown: dict[str, set[int]] = {}
     for part, images in parts.items():
@@ -177,7 +180,8 @@ def _class_findings(
         Finding(
             "class without a pixel in any list",
             tuple(nowhere),
-            "take it off classes.txt and the folds, or add images",
+            "add images, or go on without; keep its line in classes.txt, since masks hold the ids",
+            serious=complete,
         )
     ]
     if any(images.class_ids is not None for images in parts.values()):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataset.class_names import CLASSES_FILE, to_lines
 from dataset.fold import LIST_FOLDER
 from dataset.prepare.parallel import work
 from util.errors import DataError
@@ -37,9 +38,10 @@ def list_path(root: Path, part: str) -> Path:
     return root / LIST_FOLDER / f"{part}.txt"
 
 
-def write_names(root: Path, names: Sequence[str]) -> None:
-    """Write ``classes.txt``."""
-    write_text(root / "classes.txt", "\n".join(names) + "\n", DataError)
+def write_names(root: Path, names: Sequence[str], *, with_ids: bool = True) -> None:
+    """Write ``classes.txt``, every name behind its id where masks hold ids."""
+    lines = to_lines(names) if with_ids else names
+    write_text(root / CLASSES_FILE, "\n".join(lines) + "\n", DataError)
 
 
 def write_record(

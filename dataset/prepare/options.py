@@ -70,7 +70,8 @@ class Options:
             part = Path(file).stem
             written[part] = list_path(self.root, part) if self.lists is None else self.lists / file
             write_list(written[part], lines)
-        write_names(self.root, names)
+        # Ids of FSS-1000 count its class folders and skip 255; its masks hold none.
+        write_names(self.root, names, with_ids=data_set != "fss1000")
         write_record(self.root, data_set, written, masks, workers=self.workers, progress=self.progress)
 
     def _require_official(self, path: Path, official: Sequence[Archive]) -> None:

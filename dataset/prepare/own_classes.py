@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dataset.class_names import CLASSES_FILE, read_class_names
 from dataset.prepare.own_layout import OwnLayout, Picture, part_of
-from dataset.split import BACKGROUND, VOID, read_class_names
+from dataset.split import BACKGROUND, VOID
 from util.errors import DataError
 
 OBJECT = "object"
@@ -61,7 +62,7 @@ def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None
     Raises:
         DataError: the list does not name a class that has masks.
     """
-    own = layout.source / "classes.txt"
+    own = layout.source / CLASSES_FILE
     path = given if given is not None else own if own.is_file() else None
     names = None if path is None else read_class_names(path)
     if not layout.binary:

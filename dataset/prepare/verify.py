@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset.class_folders import ClassFolders
+from dataset.class_names import CLASSES_FILE, read_class_names
 from dataset.folds_file import FOLDS_FILE, read_folds
 from dataset.lists import ImageList, read_image_list
 from dataset.prepare import coco, fss1000, pascal
 from dataset.prepare.doctor import Finding, examine
 from dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
 from dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
-from dataset.split import read_class_names
 from util.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -72,7 +72,8 @@ def verify(
         ]
     if not subset and data_set == "pascal":
         findings.append(_folds(parts))
-    findings += examine(_disjoint(parts), names, workers=workers, progress=progress)
+    complete = data_set != "folder" and not subset
+    findings += examine(_disjoint(parts), names, complete=complete, workers=workers, progress=progress)
     return [finding for finding in findings if finding.where]
 
 
@@ -87,16 +88,19 @@ def _lists(root: Path, record: Mapping | None) -> dict[str, Path]:
     return found
 
 
-def _names(data_set: str, root: Path) -> tuple[Sequence[str], list[Finding]]:
-    """Return the class names, and what is wrong with them and the folds."""
+def _names(data_set: str, root: Path) -> tuple[Sequence[str] | None, list[Finding]]:
+    """Return the class names, None where they cannot be read, and what is wrong with them and the folds."""
     try:
         names = (
-            ClassFolders.read(root).names if data_set == "fss1000" else read_class_names(root / "classes.txt")
+            ClassFolders.read(root).names if data_set == "fss1000" else read_class_names(root / CLASSES_FILE)
         )
+    except DataError as failure:
+        return None, [Finding("class names", (str(failure),), "correct the file")]
+    try:
         if (root / FOLDS_FILE).is_file():
             read_folds(root / FOLDS_FILE, names)
     except DataError as failure:
-        return ("background",), [Finding("class names or folds", (str(failure),), "correct the file")]
+        return names, [Finding("folds", (str(failure),), "correct the file")]
     return names, []
 
 

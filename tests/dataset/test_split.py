@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dataset.mask import read_mask
-from dataset.split import class_split, read_class_names
+from dataset.split import class_split
 from util.errors import DataError
 
 
@@ -41,37 +41,6 @@ def test_a_fold_outside_the_range_names_the_range():
 def test_an_unknown_data_set_asks_for_names():
     with pytest.raises(DataError, match=r"data_set mine.*classes\.txt"):
         class_split("mine", 0)
-
-
-def test_class_names_count_from_the_background(tmp_path):
-    (tmp_path / "with.txt").write_text("background\ncat\ndog\n")
-    (tmp_path / "without.txt").write_text("cat\ndog\n")
-    (tmp_path / "empty.txt").write_text("\n")
-    assert read_class_names(tmp_path / "with.txt") == ("background", "cat", "dog")
-    assert read_class_names(tmp_path / "without.txt") == ("background", "cat", "dog")
-    for name in ("empty.txt", "missing.txt"):
-        with pytest.raises(DataError, match=name):
-            read_class_names(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\xef\xbb\xbfbackground\r\ncat\r\nblack dog\r\n",
-        b"__background__\ncat\nblack dog\n",
-        b"Background\n\ncat\nblack dog",
-        b"0 nothing\n1 cat\n2 black dog\n",
-        b"1: cat\n2: black dog\n",
-    ],
-)
-def test_class_names_are_understood_in_any_usual_form(tmp_path, content):
-    (tmp_path / "classes.txt").write_bytes(content)
-    assert read_class_names(tmp_path / "classes.txt") == ("background", "cat", "black dog")
-
-
-def test_numbers_that_do_not_count_lines_belong_to_the_names(tmp_path):
-    (tmp_path / "classes.txt").write_text("7 up\n2 cv\n")
-    assert read_class_names(tmp_path / "classes.txt") == ("background", "7 up", "2 cv")
 
 
 def test_base_labels_equal_the_recorded_ones(shared):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import test as test_script
 import train as train_script
+from dataset.class_names import read_class_names
 from dataset.fewshot import EvaluationImages
 from dataset.fold import open_fold
 from dataset.mask import read_mask
@@ -67,7 +68,7 @@ def test_every_layout_of_a_real_folder_gives_the_same_data(clothing, tmp_path):
     for layout in ("voc", "beside", "binary"):
         root = tmp_path / layout
         prepare("folder", "--source", clothing / layout, "--root", root)
-        names = np.array((root / "classes.txt").read_text().split("\n")[:-1])
+        names = np.array(read_class_names(root / "classes.txt"))
         found = sorted((root / "SegmentationClass").iterdir())
         named[layout] = [names[read_mask(path)] for path in found]
     for layout in ("beside", "binary"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.class_names import read_class_names
 from dataset.fold import open_fold
 from dataset.folds_file import Folds, balanced_folds, read_folds
 from dataset.mask import read_mask
@@ -80,7 +81,7 @@ def test_every_layout_gives_the_same_masks_and_can_be_opened(tmp_path, layout):
         (source / "classes.txt").write_text("\n".join(NAMES))
     assert "3 classes, 3 folds of 1, 1, 1; train 8, val 4 images" in prepare(source, root)
     names = ("background", *(sorted(NAMES) if named else NAMES))
-    assert (root / "classes.txt").read_text().split() == list(names)
+    assert read_class_names(root / "classes.txt") == names
     fold = open_fold("folder", root, 1, load_protocol("bam", novel_in_train="background", min_area=1))
     store = ImageStore(fold.train_images)
     for name in fold.train_images.names:
@@ -143,10 +144,10 @@ def test_black_and_white_masks_in_class_folders_or_of_one_object(tmp_path, mode)
         mask = Image.fromarray((mask_of(number) > 0).astype(np.uint8) * 255).convert(mode)
         mask.save(tmp_path / f"own/{name}.png")
     assert "2 classes" in prepare(tmp_path / "own", tmp_path / "data")
-    assert (tmp_path / "data/classes.txt").read_text().split() == ["background", "hat", "shoe"]
+    assert (tmp_path / "data/classes.txt").read_text() == "0 background\n1 hat\n2 shoe\n"
     assert set(read_mask(tmp_path / "data/SegmentationClass/shoe/1.png").flat) == {0, 2}
     assert "1 classes" in prepare(tmp_path / "own" / "hat", tmp_path / "one")
-    assert (tmp_path / "one/classes.txt").read_text().split() == ["background", "object"]
+    assert read_class_names(tmp_path / "one/classes.txt") == ("background", "object")
 
 
 def test_preparing_again_changes_nothing_and_keeps_edited_folds(tmp_path):
@@ -231,6 +232,42 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_file(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"No space left on device.*free space"):
         prepare(source, tmp_path / "data")
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+class TestClassList:
+    def prepared(self, tmp_path, names=NAMES):
+        source = draw(tmp_path / "own", "index")
+        (source / "classes.txt").write_text("\n".join(names))
+        prepare(source, tmp_path / "data")
+        return tmp_path / "data"
+
+    def findings(self, root):
+        return {finding.problem: finding for finding in verify("folder", root, workers=1, progress=False)}
+
+    def test_a_class_without_pixels_is_a_note_that_keeps_its_line(self, tmp_path):
+        found = self.findings(self.prepared(tmp_path, (*NAMES, "cape")))
+        assert list(found) == ["class without a pixel in any list"]
+        (finding,) = found.values()
+        assert finding.where == ("cape (4)",) and not finding.serious
+        assert "keep its line" in finding.remedy and "take" not in finding.remedy
+
+    def test_a_name_taken_off_is_noticed_and_shifts_no_other(self, tmp_path):
+        root = self.prepared(tmp_path)
+        path = root / "classes.txt"
+        assert path.read_text() == "0 background\n1 hat\n2 shoe\n3 bag\n"
+        path.write_text("0 background\n1 hat\n3 bag\n")
+        found = self.findings(root)
+        assert list(found) == ["class names"]
+        assert "id 2 has no name" in found["class names"].where[0]
+        with pytest.raises(DataError, match=r"id 2 has no name.*put '2 NAME' back"):
+            open_fold("folder", root, 0, load_protocol("bam", min_area=1))
+        path.write_text("0 background\n1 hat\n2 shoe\n")
+        assert "label outside the classes 0..2 and 255" in self.findings(root)
+
+    def test_a_list_of_an_earlier_version_is_read_by_its_lines(self, tmp_path):
+        root = self.prepared(tmp_path)
+        (root / "classes.txt").write_text("\n".join(("background", *NAMES)))
+        assert self.findings(root) == {}
 
 
 class TestFolds:
