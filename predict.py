@@ -4,11 +4,14 @@
         --support cat1.jpg cat1.png cat2.jpg cat2.png --query photos --out found
 
 Every query gives a mask (0 and 255) and an overlay; ``panel.png`` shows the first one beside the examples.
+An image that cannot be read is reported and left out; the exit status is 1 then.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +19,24 @@ import numpy as np
 from dataset.fold import Fold
 from dataset.mask import read_image
 from dataset.transform import Resize
-from engine.build import build_network
+from engine.build import build_network, require_few_shot
 from engine.data import fold_of
 from engine.measure import weight_path
 from engine.pictures import overlay, panel
-from engine.predict import Example, Segmenter, query_paths, read_example
+from engine.predict import Example, Segmenter, check_outputs, output_names, query_paths, read_example
 from engine.report import write_picture
 from engine.script import require_writable, run_script, with_changes
 from engine.weights import describe, load_trained
 from model.interface import AuxiliarySet
 from util import distributed
 from util.config import Config, load_config
-from util.errors import UserError
+from util.errors import DataError, UserError
 from util.log import get_log, progress, start_log
+
+INCOMPLETE = 1
+"""Exit status where images could not be read."""
+
+PANEL = "panel.png"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--config", required=True, metavar="YAML", help="what the model was trained by")
     add("--weight", metavar="PATH", help="its checkpoint; the run's best by default")
     add("--support", required=True, nargs="+", metavar="IMAGE MASK", help="examples, each with its mask")
+    add("--class", dest="class_id", type=int, metavar="ID", help="the object in masks of several classes")
     add("--auxiliary", metavar="PATH", help="images that show the class, without masks, for fsil")
     add("--query", required=True, metavar="PATH", help="an image, or a folder of images")
     add("--out", required=True, metavar="FOLDER", help="where masks and overlays go")
@@ -56,22 +65,44 @@ def main(arguments: list[str] | None = None) -> None:
     opts = with_changes(given.opts, {"shot": len(pairs)})
     weight = ["Test_Finetune.weight", given.weight] if given.weight else []
     config = load_config(given.config, [*weight, *opts])
-    out = require_writable(given.out)
+    require_few_shot(config)
     log = start_log()
 
-    examples = [read_example(*pair) for pair in pairs]
-    paths = query_paths(given.query)
-    auxiliary = [read_image(path) for path in query_paths(given.auxiliary)] if given.auxiliary else []
-    segmenter = build_segmenter(config, examples, auxiliary)
-    for path in progress(paths, "images"):
-        image = read_image(path)
+    examples = [read_example(*pair, given.class_id) for pair in pairs]
+    paths, out = query_paths(given.query), Path(given.out)
+    further = query_paths(given.auxiliary) if given.auxiliary else []
+    check_outputs(outputs(paths, out), [*given.support, *paths, *further])
+    segmenter = build_segmenter(config, examples, [read_image(path) for path in further])
+    done = segment(segmenter, examples, paths, require_writable(out))
+    log.info("%d images segmented from %d examples; see %s", done, len(examples), out)
+    if done < len(paths):
+        log.error("%d of %d images could not be read", len(paths) - done, len(paths))
+        sys.exit(INCOMPLETE)
+
+
+def outputs(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Return all files that will be written."""
+    names = output_names(paths)
+    return [out / PANEL, *(out / f"{name}_{kind}.png" for name in names for kind in ("mask", "overlay"))]
+
+
+def segment(segmenter: Segmenter, examples: Sequence[Example], paths: Sequence[Path], out: Path) -> int:
+    """Segment every image that can be read, write the results, and return how many there are."""
+    done = 0
+    for path, name in progress(list(zip(paths, output_names(paths), strict=True)), "images"):
+        try:
+            image = read_image(path)
+        except DataError as failure:
+            get_log("predict").error("%s", failure)
+            continue
         mask = segmenter(image)
-        write_picture(out / f"{path.stem}_mask.png", 255 * mask)
-        write_picture(out / f"{path.stem}_overlay.png", overlay(image, mask))
-        if path == paths[0]:
+        write_picture(out / f"{name}_mask.png", 255 * mask)
+        write_picture(out / f"{name}_overlay.png", overlay(image, mask))
+        if not done:
             shown = [(example.image, example.mask) for example in examples]
-            write_picture(out / "panel.png", panel(shown, image, None, mask, title=path.name))
-    log.info("%d images segmented from %d examples; see %s", len(paths), len(examples), Path(out))
+            write_picture(out / PANEL, panel(shown, image, None, mask, title=path.name))
+        done += 1
+    return done
 
 
 def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.ndarray]) -> Segmenter:

@@ -28,6 +28,15 @@ _WORDS = "embeddings"
 """The option of methods that read the names of classes."""
 
 
+def require_few_shot(config: Config) -> None:
+    """Raise ConfigError if the config is a base learner's, which takes no supports."""
+    if config.stage == 1:
+        raise ConfigError(
+            f"{config.where('Method.arch')}: Method.arch: {config.Method.arch} is a base learner, which "
+            "knows the base classes alone and takes no examples; give the config of a few-shot method"
+        )
+
+
 def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearner:
     """Build what the config describes, with random weights.
 

@@ -22,6 +22,7 @@ from dataset.split import VOID
 from dataset.store import ImageStore
 from dataset.transform import Resize
 from engine.clusters import cluster
+from engine.predict import output_names
 from model.fewshot import FewShotModel
 from model.layer.pooling import pool_at_image_resolution
 from util.errors import DataError
@@ -74,7 +75,7 @@ class Miner:
         device: torch.device,
         extra: Sequence[Path] = (),
     ) -> None:
-        self.extra = {f"extra/{path.stem}": path for path in extra}
+        self.extra = {f"extra/{name}": path for name, path in zip(output_names(extra), extra, strict=True)}
         self.model, self.settings, self.device = model.eval(), settings, device
         self.split = fold.split
         self.lists = fold.train_lists(shot)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dataset.mask import check_same_size, read_image, read_mask
+from dataset.own_mask import MaskKind, OwnMask, read_own_pair
 from dataset.split import VOID
 from dataset.transform import Resize
 from engine.panels import label_map
 from model.fewshot import FewShotModel
 from model.interface import Encoding
 from model.layer.encoding import group_encoding, stack_encodings
-from util.errors import DataError
+from util.errors import DataError, UserError
+from util.log import get_log
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_SHOWN = 20
+"""Class ids that a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,44 @@ class Example:
     mask: np.ndarray
 
 
-def read_example(image_path: str | Path, mask_path: str | Path) -> Example:
-    """Read a support and its mask.
+def read_example(image_path: str | Path, mask_path: str | Path, class_id: int | None = None) -> Example:
+    """Read a support and its mask, and tell the log how a doubtful mask was understood.
 
-    Every value but 0 is the object. A mask with other values beside 255 keeps 255 as void, as data sets have
-    it; one of 0 and 255 only is black and white.
+    Args:
+        image_path: of the photograph.
+        mask_path: of a mask of any kind; see ``dataset.own_mask``.
+        class_id: the object in a mask of class indices; may be left out where the mask shows one class.
 
     Raises:
-        DataError: a file cannot be read, the sizes differ, or the mask shows no object.
+        DataError: a file cannot be read, the sizes differ, or the mask shows no object, or several classes of
+            which none is chosen.
     """
-    image, values = read_image(image_path), read_mask(mask_path)
-    check_same_size(image, values, image_path, mask_path)
-    objects = (values > 0) & (values < VOID)
-    mask = np.where(values == VOID, VOID, objects).astype(np.uint8) if objects.any() else values // VOID
-    if not (mask == 1).any():
-        raise DataError(f"{mask_path}: marks no object: every pixel is 0; draw the object in another value")
-    return Example(image, mask)
+    image, mask = read_own_pair(image_path, mask_path)
+    chosen = _chosen_class(mask, class_id)
+    doubt, log = mask.doubt(chosen), get_log("predict")
+    if doubt:
+        log.warning("%s: %s (taken for %s: %s)", mask.path, doubt, mask.kind.value, mask.shares(chosen))
+    elif mask.kind is MaskKind.SOFT:
+        log.info("%s: taken for %s: %s", mask.path, mask.kind.value, mask.shares(chosen))
+    indices = np.where(mask.indices == VOID, VOID, mask.indices == chosen)
+    return Example(image, indices.astype(np.uint8))
+
+
+def _chosen_class(mask: OwnMask, class_id: int | None) -> int:
+    """Return the index of the object in a mask; the one object of a binary mask needs no choice."""
+    classes = mask.classes
+    if not classes:
+        raise DataError(f"{mask.path}: marks no object: no pixel is more than 0; draw the object in white")
+    shown = ", ".join(str(i) for i in classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+    if mask.kind is MaskKind.INDICES and class_id is None and len(classes) > 1:
+        raise DataError(
+            f"{mask.path}: shows {len(classes)} classes ({shown}); say which one is the object: --class ID"
+        )
+    if mask.kind in (MaskKind.INDICES, MaskKind.ZERO_ONE) and class_id not in (None, *classes):
+        raise DataError(
+            f"{mask.path}: does not show class {class_id}, only {shown}; choose one by --class ID"
+        )
+    return classes[0] if class_id not in classes else class_id
 
 
 def query_paths(path: str | Path) -> list[Path]:
@@ -68,6 +94,25 @@ def query_paths(path: str | Path) -> list[Path]:
             f"{path}: no image there; name an image or a folder of images ({' '.join(IMAGE_SUFFIXES)})"
         )
     return found
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """Return what the results of every image are called after: its name without suffix.
+
+    Images that differ in their suffix alone keep it, so that no result replaces another's.
+    """
+    count = Counter(path.stem.casefold() for path in paths)
+    names = [path.stem if count[path.stem.casefold()] == 1 else path.name for path in paths]
+    different = len({name.casefold() for name in names}) == len(paths)
+    return names if different else [path.name for path in paths]
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raise UserError if a file that will be written is one of those that are read."""
+    read = {Path(path).resolve() for path in inputs}
+    lost = next((path for path in outputs if path.resolve() in read), None)
+    if lost is not None:
+        raise UserError(f"{lost}: is read, and would be overwritten by a result; choose another --out")
 
 
 class Segmenter:

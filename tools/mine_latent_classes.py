@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine.build import build_network
+from engine.build import build_network, require_few_shot
 from engine.data import fold_of
 from engine.measure import weight_path
 from engine.mining import Miner, MiningSettings, write_mined
@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     weight = ["Test_Finetune.weight", given.weight] if given.weight else []
     opts = [*weight, *given.opts]
     config = load_config(given.config, opts)
+    require_few_shot(config)
     log = start_log()
     for number in given.folds or [config.Data.split]:
         config = load_config(given.config, with_changes(opts, {"split": number}))
