@@ -1,0 +1,195 @@
+"""Put small faults into the code, one at a time, and report those that the tests do not notice.
+
+    python tools/mutate.py util/metrics.py util/tables.py --count 50
+    python tools/mutate.py util --seed 3
+
+A fault is one operator, comparison or constant changed. The tests that run against it are those that import
+the changed module. They run in a copy of the checkout; nothing in it is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2  # noqa: F401 (loaded once, for all forks; likewise the others)
+import numpy as np  # noqa: F401
+import pydantic  # noqa: F401
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 300
+"""Seconds after which a test run counts as having noticed: the fault made a loop endless."""
+
+_SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult},
+    **{ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd},
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq},
+    **{ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
+    **{ast.And: ast.Or, ast.Or: ast.And, ast.USub: ast.UAdd},
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One changed place of one file.
+
+    Attributes:
+        path: of the file, relative to the checkout.
+        line: where the change is.
+        source: the whole changed file.
+        change: before and after, in words.
+    """
+
+    path: Path
+    line: int
+    source: str
+    change: str
+
+
+def faults(path: Path) -> Iterator[Fault]:
+    """Yield every fault of a file; error messages, annotations, decorators and docstrings stay."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    kept = {id(inner) for node in ast.walk(tree) for inner in _kept(node)}
+    for number, node in enumerate(ast.walk(tree)):
+        if id(node) in kept or (changed := _changed(node)) is None:
+            continue
+        faulty = copy.deepcopy(tree)
+        target = next(other for place, other in enumerate(ast.walk(faulty)) if place == number)
+        for field, value in changed.items():
+            setattr(target, field, value)
+        before, after = ast.unparse(node), ast.unparse(target)
+        yield Fault(path, getattr(node, "lineno", 0), ast.unparse(faulty), f"{before}  ->  {after}")
+
+
+def _changed(node: ast.AST) -> dict[str, object] | None:
+    """Return the fields of ``node`` that a fault changes, with their new values; None where it has none."""
+    if isinstance(node, ast.BinOp | ast.BoolOp | ast.UnaryOp | ast.AugAssign):
+        swapped = _SWAPS.get(type(node.op))
+        return None if swapped is None else {"op": swapped()}
+    if isinstance(node, ast.Compare):
+        return {"ops": [_SWAPS[type(node.ops[0])](), *node.ops[1:]]}
+    if isinstance(node, ast.Constant):
+        value = node.value
+        if isinstance(value, bool):
+            return {"value": not value}
+        if isinstance(value, int | float):
+            return {"value": value + 1}
+        if isinstance(value, str) and value:
+            return {"value": f"changed {value}"}
+    return None
+
+
+def _kept(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what no fault may touch below ``node``: changes there have no effect on a figure."""
+    parts: list[ast.AST | None] = []
+    if isinstance(node, ast.Raise):
+        parts += [node]
+    if isinstance(node, ast.arg | ast.AnnAssign):
+        parts += [node.annotation]
+    if isinstance(node, ast.FunctionDef):
+        parts += [node.returns]
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        parts += node.decorator_list
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        parts += [node.value]
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # checks of our own reasoning, no behaviour
+        parts += [node.value]
+    for part in parts:
+        yield from ast.walk(part) if part is not None else ()
+
+
+def tests_of(path: Path) -> list[str]:
+    """Return the test files that import the module at ``path``."""
+    module = ".".join(path.with_suffix("").parts)
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    ours = [file for file in files if f"{module} import" in file.read_text(encoding="utf-8")]
+    ours.sort(key=lambda file: file.stem != f"test_{path.stem}")  # the likeliest to notice comes first
+    return [str(file.relative_to(ROOT)) for file in ours]
+
+
+def passes(tests: list[str], checkout: Path, fault: Fault | None = None) -> bool:
+    """Return whether these test files pass in a checkout, into which ``fault`` is put for that time.
+
+    The tests run in a fork of this process, which has loaded the heavy libraries already.
+    """
+    file = checkout / fault.path if fault else None
+    whole = file.read_text(encoding="utf-8") if file else ""
+    if file:
+        file.write_text(fault.source, encoding="utf-8")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(TIMEOUT)
+        os.chdir(checkout)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        sys.path[0] = str(checkout)
+        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    _, status = os.waitpid(child, 0)
+    if file:
+        file.write_text(whole, encoding="utf-8")
+    return status == 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Report the share of noticed faults and the others one by one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", nargs="+", type=Path, help="files or folders, relative to the checkout")
+    parser.add_argument("--count", type=int, default=50, help="faults to draw from all possible ones")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True  # a cached file of the same second would hide a fault
+    files = [
+        file.relative_to(ROOT)
+        for path in given.paths
+        for file in ([ROOT / path] if (ROOT / path).is_file() else sorted((ROOT / path).rglob("*.py")))
+    ]
+    possible = [fault for file in files if tests_of(file) for fault in faults(file)]
+    for file in files:
+        if not tests_of(file):
+            print(f"{file}: no test imports it")
+    drawn = random.Random(given.seed).sample(possible, min(given.count, len(possible)))
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = _copied(Path(folder))
+        tests = sorted({test for fault in drawn for test in tests_of(fault.path)})
+        if not passes(tests, checkout):
+            sys.exit(f"error: the tests fail without any fault; run pytest {' '.join(tests)}")
+        unnoticed = 0
+        for fault in drawn:
+            if passes(tests_of(fault.path), checkout, fault):
+                unnoticed += 1
+                print(f"{fault.path}:{fault.line}: {fault.change[:200]}", flush=True)
+    print(f"{len(drawn) - unnoticed} of {len(drawn)} faults noticed ({len(possible)} possible)")
+    return 1 if unnoticed else 0
+
+
+def _copied(folder: Path) -> Path:
+    """Copy the checkout's tracked files into ``folder``, with the recorded figures beside it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    checkout = folder / "checkout"
+    for name in listed.stdout.splitlines():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, checkout / name)
+    if (shared := ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(shared)
+    return checkout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
