@@ -112,6 +112,41 @@ def test_void_pixels_count_nowhere() -> None:
     assert [part.tolist() for part in counts] == [[0, 1], [0, 1], [0, 1]]
 
 
+def test_counts_are_those_of_a_confusion_matrix() -> None:
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 5, (2, 40, 30))
+    label[rng.random(label.shape) < 0.1] = 255
+    confusion = np.zeros((5, 5), int)
+    for truth, guess in zip(label.ravel(), prediction.ravel(), strict=True):
+        if truth != 255:
+            confusion[truth, guess] += 1
+    counts = intersection_union_target(torch.from_numpy(prediction), torch.from_numpy(label), 5)
+    hits, targets = confusion.diagonal(), confusion.sum(1)
+    assert counts.intersection.tolist() == hits.tolist()
+    assert counts.target.tolist() == targets.tolist()
+    assert counts.union.tolist() == (targets + confusion.sum(0) - hits).tolist()
+
+
+def test_the_epsilon_lowers_an_iou() -> None:
+    meter = IoUMeter(2)
+    meter.add(Counts(*(torch.tensor([1, 1]) for _ in range(3))))
+    assert meter.class_iou().tolist() == [1 / (1 + 1e-10)] * 2
+    assert meter.pooled_iou() == 1 / (1 + 1e-10) < 1
+
+
+def test_absent_classes_count_as_zero_unless_left_out() -> None:
+    meter = IoUMeter(4)
+    meter.add(Counts(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1, 1])), (0, 2))
+    assert meter.mean_iou() == pytest.approx(0.5 / 3)
+    assert meter.mean_iou(present_only=True) == pytest.approx(0.5)
+
+
+def test_the_novel_class_is_claimed_above_the_threshold_only() -> None:
+    undecided, base = torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    assert merge_generalised(undecided, base, merge_tau=0.5).item() == 0
+    assert merge_generalised(undecided, base, merge_tau=0.49).item() == 3
+
+
 def test_all_void_gives_zero_and_no_nan() -> None:
     meter = IoUMeter(2)
     meter.add(intersection_union_target(torch.ones(4).long(), torch.full((4,), 255), 2))
@@ -139,6 +174,10 @@ def test_order_and_merging_change_nothing() -> None:
 def test_values_outside_the_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="label holds values 0 to 7, expected 0 to 1"):
         intersection_union_target(torch.tensor([0, 1]), torch.tensor([0, 7]), 2)
+    with pytest.raises(ValueError, match="prediction holds values 0 to 2, expected 0 to 1"):
+        intersection_union_target(torch.tensor([0, 2]), torch.tensor([0, 1]), 2)
+    with pytest.raises(ValueError, match="label holds values -1 to 1, expected 0 to 1"):
+        intersection_union_target(torch.tensor([0, 1]), torch.tensor([-1, 1]), 2)
     with pytest.raises(ValueError, match="resize one"):
         intersection_union_target(torch.zeros(2, 2), torch.zeros(3, 2), 2)
 
