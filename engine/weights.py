@@ -49,13 +49,16 @@ def fill(path: str, config: Config) -> Path:
     return Path(path.replace("{fold}", str(config.Data.split)).replace("{shot}", str(config.Data.shot)))
 
 
-def load_trained(network: nn.Module, path: str | Path, expected: Mapping[str, Any]) -> None:
+def load_trained(
+    network: nn.Module, path: str | Path, expected: Mapping[str, Any], *, whole: bool = False
+) -> None:
     """Load a checkpoint of ours, or a published one, into ``network``.
 
     Args:
         network: a few-shot model or a base learner.
         path: ``*.safetensors`` is ours, anything else published.
         expected: what the network is; see ``describe``.
+        whole: refuse a checkpoint that lacks weights for this number of supports; see ``load_strict``.
 
     Raises:
         CheckpointError: no such file, or one of another method, backbone, fold or class count.
@@ -73,7 +76,7 @@ def load_trained(network: nn.Module, path: str | Path, expected: Mapping[str, An
     else:
         state = load_weights(path)
     try:
-        (load_strict if ours else load_published)(network, state)
+        (load_strict if ours else load_published)(network, state, whole=whole)
     except ValueError as failure:
         raise CheckpointError(f"{path}: {failure}") from failure
 
@@ -87,7 +90,7 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
     method = config.Method
     if config.Train.weight is not None:
         path = fill(config.Train.weight, config)
-        load_trained(network, path, describe(config, split))
+        load_trained(network, path, describe(config, split), whole=True)
         get_log("engine").info("starting from %s", path)
     elif isinstance(network, FewShotModel) and (network.base_head is not None or method.base_weight):
         path = base_weight_path(config)

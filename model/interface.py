@@ -12,7 +12,7 @@ A meta-learner is three steps, two of which look at one image only (see ``docs/a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -184,6 +184,9 @@ class MetaLearner(nn.Module):
         group_rules: how groups learn that do not learn as the others.
         turns: names of losses that are minimised one after the other, each by an optimisation step of its own
             that must reach no more than it is to train; empty where the sum of all takes one step.
+        shot_bound: children whose weights are bound to the number of supports, and which may be None -> the
+            option, with its value, under which the method does without them. A checkpoint of another number
+            of supports is tested so, with a warning.
         published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
             it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
             whole model's.
@@ -217,6 +220,7 @@ class MetaLearner(nn.Module):
     separate_biases: bool = False
     group_rules: Mapping[str, GroupRule] = {}
     turns: tuple[tuple[str, ...], ...] = ()
+    shot_bound: Mapping[str, str] = {}
     published_names: Mapping[str, str] = {}
     published_files: Mapping[str, str] = {}
     published_extra: tuple[str, ...] = ()
@@ -228,9 +232,6 @@ class MetaLearner(nn.Module):
             backbone: it has got its weights.
             entries: of the file that they came from, by the file's names; empty after a base learner.
         """
-
-    def leave_out(self, names: Collection[str]) -> None:
-        """Give up parts that a checkpoint with the entries ``names`` lacks and can go without; warn of it."""
 
     def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return published entries with those rewritten that this network holds in another form."""

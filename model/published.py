@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from operator import attrgetter
 
 from torch import Tensor, nn
 
@@ -21,18 +23,19 @@ _BASE_LEARNER_NAMES = {"backbone.": "", "head.": ""}
 _SHOWN = 6
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, object]) -> None:
+def load_published(model: nn.Module, state_dict: Mapping[str, object], *, whole: bool = False) -> None:
     """Load a published checkpoint into ``model``.
 
     Args:
         model: a ``FewShotModel``, or a base learner.
         state_dict: entries under their published names, with or without ``module.`` in front, or a file's
             dictionary that holds them under ``state_dict``.
+        whole: see ``load_strict``.
 
     Raises:
         ValueError: names the missing, unexpected and misshaped entries; nothing has been changed then.
     """
-    load_strict(model, to_ours(model, state_dict))
+    load_strict(model, to_ours(model, state_dict), whole=whole)
 
 
 def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Tensor]:
@@ -73,17 +76,27 @@ def published_names(model: nn.Module) -> dict[str, str]:
     return {name: _rename(name, ordered, rules) for name in model.state_dict()}
 
 
-def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ``state`` into ``model``, which it must fit in every entry, but see ``MetaLearner.leave_out``.
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = False) -> None:
+    """Load ``state`` into ``model``, which it must fit in every entry.
 
-    Counters of BatchNorm steps may be absent, as in old files.
+    Counters of BatchNorm steps may be absent, as in old files. Parts that are bound to the number of supports
+    are left out where the checkpoint was trained with another one; see ``MetaLearner.shot_bound``.
+
+    Args:
+        model: a few-shot model, a base learner or a backbone.
+        state: entries by the model's own names.
+        whole: leave nothing out, as before a training, which would not learn what is missing.
 
     Raises:
         ValueError: as ``load_published``, and for whole numbers in place of fractions.
     """
-    if isinstance(model, FewShotModel):
-        model.meta.leave_out([name.removeprefix("meta.") for name in state if name.startswith("meta.")])
-    missing, unexpected, misshaped = differences(model, state)
+    spare = _misfitting_parts(model, state)
+    needed = {part for part in spare if whole and _part(model, part) is not None}
+    left_out = tuple(f"meta.{part}." for part in spare if part not in needed)
+    state = {name: value for name, value in state.items() if not name.startswith(left_out)}
+    missing, unexpected, misshaped = (
+        [name for name in names if not name.startswith(left_out)] for names in differences(model, state)
+    )
     if missing or unexpected or misshaped:
         raise ValueError(
             "the checkpoint does not fit this network: "
@@ -96,9 +109,35 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 )
                 if names
             )
+            + "".join(f"; Method.options.{spare[part]} does without {part}" for part in sorted(needed))
         )
     _require_floating(model, state)
+    for part in spare:
+        if _part(model, part) is not None:
+            _leave_out(model, part, spare[part])
     model.load_state_dict(state, strict=False)
+
+
+def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return those of the meta-learner's shot-bound parts that ``state`` does not fit, with their options."""
+    parts = model.meta.shot_bound if isinstance(model, FewShotModel) else {}
+    wrong = [name for names in differences(model, state) for name in names] if parts else []
+    return {part: parts[part] for part in parts if any(name.startswith(f"meta.{part}.") for name in wrong)}
+
+
+def _part(model: FewShotModel, part: str) -> nn.Module | None:
+    return attrgetter(part)(model.meta)
+
+
+def _leave_out(model: FewShotModel, part: str, option: str) -> None:
+    """Take a part out of the meta-learner, which then does as under ``option``, and warn of it."""
+    owner, _, child = part.rpartition(".")
+    setattr(model.meta.get_submodule(owner), child, None)
+    warnings.warn(
+        f"the checkpoint was trained with another number of supports and has no fitting {part}: the "
+        f"model runs as under Method.options.{option}; train with this number of supports to have it learned",
+        stacklevel=4,
+    )
 
 
 def _require_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from model.interface import Encoding, Setting
 from model.layer.gram import gram_distance, scene_gram
 
+SHOT_BOUND = {"shot_weights.network": "shot_weights uniform"}
+"""``MetaLearner.shot_bound`` of the methods that weigh their supports so."""
+
 
 class ShotWeights(nn.Module):
     """Give every support a weight; the weights of an episode sum to one.

@@ -21,7 +21,7 @@ from model.layer.pooling import tile
 from model.layer.prior import shot_priors
 from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize_like
-from model.layer.shot_weights import ShotWeights, fuse_shots
+from model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class BAM(PriorGuided):
     Options = BAMOptions
     default_base = "pspnet"
     default_ensemble = "bam"
+    shot_bound = SHOT_BOUND
     published_names: Mapping[str, str] = {
         **PriorGuided.published_names,
         "merge": "init_merge",

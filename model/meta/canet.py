@@ -8,8 +8,7 @@ The attention over K supports was never released; it is built here as the paper 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +73,7 @@ class CANet(MetaLearner):
     support_features = ("layer2", "layer3")
     mixable = ("prototype",)
     backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB}
+    shot_bound: Mapping[str, str] = {"attention": "fusion feature_average"}
     published_names: Mapping[str, str] = {
         "backbone.layer0.0": "conv1",
         "backbone.layer0.1": "bn1",
@@ -145,15 +145,6 @@ class CANet(MetaLearner):
     def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
         """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""
         return self.comparison(query["compared"], guidance["prototype"])
-
-    def leave_out(self, names: Collection[str]) -> None:
-        if self.attention is not None and not any(name.startswith("attention.") for name in names):
-            self.attention = None
-            warnings.warn(
-                "the weights of CANet were trained with one shot and have no attention: "
-                "the comparisons of several supports are averaged",
-                stacklevel=4,
-            )
 
     def memory_state(self) -> dict[str, Tensor]:
         return self.memory.state()

@@ -23,7 +23,7 @@ from model.layer.matching import LEVELS, MatchingTransformer, published_matching
 from model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from model.layer.prior import largest_cosine
 from model.layer.resize import resize, resize_like
-from model.layer.shot_weights import ShotWeights
+from model.layer.shot_weights import SHOT_BOUND, ShotWeights
 
 _FAR = -1e9
 
@@ -71,6 +71,7 @@ class HDMNet(MetaLearner):
     support_view = SupportView.MASKED_IMAGE
     default_base = "pspnet"
     default_ensemble = "bam"
+    shot_bound = SHOT_BOUND
     published_names: Mapping[str, str] = {
         "base_head.ppm": "ppm",
         "base_head.cls": "cls",

@@ -26,7 +26,7 @@ from model.layer.multi_similarity import SimilarityMemory, certain, mean_similar
 from model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize, resize_like
-from model.layer.shot_weights import ShotWeights, fuse_shots
+from model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class MSANet(MetaLearner):
     default_ensemble = "bam"
     mixable = ("prototype", "multi_similarity", "prior", "attention")
     fixed_in_adaptation = ("attention", "similarity_fusion")
+    shot_bound = SHOT_BOUND
     published_names: Mapping[str, str] = {
         "query_reduction": "down_query",
         "support_reduction": "down_supp",

@@ -164,3 +164,11 @@ def test_a_base_learners_config_is_refused_before_anything_is_written(photos, tm
     with pytest.raises(ConfigError, match=r"pspnet is a base learner.*config of a few-shot method"):
         predict.main([*photos[: photos.index("--opts")], "--opts", "arch", "pspnet"])
     assert not (tmp_path / "found").exists()
+
+
+def test_a_one_shot_checkpoint_takes_two_examples_with_a_warning(photos, tmp_path):
+    first = photos.index("--support") + 1
+    examples = photos[first : first + 2]
+    with pytest.warns(UserWarning, match=r"another number of supports.*shot_weights uniform"):
+        predict.main([*photos[:first], *examples, *photos[first:]])
+    assert (tmp_path / "found" / "z_mask.png").is_file()

@@ -98,7 +98,7 @@ class TestCANet(MetaLearnerTester):
     def test_weights_of_one_shot_average_several_supports(self) -> None:
         weights, episode = self.build().state_dict(), random_episode(65, shots=3)
         several = self.build(shot=3)
-        with pytest.warns(UserWarning, match="have no attention: the comparisons .* are averaged"):
+        with pytest.warns(UserWarning, match="no fitting attention.*fusion feature_average"):
             load_strict(several, weights)
         plain = self.build(shot=3, fusion="feature_average")
         load_strict(plain, weights)

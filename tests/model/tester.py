@@ -14,6 +14,7 @@ from model.create import METHODS
 from model.fewshot import FewShotModel
 from model.interface import Episode
 from model.layer.encoding import group_encoding, stack_encodings
+from model.published import load_strict
 
 
 def random_episode(
@@ -219,6 +220,27 @@ class ShotWeightsTester(MetaLearnerTester):
                 again = model(turned).parts["shot_weights"]
             assert not torch.allclose(weights, weights.flip(1), atol=1e-3)
             torch.testing.assert_close(again, weights.flip(1) if turns else weights, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize(("trained", "used"), [(1, 3), (5, 3)])
+    def test_weights_of_another_shot_run_uniformly_with_a_warning(self, trained: int, used: int) -> None:
+        weights, episode = self.build(shot=trained).state_dict(), random_episode(65, shots=used)
+        model, uniform = self.build(shot=used), self.build(shot=used, shot_weights="uniform")
+        with pytest.warns(UserWarning, match=r"no fitting shot_weights.network.*shot_weights uniform"):
+            load_strict(model, weights)
+        load_strict(uniform, weights)
+        with torch.no_grad():
+            assert torch.equal(model.eval()(episode).logits, uniform.eval()(episode).logits)
+
+    @pytest.mark.filterwarnings("error")
+    def test_weights_of_several_shots_run_with_one(self) -> None:
+        model = self.build(shot=1)
+        load_strict(model, self.build(shot=5).state_dict(), whole=True)
+
+    def test_training_with_more_supports_names_the_option_that_needs_no_weights_for_them(self) -> None:
+        weights, model = self.build(shot=1).state_dict(), self.build(shot=5)
+        with pytest.raises(ValueError, match=r"missing.*Method\.options\.shot_weights uniform does without"):
+            load_strict(model, weights, whole=True)
+        assert model.meta.shot_weights.network is not None
 
     def test_uniform_weights_take_any_shot_from_a_one_shot_checkpoint(self) -> None:
         model = self.build(shot=3, shot_weights="uniform").eval()
