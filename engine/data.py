@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dataset.base import BaseDataset, BaseEvaluation, collate_base, without_novel
 from dataset.batches import EpochBatches
@@ -17,6 +17,7 @@ from dataset.store import ImageStore
 from dataset.transform import PlainTransform, Resize, TrainTransform
 from engine.auxiliary import test_auxiliary, training_auxiliary
 from engine.interrupt import leave_process_group
+from engine.loader import Loader
 from engine.protocols import list_of, test_protocol, training_protocol
 from engine.weights import fill
 from util import distributed
@@ -91,10 +92,10 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
     )
 
 
-def training_loader(config: Config, data: Dataset) -> tuple[DataLoader, EpochBatches]:
+def training_loader(config: Config, data: Dataset) -> tuple[Loader, EpochBatches]:
     """Return this process's loader, and the batches that tell it epoch and step."""
     batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
-    loader = DataLoader(
+    loader = Loader(
         data,
         batch_sampler=batches,
         collate_fn=collate_base if config.stage == 1 else collate,
@@ -103,11 +104,11 @@ def training_loader(config: Config, data: Dataset) -> tuple[DataLoader, EpochBat
     return loader, batches
 
 
-def base_evaluation_loader(config: Config, fold: Fold) -> DataLoader:
+def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
     """Return this process's share of the test images with base labels, in batches."""
     data = BaseEvaluation(ImageStore(fold.val_images), fold.split, _resize(fold))
     share = range(distributed.rank(), len(data), distributed.world_size())
-    return DataLoader(
+    return Loader(
         data,
         batch_size=config.Train.batch_size_val,
         sampler=share,

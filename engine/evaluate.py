@@ -108,7 +108,9 @@ def evaluate(
     model.eval()
     scores = [scores_of(fold, manifest) for manifest in manifests]
     visits = _own_share(plan_visits(manifests, images))
-    runner = _Runner(model, images, fold, visits, torch.device(device), cache_gib * GIB, work or Work())
+    runner = _Runner(
+        model, images, fold, visits, torch.device(device), cache_gib * GIB, work or Work(), check
+    )
     with torch.inference_mode(), precision or nullcontext():
         for visit in progress(visits, "queries"):
             check()
@@ -166,12 +168,13 @@ class _Runner:
         device: torch.device,
         budget: float,
         work: Work,
+        check: Check,
     ) -> None:
         self.model, self.images, self.fold, self.device, self.work = model, images, fold, device, work
         self.batch = _batch_on(device)
         self.cache = EncodingCache((key for visit in visits for key in visit.supports()), budget)
         self.seen: set[Support] = set()
-        self.loaded = prefetch(self._loads(visits))
+        self.loaded = prefetch(self._loads(visits), check=check)
 
     def visit(self, visit: Visit, scores: Sequence[Scores], observe: Observe) -> None:
         """Decode all episodes of a query and count them."""

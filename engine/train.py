@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from dataset.base import BaseBatch
 from dataset.batches import EpochBatches
@@ -25,6 +24,7 @@ from dataset.fewshot import EpisodeBatch
 from engine.board import Board
 from engine.hooks import Check
 from engine.interrupt import Interrupted, StopRequest
+from engine.loader import Loader, worker_deaths
 from engine.optimisation import PolySchedule
 from engine.snapshot import Progress, Snapshots
 from engine.step import NotFiniteError, training_step
@@ -90,7 +90,7 @@ class TrainingLoop:
         model: nn.Module,
         optimizer: Optimizer,
         schedule: PolySchedule,
-        loader: DataLoader,
+        loader: Loader,
         batches: EpochBatches,
         validate: Validate,
         snapshots: Snapshots,
@@ -113,7 +113,7 @@ class TrainingLoop:
             Interrupted: by Ctrl-C or SIGTERM; a snapshot has been written.
             NotFiniteError: the loss is NaN or infinite.
         """
-        with StopRequest() as stop:
+        with worker_deaths(), StopRequest() as stop:
             try:
                 while self.reached.epoch < self.settings.epochs and not self._is_stale():
                     self._epoch(stop)
@@ -135,7 +135,7 @@ class TrainingLoop:
         sums: dict[str, float] = {}
         description = f"epoch {reached.epoch + 1}/{self.settings.epochs}"
         first, seconds = reached.step, 0.0
-        bar = progress(self.loader, description, total=steps, initial=first)
+        bar = progress(self.loader.batches(stop.check), description, total=steps, initial=first)
         for batch in bar:
             if reached.step == half:
                 self._validate(reached.epoch + 0.5, stop)

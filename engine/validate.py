@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch.utils.data import DataLoader
 
 from dataset.fold import Fold
 from engine.board import Board
 from engine.data import base_evaluation_loader, evaluation_images, validation_manifest
 from engine.evaluate import evaluate
 from engine.hooks import Check, nothing
+from engine.loader import Loader
 from engine.panels import Panels
 from engine.scores import HEADLINE
 from engine.train import Validate
@@ -27,12 +27,12 @@ _PICTURES = 4
 
 @torch.inference_mode()
 def score_base_learner(
-    model: BaseLearner, loader: DataLoader, device: torch.device, check: Check = nothing
+    model: BaseLearner, loader: Loader, device: torch.device, check: Check = nothing
 ) -> IoUMeter:
     """Count the base classes over all images of ``loader`` and those of the other processes."""
     model.eval()
     meter = IoUMeter(model.classes)
-    for batch in progress(loader, "validation"):
+    for batch in progress(loader.batches(check), "validation", total=len(loader)):
         check()
         meter.add(count_logits(model(batch.image.to(device)), batch.label))
     meter.counts = all_sum(meter.counts)
