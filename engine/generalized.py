@@ -125,7 +125,7 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
         for score in scores:
             score.choose(merge)
         result = result_of(
-            config,
+            run.config,
             run.fold,
             run.manifests,
             scores,

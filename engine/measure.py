@@ -63,6 +63,7 @@ class Run:
         fold: under the protocol of the test.
         model: with its trained weights, on the device.
         path: of the weights.
+        config: of the test, with the method's options as the weights fit them.
         images, manifests: of the episodes.
         started: when, on the clock of ``time.perf_counter``.
     """
@@ -70,6 +71,7 @@ class Run:
     fold: Fold
     model: FewShotModel
     path: Path
+    config: Config
     images: EvaluationImages
     manifests: list[Manifest]
     started: float
@@ -107,10 +109,11 @@ def open_run(config: Config, device: torch.device) -> Run:
     fold = test_fold_of(config)
     path = weight_path(config, fold)
     model = build_network(config, fold.split)
-    load_trained(model, path, describe(config, fold.split))
+    options = {**config.Method.options, **load_trained(model, path, describe(config, fold.split))}
+    config = config.model_copy(update={"Method": config.Method.model_copy(update={"options": options})})
     model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
     images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
-    return Run(fold, model, path, images, manifests, time.perf_counter())
+    return Run(fold, model, path, config, images, manifests, time.perf_counter())
 
 
 def measure(config: Config, device: torch.device) -> Measurement:
@@ -126,7 +129,7 @@ def measure(config: Config, device: torch.device) -> Measurement:
     else:
         scores = run.evaluate(run.model, config, **common)
         named = {"method": config.Method.arch}
-    result = result_of(config, fold, manifests, scores, **named, **run.trained())
+    result = result_of(run.config, fold, manifests, scores, **named, **run.trained())
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
     baselines = [*score_baselines(config, fold, images, manifests)]
     if config.Test_Finetune.untrained:
