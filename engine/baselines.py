@@ -17,8 +17,8 @@ from dataset.transform import class_table, relabel
 from engine.outcome import result_of
 from engine.scores import Scores
 from util.config import Config
-from util.log import progress
 from util.metrics import intersection_union_target
+from util.progress import progress
 from util.results import Result
 
 BASELINES = ("support mask copied", "every object")

@@ -32,7 +32,7 @@ from model.fewshot import FewShotModel
 from util.config import load_config
 from util.errors import ConfigError, ResultError
 from util.files import write_text
-from util.log import progress
+from util.progress import progress
 from util.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,7 +27,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert not set("\r\x1b") & set(finished.stdout + finished.stderr), "control characters in a file"
+    return finished
 
 
 def assert_refused(finished: subprocess.CompletedProcess[str], *said: str) -> None:
