@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from util.errors import DataError
-from util.progress import progress
 
 _LOG = logging.getLogger("fewseg.prepare")  # util.log would bring torch into every worker
 
@@ -85,9 +86,8 @@ class ResumingDownload:
     def _append(self, response: Any, start: int) -> None:
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        bar = progress(
-            None,
-            self.part.stem,
+        bar = tqdm(
+            desc=self.part.stem,
             total=total,
             initial=start,
             unit="B",

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # the helper modules beside the tests
-
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))  # draw_coco
 
 
