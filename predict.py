@@ -31,7 +31,8 @@ from model.interface import AuxiliarySet
 from util import distributed
 from util.config import Config, load_config
 from util.errors import DataError, UserError
-from util.log import get_log, progress, start_log
+from util.log import get_log, start_log
+from util.progress import progress
 
 INCOMPLETE = 1
 """Exit status where images could not be read."""

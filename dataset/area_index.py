@@ -25,11 +25,11 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.mask import label_counts, read_mask
 from util.errors import DataError
 from util.files import write_atomically
+from util.progress import progress as progress_bar
 
 VERSION = 1
 CHUNK = 64
@@ -155,7 +155,7 @@ def _scan(
 ) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
     chunks = [[str(root / name) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
     rows = []
-    with tqdm(total=len(names), desc="reading masks", unit="mask", disable=not progress, leave=False) as bar:
+    with progress_bar(None, "reading masks", total=len(names), unit="mask", disable=not progress) as bar:
         if workers <= 1 or len(names) < PARALLEL_FROM:
             for chunk in chunks:
                 rows += _count_labels(chunk)

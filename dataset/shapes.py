@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.forms import FORMS
 from dataset.scene import draw_scene, form_and_texture
 from dataset.split import FOLDS
 from util.errors import DataError
+from util.progress import progress
 
 VERSION = 1
 """Raised whenever the same seed gives other pixels."""
@@ -117,7 +117,7 @@ def _draw_all(folder: Path, images: int, size: int, seed: int, workers: int | No
     draw = partial(_draw_file, folder, size, seed)
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    bar = partial(tqdm, total=images, desc="drawing Shapes", unit="image")
+    bar = partial(progress, description="drawing Shapes", total=images, unit="image")
     if workers <= 1:
         for _ in bar(map(draw, range(images))):
             pass

@@ -17,11 +17,9 @@ from dataset.transform import class_table, relabel
 from engine.outcome import result_of
 from engine.scores import Scores
 from util.config import Config
-from util.log import progress
 from util.metrics import intersection_union_target
-from util.result_identity import departures
+from util.progress import progress
 from util.results import Result
-from util.run_name import readable
 
 BASELINES = ("support mask copied", "every object")
 
@@ -42,9 +40,7 @@ def score_baselines(
         started = time.perf_counter()
         scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
         seconds = time.perf_counter() - started
-        result = result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
-        # Of the config only what was changed in the protocol concerns a baseline.
-        yield result.model_copy(update={"variant": readable(departures(result)) or None})
+        yield result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
 
 
 def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ from model.fewshot import FewShotModel
 from model.interface import Encoding, Prediction
 from model.layer.encoding import group_encoding, repeat_encoding, stack_encodings
 from util import distributed
-from util.log import progress
+from util.progress import progress
 
 Support = tuple[str, int | None]
 """Name of an image, class that it is shown for; None for an auxiliary image, shown without a mask."""

@@ -26,8 +26,8 @@ from engine.predict import output_names
 from model.fewshot import FewShotModel
 from model.layer.pooling import pool_at_image_resolution
 from util.errors import DataError
-from util.log import progress
 from util.metrics import resize_logits
+from util.progress import progress
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from model.fewshot import FewShotModel
 from model.interface import Episode, Prediction
 from model.layer.encoding import group_encoding, stack_encodings
 from util import distributed
-from util.log import progress
+from util.progress import progress
 
 
 def evaluate_one_by_one(

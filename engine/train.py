@@ -31,7 +31,8 @@ from engine.step import NotFiniteError, training_step
 from model.fewshot import FewShotModel
 from util import distributed
 from util.errors import UserError
-from util.log import get_log, progress
+from util.log import get_log
+from util.progress import progress
 
 Validate = Callable[[float, Check], tuple[float, Mapping[str, float]]]
 """Epochs done, a check that may stop it -> the score that selects snapshots, and all metrics."""

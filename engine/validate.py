@@ -19,8 +19,9 @@ from model.fewshot import FewShotModel
 from model.interface import BaseLearner
 from util.config import Config
 from util.distributed import all_sum
-from util.log import get_log, progress
+from util.log import get_log
 from util.metrics import IoUMeter, count_logits
+from util.progress import progress
 
 _PICTURES = 4
 

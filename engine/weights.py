@@ -51,7 +51,7 @@ def fill(path: str, config: Config) -> Path:
 
 def load_trained(
     network: nn.Module, path: str | Path, expected: Mapping[str, Any], *, whole: bool = False
-) -> None:
+) -> dict[str, str]:
     """Load a checkpoint of ours, or a published one, into ``network``.
 
     Args:
@@ -59,6 +59,9 @@ def load_trained(
         path: ``*.safetensors`` is ours, anything else published.
         expected: what the network is; see ``describe``.
         whole: refuse a checkpoint that lacks weights for this number of supports; see ``load_strict``.
+
+    Returns:
+        The method's options that it runs under instead of those it was built with; as ``load_strict``.
 
     Raises:
         CheckpointError: no such file, or one of another method, backbone, fold or class count.
@@ -76,7 +79,7 @@ def load_trained(
     else:
         state = load_weights(path)
     try:
-        (load_strict if ours else load_published)(network, state, whole=whole)
+        return (load_strict if ours else load_published)(network, state, whole=whole)
     except ValueError as failure:
         raise CheckpointError(f"{path}: {failure}") from failure
 

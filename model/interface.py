@@ -185,8 +185,8 @@ class MetaLearner(nn.Module):
         turns: names of losses that are minimised one after the other, each by an optimisation step of its own
             that must reach no more than it is to train; empty where the sum of all takes one step.
         shot_bound: children whose weights are bound to the number of supports, and which may be None -> the
-            option, with its value, under which the method does without them. A checkpoint of another number
-            of supports is tested so, with a warning.
+            option and its value under which the method does without them. A checkpoint of another number of
+            supports is tested so, with a warning.
         published_names: prefix of a parameter of this module -> its prefix in published checkpoints, where
             it differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
             whole model's.
@@ -220,7 +220,7 @@ class MetaLearner(nn.Module):
     separate_biases: bool = False
     group_rules: Mapping[str, GroupRule] = {}
     turns: tuple[tuple[str, ...], ...] = ()
-    shot_bound: Mapping[str, str] = {}
+    shot_bound: Mapping[str, tuple[str, str]] = {}
     published_names: Mapping[str, str] = {}
     published_files: Mapping[str, str] = {}
     published_extra: tuple[str, ...] = ()

@@ -23,7 +23,9 @@ _BASE_LEARNER_NAMES = {"backbone.": "", "head.": ""}
 _SHOWN = 6
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, object], *, whole: bool = False) -> None:
+def load_published(
+    model: nn.Module, state_dict: Mapping[str, object], *, whole: bool = False
+) -> dict[str, str]:
     """Load a published checkpoint into ``model``.
 
     Args:
@@ -32,10 +34,13 @@ def load_published(model: nn.Module, state_dict: Mapping[str, object], *, whole:
             dictionary that holds them under ``state_dict``.
         whole: see ``load_strict``.
 
+    Returns:
+        As ``load_strict``.
+
     Raises:
         ValueError: names the missing, unexpected and misshaped entries; nothing has been changed then.
     """
-    load_strict(model, to_ours(model, state_dict), whole=whole)
+    return load_strict(model, to_ours(model, state_dict), whole=whole)
 
 
 def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Tensor]:
@@ -76,7 +81,7 @@ def published_names(model: nn.Module) -> dict[str, str]:
     return {name: _rename(name, ordered, rules) for name in model.state_dict()}
 
 
-def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = False) -> None:
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, str]:
     """Load ``state`` into ``model``, which it must fit in every entry.
 
     Counters of BatchNorm steps may be absent, as in old files. Parts that are bound to the number of supports
@@ -86,6 +91,9 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
         model: a few-shot model, a base learner or a backbone.
         state: entries by the model's own names.
         whole: leave nothing out, as before a training, which would not learn what is missing.
+
+    Returns:
+        The method's options, with their values, that it runs under since parts were left out.
 
     Raises:
         ValueError: as ``load_published``, and for whole numbers in place of fractions.
@@ -109,16 +117,17 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
                 )
                 if names
             )
-            + "".join(f"; Method.options.{spare[part]} does without {part}" for part in sorted(needed))
+            + "".join(f"; {_option(spare[part])} does without {part}" for part in sorted(needed))
         )
     _require_floating(model, state)
-    for part in spare:
-        if _part(model, part) is not None:
-            _leave_out(model, part, spare[part])
+    present = [part for part in spare if _part(model, part) is not None]
+    for part in present:
+        _leave_out(model, part, spare[part])
     model.load_state_dict(state, strict=False)
+    return dict(spare[part] for part in present)
 
 
-def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, str]:
+def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
     """Return those of the meta-learner's shot-bound parts that ``state`` does not fit, with their options."""
     parts = model.meta.shot_bound if isinstance(model, FewShotModel) else {}
     wrong = [name for names in differences(model, state) for name in names] if parts else []
@@ -129,13 +138,17 @@ def _part(model: FewShotModel, part: str) -> nn.Module | None:
     return attrgetter(part)(model.meta)
 
 
-def _leave_out(model: FewShotModel, part: str, option: str) -> None:
+def _option(option: tuple[str, str]) -> str:
+    return f"Method.options.{' '.join(option)}"
+
+
+def _leave_out(model: FewShotModel, part: str, option: tuple[str, str]) -> None:
     """Take a part out of the meta-learner, which then does as under ``option``, and warn of it."""
     owner, _, child = part.rpartition(".")
     setattr(model.meta.get_submodule(owner), child, None)
     warnings.warn(
         f"the checkpoint was trained with another number of supports and has no fitting {part}: the "
-        f"model runs as under Method.options.{option}; train with this number of supports to have it learned",
+        f"model runs as under {_option(option)}; train with this number of supports to have it learned",
         stacklevel=4,
     )
 

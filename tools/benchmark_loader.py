@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
-from tqdm import tqdm
 
 from dataset.fewshot import EpisodeDataset
 from dataset.fold import Fold, open_fold
@@ -29,6 +28,7 @@ from dataset.mask import read_mask
 from dataset.protocol import load_protocol
 from dataset.sampling import generator
 from dataset.transform import MEAN, STD, TrainTransform
+from util.progress import progress as progress_bar
 
 SIZE = 473
 BATCH = 4
@@ -171,7 +171,7 @@ def compare_loaders(
                 "plain": lambda keys: default_collate([plain[key] for key in keys]),
                 "ours": ours.__getitems__,
             }
-            for first in tqdm(range(0, items, BATCH), desc="loading", disable=not progress, leave=False):
+            for first in progress_bar(range(0, items, BATCH), "loading", disable=not progress):
                 keys = [(item // len(ours), item % len(ours)) for item in range(first, first + BATCH)]
                 loaded, best = {}, dict.fromkeys(load, float("inf"))
                 for name in list(load) * REPEATS:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from util.errors import UserError
 
-Item = TypeVar("Item")
 ROOT = "fewseg"
 
 
@@ -89,11 +87,3 @@ def log_warnings() -> None:
 def get_log(room: str = "") -> logging.Logger:
     """Return the log, or the part of it named after a room."""
     return logging.getLogger(f"{ROOT}.{room}" if room else ROOT)
-
-
-def progress(items: Iterable[Item], description: str, **options: Any) -> Iterable[Item]:
-    """Show a progress bar over ``items`` in the main process; ``options`` are tqdm's."""
-    from tqdm import tqdm
-
-    options = {"leave": False, "dynamic_ncols": True, "disable": not is_main(), **options}
-    return tqdm(items, desc=description, **options)

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from util.errors import DataError
+from util.progress import progress
 
 _LOG = logging.getLogger("fewseg.prepare")  # util.log would bring torch into every worker
 
@@ -86,8 +85,9 @@ class ResumingDownload:
     def _append(self, response: Any, start: int) -> None:
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        bar = tqdm(
-            desc=self.part.stem,
+        bar = progress(
+            None,
+            self.part.stem,
             total=total,
             initial=start,
             unit="B",

@@ -14,10 +14,10 @@ from typing import IO
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.shapes import voc_palette
 from util.errors import DataError
+from util.progress import progress as progress_bar
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
 """From a member's path to where it goes below the target, or None to leave it out."""
@@ -43,9 +43,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
     wanted = 0
     try:
         with _members(archive) as members:
-            bar = tqdm(
-                members, desc=f"unpacking {archive.name}", unit="file", disable=not progress, leave=False
-            )
+            bar = progress_bar(members, f"unpacking {archive.name}", unit="file", disable=not progress)
             for name, size, read in bar:
                 place = choose(PurePosixPath(name))
                 if place is None:

@@ -11,9 +11,11 @@ import numpy as np
 
 from dataset.lists import IMAGE_FOLDER
 from dataset.lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
-from dataset.mask import check_same_size, read_image, read_mask
+from dataset.mask import check_same_size, open_pair, read_image
+from dataset.own_mask import MaskKind, kind_of
 from dataset.prepare.files import place, put, write_mask
 from dataset.prepare.fss1000 import read_binary
+from dataset.prepare.made import MadeFiles
 from dataset.prepare.own_layout import OwnLayout, Picture
 from dataset.prepare.parallel import work
 from dataset.split import VOID
@@ -36,6 +38,7 @@ def place_pictures(
     layout: OwnLayout,
     root: Path,
     names: Sequence[str] | None,
+    made: MadeFiles,
     *,
     workers: int | None = None,
     progress: bool = True,
@@ -43,8 +46,9 @@ def place_pictures(
     """Put every image and one index mask of it below ``root``.
 
     Raises:
-        DataError: pictures that cannot be used, all of them named.
+        DataError: pictures that cannot be used, all of them named; a file was changed since it was made.
     """
+    made.begin({path: source for picture in layout.pictures for path, source in _targets(picture)})
     ids = {name: i for i, name in enumerate(names or ())}
     move = partial(_place_picture, root, ids, len(names) - 1 if names else None)
     placed = list(work(move, layout.pictures, title="placing images", workers=workers, progress=progress))
@@ -57,14 +61,9 @@ def place_pictures(
 
 def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, picture: Picture) -> Placed:
     """Place one picture; what is wrong with it is told, so that one run tells it of all pictures."""
-    suffix = picture.image.suffix.lower()
-    kept = suffix in READ_AS_THEY_ARE
-    to_image = f"{IMAGE_FOLDER}/{picture.name}{suffix if kept else '.png'}"
-    to_mask = f"{MASKS}/{picture.name}.png"
+    (to_image, same_image), (to_mask, same_mask) = _targets(picture)
     try:
-        image = read_image(picture.image)
-        mask = _index_mask(picture, ids)
-        check_same_size(image, mask, picture.image, next(iter(picture.masks.values())))
+        image, mask = _read(picture, ids)
         labels = tuple(int(label) for label in np.unique(mask))
         outside = [label for label in labels if classes is not None and classes < label != VOID]
         if outside:
@@ -75,16 +74,43 @@ def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, pict
             )
     except DataError as failure:
         return Placed(picture.name, wrong=str(failure))
-    if kept:
-        place(picture.image, root / to_image)
+    if same_image is not None:
+        place(same_image, root / to_image)
     else:
         _write_image(root / to_image, image)
-    plain = picture.masks.get("")
-    if plain is not None and plain.suffix.lower() == ".png":
-        place(plain, root / to_mask)
+    if same_mask is not None:
+        place(same_mask, root / to_mask)
     else:
         write_mask(root / to_mask, mask)
     return Placed(picture.name, f"{to_image} {to_mask}", labels)
+
+
+def _targets(picture: Picture) -> tuple[tuple[str, Path | None], tuple[str, Path | None]]:
+    """Return where image and mask go below the root, and the files that they are taken from as they are."""
+    suffix = picture.image.suffix.lower()
+    same_image = picture.image if suffix in READ_AS_THEY_ARE else None
+    plain = picture.masks.get("")
+    same_mask = plain if plain is not None and plain.suffix.lower() == ".png" else None
+    to_image = f"{IMAGE_FOLDER}/{picture.name}{suffix if same_image else '.png'}"
+    return (to_image, same_image), (f"{MASKS}/{picture.name}.png", same_mask)
+
+
+def _read(picture: Picture, ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image and its index mask, painted from binary masks where there are such."""
+    first = next(iter(picture.masks.values()))
+    if "" not in picture.masks:
+        image, mask = read_image(picture.image), _painted(picture, ids)
+        check_same_size(image, mask, picture.image, first)
+        return image, mask
+    image_file, mask_file = open_pair(picture.image, first)
+    image, mask = image_file.photograph(), mask_file.indices()
+    check_same_size(image, mask, picture.image, first)
+    if kind_of(mask, palette=mask_file.mode == "P") is MaskKind.SOFT:
+        raise DataError(
+            f"{first}: a black and white mask with soft edges among masks of class ids, or with several "
+            "classes in classes.txt; save it as class ids, or give every class its folder of masks"
+        )
+    return image, mask
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
@@ -93,10 +119,8 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     put(path, lambda part: Image.fromarray(image).save(part, format="PNG"))
 
 
-def _index_mask(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:
-    """Return the index mask, painted from binary masks where there are such: smaller objects on top."""
-    if "" in picture.masks:
-        return read_mask(picture.masks[""])
+def _painted(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:
+    """Return the index mask that binary masks make up, smaller objects on top."""
     layers = [(read_binary(path), ids[name], path) for name, path in picture.masks.items()]
     out = np.zeros_like(layers[0][0])
     for binary, class_id, path in sorted(layers, key=lambda layer: (-int(layer[0].sum()), layer[1])):

@@ -74,12 +74,21 @@ def write_record(
     write_text(root / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n", DataError)
 
 
-def read_record(root: Path) -> dict[str, Any] | None:
-    """Return what ``write_record`` noted, or None where nothing usable is there."""
+def read_record(root: Path, data_set: str) -> dict[str, Any] | None:
+    """Return what ``write_record`` noted, or None where nothing usable is there.
+
+    Raises:
+        DataError: the root holds another data set.
+    """
     try:
-        return json.loads((root / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if not isinstance(record, dict):
+        return None
+    if record.get("data_set") != data_set:
+        raise DataError(f"{root}: holds {record.get('data_set')}, not {data_set}; give another --root")
+    return record
 
 
 def changed_masks(
@@ -109,7 +118,7 @@ def changed_lists(record: Mapping[str, Any]) -> list[str]:
 def checksums(root: Path, names: Sequence[str], workers: int | None, progress: bool) -> dict[str, str]:
     """Return the CRC-32 of files below the root, in hexadecimal."""
     found = work(
-        partial(_crc32_below, root), names, title="checksums", unit="mask", workers=workers, progress=progress
+        partial(_crc32_below, root), names, title="checksums", unit="file", workers=workers, progress=progress
     )
     return dict(zip(names, found, strict=True))
 

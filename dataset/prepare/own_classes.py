@@ -5,27 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
 from dataset.class_names import CLASSES_FILE, read_class_names
+from dataset.own_mask import MaskKind, read_own_mask
 from dataset.prepare.own_layout import OwnLayout, Picture, part_of
-from dataset.split import BACKGROUND, VOID
 from util.errors import DataError
+from util.log import get_log
 
 OBJECT = "object"
 """The name of a class that has none."""
 
 
 def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
-    """Return the layout, taking index masks of nothing but 0 and 255 for binary masks.
+    """Return the layout, taking masks of nothing but 0 and 255, or with soft edges, for binary masks.
 
     That is how tools save the outline of a single object; read as ids, it would be void. Pictures in several
     folders show the classes that the folders are called after. Otherwise there is one class, the one that is
     named, or ``object``.
     """
-    if layout.binary or not all(_is_black_and_white(picture.masks[""]) for picture in layout.pictures):
+    if layout.binary:
         return layout
+    soft = 0
+    for picture in layout.pictures:
+        kind = _kind_of(picture.masks[""])
+        if kind not in (MaskKind.ZERO_255, MaskKind.SOFT):
+            return layout
+        soft += kind is MaskKind.SOFT
     names = class_names(layout, given)
     folders = {_folder_of(picture) for picture in layout.pictures}
     if len(folders) > 1 and "" not in folders and (names is None or folders <= set(names)):
@@ -34,6 +38,8 @@ def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
         called = dict.fromkeys((picture.name for picture in layout.pictures), names[1] if names else OBJECT)
     else:
         return layout
+    if soft:
+        get_log("prepare").warning("%d of %d masks are %s", soft, len(layout.pictures), MaskKind.SOFT.value)
     pictures = tuple(replace(p, masks={called[p.name]: p.masks[""]}) for p in layout.pictures)
     return replace(layout, pictures=pictures, class_folders=tuple(sorted(set(called.values()))))
 
@@ -44,14 +50,11 @@ def _folder_of(picture: Picture) -> str:
     return parts[-1] if parts else ""
 
 
-def _is_black_and_white(path: Path) -> bool:
+def _kind_of(path: Path) -> MaskKind | None:
     try:
-        with Image.open(path) as mask:
-            values = np.asarray(mask.convert("RGB") if mask.mode not in ("L", "P") else mask)
-    except (UnidentifiedImageError, OSError, SyntaxError):
-        return False  # placing the picture tells what is wrong
-    same = values.ndim == 2 or (values == values[..., :1]).all()
-    return bool(same) and set(np.unique(values).tolist()) <= {BACKGROUND, VOID}
+        return read_own_mask(path).kind
+    except DataError:
+        return None  # placing the picture tells what is wrong
 
 
 def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None:

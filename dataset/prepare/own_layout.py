@@ -13,6 +13,7 @@ be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,12 +92,25 @@ def find_layout(source: Path) -> OwnLayout:
     ]
     if not pictures:
         raise DataError(_nothing_found(source))
+    _require_distinct(pictures)
     return OwnLayout(
         source,
         tuple(sorted(pictures, key=lambda picture: picture.name)),
         tuple(sorted({name for _, one in layouts for name in one.class_folders})),
         tuple(path for _, one in layouts for path in one.without_mask),
     )
+
+
+def _require_distinct(pictures: Sequence[Picture]) -> None:
+    """Raise DataError if two pictures have one name: the second would replace the first."""
+    by_name: dict[str, Path] = {}
+    for picture in pictures:
+        first = by_name.setdefault(picture.name, picture.image)
+        if first != picture.image:
+            raise DataError(
+                f"{first} and {picture.image} would both be called {picture.name}, because blanks in names "
+                "become underscores; rename one of them and its masks"
+            )
 
 
 def _without_wrapping(source: Path) -> Path:

@@ -10,9 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from util.errors import DataError
+from util.progress import progress as progress_bar
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -48,7 +47,7 @@ def work(
         DataError: as ``function`` raises it, or when a process was killed.
     """
     workers = cores() if workers is None else workers
-    bar = tqdm(total=len(items), desc=title, unit=unit, disable=not progress, leave=False)
+    bar = progress_bar(None, title, total=len(items), unit=unit, disable=not progress)
     with bar:
         if workers <= 1 or len(items) < PARALLEL_FROM:
             for item in items:

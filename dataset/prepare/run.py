@@ -10,6 +10,8 @@ from dataset.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
 from dataset.names import VOC_NAMES
 from dataset.prepare import folder, fss1000, pascal
 from dataset.prepare.files import is_archive, link_folder, require_folder, require_root
+from dataset.prepare.layout import read_record
+from dataset.prepare.made import MadeFiles
 from dataset.prepare.options import Options, is_half_unpacked
 from dataset.prepare.own_classes import class_names, told_apart
 from dataset.prepare.own_division import divide
@@ -132,8 +134,11 @@ def prepare_folder(
         source = options.unpacked(source, options.downloads / source.stem, lambda path: path)
     layout = told_apart(find_layout(source), classes)
     root = require_root(options.root)
+    read_record(root, "folder")  # refuses the root of another data set
     names = class_names(layout, classes)
-    placed = folder.place_pictures(layout, root, names, workers=options.workers, progress=options.progress)
+    processes = {"workers": options.workers, "progress": options.progress}
+    made = MadeFiles(root, **processes)
+    placed = folder.place_pictures(layout, root, names, made, **processes)
     lines = {picture.name: picture.line for picture in placed}
     if names is None:
         last = max((c for p in placed for c in p.labels if c != VOID), default=BACKGROUND)
@@ -149,20 +154,41 @@ def prepare_folder(
     images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
     if not images:
         raise DataError(f"{source}: no mask holds a class; every pixel is background or void")
-    made = _folds(root, names, images, folds, folds_file)
+    dealt = _folds(made, names, images, folds, folds_file)
     lists = {f"{part}.txt": [lines[name] for name in ids] for part, ids in parts.items()}
     options.finish("folder", lists, names, [line.split()[1] for line in lines.values()])
-    made.write(root / FOLDS_FILE)
-    sizes = ", ".join(str(len(fold)) for fold in made.novel)
+    removed = made.finish([FOLDS_FILE, *(path for line in lines.values() for path in line.split())])
+    if removed:
+        get_log("prepare").warning("%s: %d files of an earlier preparation removed", root, removed)
+    sizes = ", ".join(str(len(fold)) for fold in dealt.novel)
     counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
-    return f"{root}: {len(names) - 1} classes, {len(made.novel)} folds of {sizes}; {counts} images"
+    return f"{root}: {len(names) - 1} classes, {len(dealt.novel)} folds of {sizes}; {counts} images"
 
 
 def _folds(
-    root: Path, names: Sequence[str], images: Mapping[int, int], folds: int | None, given: Path | None
+    made: MadeFiles, names: Sequence[str], images: Mapping[int, int], folds: int | None, given: Path | None
 ) -> Folds:
+    """Return the folds, and write them unless those of an earlier run, perhaps edited since, are kept."""
+    path = made.root / FOLDS_FILE
+    if given is None and folds is None and path.is_file():
+        try:
+            kept = read_folds(path, names)
+            outside = [names[c] for c in sorted(images) if not any(c in fold for fold in kept.novel)]
+            if outside:
+                get_log("prepare").warning(
+                    "%s: %s stand in no fold, so they are base classes of all; --folds deals anew",
+                    path,
+                    ", ".join(outside),
+                )
+            return kept
+        except DataError:
+            if not made.is_untouched(FOLDS_FILE):
+                raise
+            get_log("prepare").warning("%s: was of other classes and is dealt anew", path)
     if given is not None:
-        return read_folds(given, names)
-    if folds is None and (root / FOLDS_FILE).is_file():
-        return read_folds(root / FOLDS_FILE, names)  # perhaps edited since
-    return balanced_folds(images, min(FOLDS, len(images)) if folds is None else folds, names)
+        dealt = read_folds(given, names)
+    else:
+        dealt = balanced_folds(images, min(FOLDS, len(images)) if folds is None else folds, names)
+    dealt.write(path)
+    made.add(FOLDS_FILE)
+    return dealt

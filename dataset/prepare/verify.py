@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dataset.class_folders import ClassFolders
 from dataset.class_names import CLASSES_FILE, read_class_names
 from dataset.folds_file import FOLDS_FILE, read_folds
-from dataset.lists import ImageList, read_image_list
-from dataset.prepare import coco, fss1000, pascal
+from dataset.lists import IMAGE_FOLDER, ImageList, read_image_list
+from dataset.prepare import coco, folder, fss1000, pascal
 from dataset.prepare.doctor import Finding, examine
 from dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
 from dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
@@ -34,11 +35,10 @@ def verify(
     Raises:
         DataError: there is no data root, or it has no lists.
     """
-    record = read_record(root)
-    if record is not None and record.get("data_set") != data_set:
-        raise DataError(f"{root}: holds {record.get('data_set')}, not {data_set}; give another --root")
+    record = read_record(root, data_set)
     lists = _lists(root, record)
     names, findings = _names(data_set, root)
+    findings += _repeated(lists.values())
     parts: dict[str, ImageList] = {}
     for part, path in lists.items():
         try:
@@ -72,9 +72,33 @@ def verify(
         ]
     if not subset and data_set == "pascal":
         findings.append(_folds(parts))
+    if data_set == "folder":
+        findings.append(_unlisted(root, parts.values()))
     complete = data_set != "folder" and not subset
     findings += examine(_disjoint(parts), names, complete=complete, workers=workers, progress=progress)
     return [finding for finding in findings if finding.where]
+
+
+def _repeated(lists: Iterable[Path]) -> Iterator[Finding]:
+    """Yield the lines of a list that stand in it twice, as they do where two pictures have one name."""
+    for path in lists:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        counts = Counter(line for line in lines if line.strip())
+        yield Finding(
+            "line that a list repeats",
+            tuple(f"{path}: {line}" for line, count in counts.items() if count > 1),
+            "two pictures of one name, of which one is lost? rename it and prepare again; or delete the line",
+        )
+
+
+def _unlisted(root: Path, lists: Iterable[ImageList]) -> Finding:
+    """Name the images and masks that no list names."""
+    listed = {path for images in lists for path in (*images.images, *images.masks)}
+    there = (path for name in (IMAGE_FOLDER, folder.MASKS) for path in (root / name).rglob("*"))
+    found = (path.relative_to(root).as_posix() for path in there if path.is_file())
+    unlisted = tuple(sorted(path for path in found if path not in listed))
+    remedy = "list it, or remove it if it is of an earlier preparation"
+    return Finding("file that no list names", unlisted, remedy, serious=False)
 
 
 def _lists(root: Path, record: Mapping | None) -> dict[str, Path]:

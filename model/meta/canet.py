@@ -73,7 +73,7 @@ class CANet(MetaLearner):
     support_features = ("layer2", "layer3")
     mixable = ("prototype",)
     backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB}
-    shot_bound: Mapping[str, str] = {"attention": "fusion feature_average"}
+    shot_bound: Mapping[str, tuple[str, str]] = {"attention": ("fusion", "feature_average")}
     published_names: Mapping[str, str] = {
         "backbone.layer0.0": "conv1",
         "backbone.layer0.1": "bn1",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.build import build_network
 from engine.data import fold_of
+from engine.measure import measure
 from engine.pretrained import load_pretrained
 from engine.weights import describe, load_trained, start_weights
 from model import create_backbone
@@ -86,3 +87,17 @@ def test_half_precision_is_converted_and_told(opened, tmp_path, caplog):
     load_trained(model, path, describe(config, split))
     assert f"{path}: " in caplog.text and "are float16" in caplog.text
     assert all(torch.equal(value, state[name].to(value.dtype)) for name, value in model.state_dict().items())
+
+
+def test_a_result_names_the_options_that_a_checkpoint_of_another_shot_runs_under(configure, tmp_path):
+    trained, config = (
+        configure("bam"),
+        configure("bam", shot=2, **{"Test_Finetune.weight": tmp_path / "one.safetensors"}),
+    )
+    split = fold_of(trained).split
+    save_checkpoint(
+        tmp_path / "one.safetensors", build_network(trained, split).state_dict(), describe(trained, split)
+    )
+    with pytest.warns(UserWarning, match="another number of supports"):
+        result = measure(config, torch.device("cpu")).result
+    assert result.config["Method"]["options"]["shot_weights"] == "uniform"

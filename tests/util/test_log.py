@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from util.errors import UserError
-from util.log import get_log, log_warnings, progress, start_log, stop_log
+from util.log import get_log, log_warnings, start_log, stop_log
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +43,6 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         start_log(tmp_path / "file")
-
-
-def test_progress_gives_the_items_on() -> None:
-    assert list(progress([1, 2, 3], "counting", disable=True)) == [1, 2, 3]
 
 
 def test_warnings_become_lines_of_the_log(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))  # the helper modules beside the tests
+
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))  # draw_coco
 
 

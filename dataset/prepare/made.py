@@ -1,0 +1,124 @@
+"""Which files of a data root its preparation made, so that a later one removes what no longer belongs.
+
+A file that no preparation made, or that was changed since, is never removed, and the latter never replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from dataset.prepare.layout import checksums
+from util.errors import DataError
+from util.files import write_text
+from util.log import get_log
+
+RECORD = ".fewseg/made.crc32"
+"""A file per line: CRC-32 in hexadecimal, path below the root."""
+
+_IN_THE_MAKING = "-"
+"""In place of the checksum of a file that a run began to make: whatever is there is the run's own."""
+
+
+class MadeFiles:
+    """The files below a data root that preparations made.
+
+    Args:
+        root: the data root.
+        workers, progress: as in ``dataset.prepare.parallel.work``.
+    """
+
+    def __init__(self, root: Path, workers: int | None = None, progress: bool = True) -> None:
+        self.root, self._workers, self._progress = root, workers, progress
+        self._sums = _read(root / RECORD)
+
+    def is_untouched(self, path: str) -> bool:
+        """Whether a file is as a preparation made it."""
+        return path in self._sums and not self._changed([path])
+
+    def begin(self, sources: Mapping[str, Path | None]) -> None:
+        """Note what is about to be made, so that an interrupted run leaves nothing that nobody knows of.
+
+        Args:
+            sources: path below the root -> the file that it will be a second name of, or None.
+
+        Raises:
+            DataError: a file was changed since it was made.
+        """
+        there = [path for path in sources if path in self._sums and (self.root / path).is_file()]
+        # A second name of a source that was edited in place has changed with it, as it should.
+        changed = [p for p in self._changed(there) if not _is_second_name(self.root / p, sources[p])]
+        if changed:
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise DataError(
+                f"{self.root / changed[0]}: was changed since it was made{more}; delete it to have it made "
+                "again, carry the change over to the source, or choose another --root"
+            )
+        own = [path for path in sources if path in self._sums or not (self.root / path).exists()]
+        self._write(self._sums | dict.fromkeys(own, _IN_THE_MAKING))
+
+    def finish(self, belonging: Collection[str]) -> int:
+        """Note what was made, remove what no longer belongs, and return how many files that were.
+
+        Args:
+            belonging: paths of the files that belong to the data set.
+        """
+        stale = self._sums.keys() - set(belonging)
+        there = [path for path in sorted(stale) if self._is_inside(path)]
+        changed = self._changed(there)
+        if changed:
+            get_log("prepare").warning(
+                "%s: %d files of an earlier preparation were changed since and stay, first %s",
+                self.root,
+                len(changed),
+                changed[0],
+            )
+        for path in set(there) - set(changed):
+            self._remove(self.root / path)
+        new = [p for p, value in self._sums.items() if value == _IN_THE_MAKING and (self.root / p).is_file()]
+        kept = {path: value for path, value in self._sums.items() if value != _IN_THE_MAKING}
+        made = kept | self._checksums(new)
+        self._write({path: value for path, value in made.items() if path not in stale})
+        return len(there) - len(changed)
+
+    def add(self, path: str) -> None:
+        """Note a single file that was just made."""
+        self._write(self._sums | self._checksums([path]))
+
+    def _checksums(self, paths: list[str]) -> dict[str, str]:
+        return checksums(self.root, paths, self._workers, self._progress)
+
+    def _changed(self, paths: list[str]) -> list[str]:
+        """Return which of the made files are no longer as they were made."""
+        finished = [path for path in paths if self._sums[path] != _IN_THE_MAKING]
+        return [path for path, found in self._checksums(finished).items() if found != self._sums[path]]
+
+    def _is_inside(self, path: str) -> bool:
+        target = self.root / path
+        return target.is_file() and target.resolve().is_relative_to(self.root.resolve())
+
+    def _remove(self, target: Path) -> None:
+        """Remove a file, and the folders that it leaves empty."""
+        target.unlink()
+        folder = target.parent
+        while folder != self.root and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+    def _write(self, sums: Mapping[str, str]) -> None:
+        self._sums = dict(sums)
+        text = "".join(f"{value} {path}\n" for path, value in self._sums.items())
+        write_text(self.root / RECORD, text, DataError)
+
+
+def _is_second_name(target: Path, source: Path | None) -> bool:
+    return source is not None and target.samefile(source)
+
+
+def _read(record: Path) -> dict[str, str]:
+    """Return path -> checksum of a record; nothing where none can be read."""
+    try:
+        lines = record.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {path: value for value, space, path in (line.partition(" ") for line in lines) if space}
