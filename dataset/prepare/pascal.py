@@ -11,7 +11,8 @@ Masks are VOC's where VOC has one, else SBD's. Lists, all from the official ones
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -41,6 +42,8 @@ SBD = Archive(
     "md5:82b4d87ceb2ed10f6038a1cba92111cb",
 )
 MASKS = "SegmentationClassAug"
+VOC_FOLDERS = ("JPEGImages", "SegmentationClass", MASKS, "ImageSets")
+_OTHER_YEAR = re.compile(r"VOC(?!2012$)\d{4}")
 
 COUNTS = {"train": 1464, "val": 1449, "merged": 5953, "trainaug": 10582}
 SBD_COUNT = 11355
@@ -69,14 +72,14 @@ class Sources:
 
 
 def choose_voc(name: PurePosixPath) -> PurePosixPath | None:
-    """Pick what is needed from VOC's archive: photographs, class masks, lists."""
+    """Pick what is needed from VOC's archive, or one of a part of it: photographs, class masks, lists."""
     parts = name.parts
-    if "VOC2012" not in parts:
+    start = next((i for i, part in enumerate(parts) if part in VOC_FOLDERS), None)
+    if start is None or any(_OTHER_YEAR.fullmatch(part) for part in parts[:start]):
         return None
-    inner = PurePosixPath(*parts[parts.index("VOC2012") + 1 :])
-    wanted = inner.parts[:1] in (("JPEGImages",), ("SegmentationClass",))
-    wanted |= inner.parts[:2] in (("ImageSets", "Segmentation"), ("ImageSets", "Main"))
-    return inner if wanted else None
+    inner = PurePosixPath(*parts[start:])
+    wanted = inner.parts[0] != "ImageSets" or inner.parts[1] in ("Segmentation", "Main")
+    return inner if wanted and len(inner.parts) > 1 else None
 
 
 def choose_sbd(name: PurePosixPath) -> PurePosixPath | None:
@@ -126,8 +129,9 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     """Return the ids of every list.
 
     Args:
-        subset: accept any part of the data set: no counts are checked. ``merged`` and ``trainaug`` are VOC's
-            own ``train`` without SBD and ready masks, ``merged`` also without detection lists.
+        subset: accept any part of the data set: no counts are checked. Without SBD and ready masks, images of
+            no list that have a mask belong to ``trainaug``, and ``merged`` is ``train``, as it is without
+            detection lists too.
 
     Raises:
         DataError: an official list is missing, or a count is not the official one.
@@ -138,7 +142,12 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     if annotated is None:
         if not subset:
             raise DataError("pascal: neither SBD nor SegmentationClassAug is given; give --sbd or --masks")
-        return {"train": train, "val": val, "merged": train, "trainaug": train}
+        return {
+            "train": train,
+            "val": val,
+            "merged": train,
+            "trainaug": _with_own_masks(sources.voc, train, val),
+        }
     extra = annotated - set(val)
     if not subset and sources.masks is None:
         _require("SBD", len(annotated), SBD_COUNT, sources.sbd)
@@ -153,7 +162,7 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     else:
         raise DataError(
             f"{detection}: the list is missing; take ImageSets/Main from VOC's archive, or put SBD's "
-            "train_noval.txt beside cls"
+            "train_noval.txt beside cls, or accept a part of the data set by --subset"
         )
     lists = {
         "train": train,
@@ -180,6 +189,12 @@ def _annotated(sources: Sources) -> set[str] | None:
     if sources.masks is not None:
         return {path.stem for path in sources.masks.glob("*.png")}
     return None
+
+
+def _with_own_masks(voc: Path, train: Sequence[str], val: Sequence[str]) -> list[str]:
+    """Return the training list, and behind it whatever else has a mask there but the test images."""
+    masks = {path.stem for folder in ("SegmentationClass", MASKS) for path in (voc / folder).glob("*.png")}
+    return [*train, *sorted(masks - set(train) - set(val))]
 
 
 def _require(what: str, found: int, wanted: int, where: Path | None) -> None:
@@ -220,7 +235,7 @@ def make_masks(
 
 def _make_mask(sources: Sources, folder: Path, name: str) -> None:
     target = folder / f"{name}.png"
-    ready = [sources.voc / "SegmentationClass" / f"{name}.png"]
+    ready = [sources.voc / folder / f"{name}.png" for folder in ("SegmentationClass", MASKS)]
     if sources.masks is not None:
         ready.insert(0, sources.masks / f"{name}.png")
     for path in ready:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -229,3 +230,44 @@ def test_the_published_lists_come_from_the_rule(shared, tmp_path):
     lists = pascal.make_lists(pascal.Sources(voc, tmp_path / "sbd"), subset=True)
     assert lists["merged"] == published["train_5953"] and lists["val"] == published["val_1449"]
     assert len(lists["train"]) == pascal.COUNTS["train"]
+
+
+@pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassAug"])
+@pytest.mark.parametrize("form", ["tar", "folder"])
+def test_a_slice_in_one_archive_or_folder(tmp_path, masks, form):
+    inner = tmp_path / "my_slice"
+    write_lines(inner / "ImageSets/Segmentation/train.txt", TRAIN)
+    write_lines(inner / "ImageSets/Segmentation/val.txt", VAL)
+    for name in (*TRAIN, *VAL, "2008_20"):
+        for kind, suffix in (("JPEGImages", "jpg"), (masks, "png")):
+            (inner / kind).mkdir(exist_ok=True)
+            Image.fromarray(mask_of(name)).save(inner / f"{kind}/{name}.{suffix}")
+    (inner / "README.md").write_text("a slice")
+    source = inner
+    if form == "tar":
+        source = tmp_path / "slice.tar"
+        with tarfile.open(source, "w") as tar:
+            tar.add(inner, "my_slice")
+    told = prepare_pascal(options(tmp_path, subset=True), source)
+    assert "train 2, val 1, merged 2, trainaug 3 images" in told
+    assert ids(tmp_path / "lists/trainaug.txt") == [*TRAIN, "2008_20"]
+    np.testing.assert_array_equal(
+        read_mask(tmp_path / "root/SegmentationClassAug/2008_20.png"), mask_of("2008_20")
+    )
+    assert (tmp_path / "root/JPEGImages/2007_03.jpg").is_file()
+    findings = verify("pascal", tmp_path / "root", subset=True, workers=1, progress=False)
+    assert not [finding.problem for finding in findings if finding.serious]
+    with pytest.raises(DataError, match="accept a part of the data set by --subset"):
+        prepare_pascal(options(tmp_path), source, masks=tmp_path / "root/SegmentationClassAug")
+
+
+def test_another_year_in_an_archive_is_left_aside():
+    for name, place in (
+        ("VOCdevkit/VOC2007/JPEGImages/1.jpg", None),
+        ("VOCdevkit/VOC2012/JPEGImages/1.jpg", "JPEGImages/1.jpg"),
+        ("VOCdevkit/VOC2012/ImageSets/Action/1.txt", None),
+        ("VOCdevkit/VOC2012/SegmentationObject/1.png", None),
+        ("./slice/ImageSets/Segmentation/val.txt", "ImageSets/Segmentation/val.txt"),
+    ):
+        found = pascal.choose_voc(PurePosixPath(name))
+        assert (found and str(found)) == place
