@@ -14,6 +14,7 @@ import numpy as np
 from dataset.area_index import AreaIndex, index_masks
 from dataset.split import VOID, ClassSplit
 from util.errors import DataError
+from util.inside import require_inside
 
 MIN_AREA = 2 * 32 * 32
 """Pixels at original resolution that a class must cover in an image to be listed for it."""
@@ -66,8 +67,8 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     Repeated lines count once, with a warning: an image must never be its own support.
 
     Raises:
-        DataError: the root or the list is missing, empty, or has a line of another form, or an image twice
-            with different files.
+        DataError: the root or the list is missing, empty, or has a line of another form, a path that leads
+            out of the root, or an image twice with different files.
     """
     root, path = Path(root), Path(path)
     if not root.is_dir():
@@ -83,6 +84,8 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     voc = _VocLayout(root) if any(len(fields) == 1 for _, fields in rows) else None
     found: dict[str, tuple[str, str]] = {}
     for number, fields in rows:
+        for field in fields:
+            require_inside(field, f"{path}:{number}")
         if len(fields) == 1 and voc is not None:
             name, pair = fields[0], (voc.image(fields[0]), voc.mask(fields[0]))
         elif len(fields) == 2:

@@ -22,6 +22,7 @@ from dataset.sampling import EpisodeSpec, generator
 from dataset.store import ImageStore
 from util.errors import DataError
 from util.files import write_atomically, write_text
+from util.inside import require_inside
 
 FACTS = "mined.json"
 LABELS = "labels"
@@ -59,7 +60,8 @@ class MinedImages:
             source: the images of the training.
 
         Raises:
-            DataError: no such folder, or of another fold or list, or with fewer images than ``count``.
+            DataError: no such folder, or of another fold or list, or with fewer images than ``count``, or
+                with a name that leads out of it.
         """
         folder = Path(folder)
         try:
@@ -69,6 +71,8 @@ class MinedImages:
             raise DataError(
                 f"{folder}: holds no mined labels ({FACTS}); make them by tools/mine_latent_classes.py"
             ) from None
+        for name in names:
+            require_inside(name, folder / FACTS)
         wrong = [
             f"{key} {facts.get(key)}, not {value}"
             for key, value in expected.items()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dataset.shapes import voc_palette
 from util.errors import DataError
+from util.inside import is_inside
 from util.progress import progress as progress_bar
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
@@ -50,7 +51,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
                     continue
                 wanted += 1
                 path = target / place
-                if not path.resolve().is_relative_to(target.resolve()):
+                if not is_inside(target, path):
                     raise DataError(f"{archive}: {name} would be written outside {target}; do not use it")
                 if not path.is_file() or path.stat().st_size != size:
                     with read() as content:

@@ -14,6 +14,7 @@ from dataset.fold import LIST_FOLDER
 from dataset.prepare.parallel import work
 from util.errors import DataError
 from util.files import write_text
+from util.inside import require_inside
 
 RECORD = ".fewseg/prepared.json"
 """Data set and counts; the checksums of masks stand beside it, one ``crc32 path`` per line."""
@@ -99,7 +100,8 @@ def changed_masks(
         rows = (root / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
         return [], []
-    noted = {name: value for value, _, name in (row.partition(" ") for row in rows)}
+    parted = (row.partition(" ") for row in rows)
+    noted = {require_inside(name, root / CHECKSUMS): value for value, _, name in parted}
     missing = [name for name in noted if not (root / name).is_file()]
     present = [name for name in noted if (root / name).is_file()]
     found = checksums(root, present, workers, progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 from dataset.prepare.layout import checksums
 from util.errors import DataError
 from util.files import write_text
+from util.inside import is_inside
 from util.log import get_log
 
 RECORD = ".fewseg/made.crc32"
@@ -64,7 +65,7 @@ class MadeFiles:
             belonging: paths of the files that belong to the data set.
         """
         stale = self._sums.keys() - set(belonging)
-        there = [path for path in sorted(stale) if self._is_inside(path)]
+        there = [path for path in sorted(stale) if self._is_there(path)]
         changed = self._changed(there)
         if changed:
             get_log("prepare").warning(
@@ -93,9 +94,9 @@ class MadeFiles:
         finished = [path for path in paths if self._sums[path] != _IN_THE_MAKING]
         return [path for path, found in self._checksums(finished).items() if found != self._sums[path]]
 
-    def _is_inside(self, path: str) -> bool:
+    def _is_there(self, path: str) -> bool:
         target = self.root / path
-        return target.is_file() and target.resolve().is_relative_to(self.root.resolve())
+        return target.is_file() and is_inside(self.root, target)
 
     def _remove(self, target: Path) -> None:
         """Remove a file, and the folders that it leaves empty."""

@@ -24,6 +24,7 @@ from dataset.prepare.download import Archive
 from dataset.prepare.files import place, write_mask
 from dataset.prepare.parallel import work
 from util.errors import DataError
+from util.inside import require_inside
 
 VOC = Archive(
     "VOCtrainval_11-May-2012.tar",
@@ -212,7 +213,7 @@ def _ids(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as failure:
         reason = getattr(failure, "strerror", None) or "not a text file"
         raise DataError(f"{path}: the list cannot be read ({reason}); take it from VOC's archive") from None
-    return [line.split()[0] for line in lines if line.strip()]
+    return [require_inside(line.split()[0], path) for line in lines if line.strip()]
 
 
 def make_masks(

@@ -72,10 +72,10 @@ def test_masks_of_auxiliary_images_are_never_read(fold, monkeypatch):
     images = EvaluationImages(ImageStore(fold.val_images), Resize(SIZE), auxiliary=sets)
     manifest = fold.manifest(1, 1, episodes=2)
 
-    def refuse(path):
-        raise AssertionError(f"{path} was read")
+    def refuse(file):
+        raise AssertionError(f"{file.path} was read")
 
-    monkeypatch.setattr("dataset.store.read_mask", refuse)
+    monkeypatch.setattr("dataset.mask.ImageFile.indices", refuse)
     names = images.draw_auxiliary(manifest, 1)
     assert [images.load_auxiliary(name).shape for name in names[0]] == [(3, SIZE, SIZE)] * 2
     assert ClassSets(fold.test_lists(1), 2).read(ImageStore(fold.val_images), names[0][0])[1] is None
@@ -133,6 +133,9 @@ def test_wrong_or_missing_mined_labels_are_one_line(fold, mined, tmp_path):
         MinedImages.open(mined, 10, FACTS, fold.train_images)
     write_facts(mined, {**FACTS, "images": ["elsewhere", "b", "c"]})
     with pytest.raises(DataError, match="3 of its 3 images, first elsewhere, are not in the training list"):
+        MinedImages.open(mined, 2, FACTS, fold.train_images)
+    write_facts(mined, {**FACTS, "images": ["../a", "b", "c"], "extra": {"../a": "a.png"}})
+    with pytest.raises(DataError, match=r"mined\.json: '\.\./a' leads out of its folder"):
         MinedImages.open(mined, 2, FACTS, fold.train_images)
     (mined / "mined.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match="holds no mined labels"):

@@ -61,6 +61,9 @@ def test_ids_and_published_lines_name_the_same_files(voc):
     [
         (None, "cannot be read"),
         ("", "is empty"),
+        ("../2007_000000\n", r"list\.txt:1: '\.\./2007_000000' leads out of its folder"),
+        ("a.jpg a.png\nb.jpg m/../../b.png\n", r"list\.txt:2: 'm/\.\./\.\./b\.png' leads out of its folder"),
+        ("/data/a.jpg m/a.png\n", r"list\.txt:1: '/data/a\.jpg' leads out of its folder"),
         ("a b c\n", r"list\.txt:1: expected an image id"),
         ("JPEGImages/a.jpg m/a.png\nJPEGImages/a.png m/a.png\n", r":2: a is listed before with other files"),
     ],

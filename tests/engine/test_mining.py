@@ -118,7 +118,8 @@ def test_tool_mines_a_fold(config, config_file, few, tmp_path):
     arguments = ["--config", str(config_file), "--weight", str(path), "--clusters", "5"]
     extra = tmp_path / "extra"
     extra.mkdir()
-    cv2.imwrite(str(extra / "photo.png"), np.full((50, 70, 3), 90, np.uint8))
+    for name in ("photo.png", "twin.png", "twin.bmp"):
+        cv2.imwrite(str(extra / name), np.full((50, 70, 3), 90, np.uint8))
     folders = ["--out", str(tmp_path / "fold{fold}"), "--extra", str(extra)]
     main([*arguments, *folders, "--opts", *OPTS, str(few)])
     facts = json.loads((tmp_path / "fold0/mined.json").read_text())
@@ -127,7 +128,19 @@ def test_tool_mines_a_fold(config, config_file, few, tmp_path):
     ) == 64
     assert read_mask(tmp_path / "fold0/labels" / f"{facts['images'][0]}.png").max() <= 5
     assert np.load(tmp_path / "fold0/centres.npy").shape[0] == 6
-    assert facts["images"][-1] == "extra/photo"
+    assert facts["images"][-3:] == ["extra/photo", "extra/twin.bmp", "extra/twin.png"]
     source = MinedImages.open(tmp_path / "fold0", 1, {"fold": 0}, fold.train_images)
     image, label = source.read(ImageStore(fold.train_images), "extra/photo")
     assert image.shape[:2] == label.shape == (50, 70)
+
+
+def test_names_of_a_list_never_lead_labels_out_of_the_folder(config, config_file, few, tmp_path):
+    path = tmp_path / "best.safetensors"
+    split = fold_of(config).split
+    save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
+    names = few.read_text().split()
+    few.write_text("\n".join([*names, f"../JPEGImages/{names[0]}"]))
+    given = ["--config", str(config_file), "--weight", str(path), "--clusters", "5"]
+    with pytest.raises(DataError, match=r"few\.txt:41: .* leads out of its folder"):
+        main([*given, "--out", str(tmp_path / "out"), "--opts", *OPTS, str(few)])
+    assert not list((tmp_path / "out").rglob("*.png")) and not (tmp_path / "JPEGImages").exists()

@@ -206,6 +206,15 @@ def test_images_without_photograph_are_told_or_left_out(devkit, official, caplog
     assert "2008_20" not in ids(devkit / "lists/trainaug.txt")
 
 
+def test_a_list_that_climbs_out_is_refused(devkit):
+    voc = devkit / "VOCdevkit"
+    with (voc / "VOC2012/ImageSets/Segmentation/train.txt").open("a") as file:
+        file.write("../../../2007_01\n")
+    with pytest.raises(DataError, match=r"train\.txt: '\.\./\.\./\.\./2007_01' leads out of its folder"):
+        prepare_pascal(options(devkit, subset=True), voc)
+    assert not (devkit / "root/SegmentationClassAug").exists()
+
+
 def test_an_archive_that_climbs_out_is_refused(devkit):
     evil = devkit / "evil.tar"
     with tarfile.open(evil, "w") as tar:
