@@ -11,7 +11,7 @@ METHOD=${METHOD:-bam}
 BACKBONE=${BACKBONE:-resnet50}
 FOLDS=${FOLDS:-0 1 2 3}
 SHOTS=${SHOTS:-1 5}
-PYTHON=${PYTHON:-python}
+[ -n "${PYTHON:-}" ] || . tools/environment.sh
 
 read -ra folds <<<"$FOLDS"
 read -ra shots <<<"$SHOTS"

@@ -9,6 +9,8 @@ An image that cannot be read is reported and left out; the exit status is 1 then
 
 from __future__ import annotations
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 import argparse
 import sys
 from collections.abc import Sequence

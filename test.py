@@ -10,6 +10,8 @@ python test.py --config ... --generalized                     # base and novel c
 
 from __future__ import annotations
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

@@ -8,6 +8,8 @@ torchrun --nproc-per-node 4 train.py --config ...        # batch_size stays that
 
 from __future__ import annotations
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 import argparse
 import secrets
 

@@ -12,7 +12,7 @@ BACKBONE=${BACKBONE:-resnet50}
 FOLDS=${FOLDS:-0 1 2 3}
 SHOTS=${SHOTS:-1 5}
 PROCESSES=${PROCESSES:-1}        # GPUs of this machine to train on; the batch size stays the config's
-PYTHON=${PYTHON:-python}
+[ -n "${PYTHON:-}" ] || . tools/environment.sh
 
 if [[ $METHOD == pspnet ]]; then # a base learner sees no episodes
     SHOTS=1

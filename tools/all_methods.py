@@ -22,6 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from engine.build import build_network
 from engine.data import fold_of
 from engine.measure import UNTRAINED

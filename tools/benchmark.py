@@ -21,6 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 import torch
 
 from engine.step import training_step

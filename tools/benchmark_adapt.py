@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model import create_adapter, create_model
 from model.adapt.eftnet import EFTNet

@@ -1,6 +1,6 @@
 """Measure the training loader against a plain re-creation of the published chain.
 
-    python -m tools.benchmark_loader [--items 200] [--root DATA --list LIST]
+    python tools/benchmark_loader.py [--items 200] [--root DATA --list LIST]
 
 The plain chain works as published code does: float32 images, one pass over the image and each label per
 transform, labels found by search, base annotations read from files of their own. Both load the same batches
@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import cv2
 import numpy as np

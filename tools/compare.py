@@ -13,6 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from engine.script import run_script
 from util.comparison import Run, comparison_table, difference_table, read_runs, require_comparable
 from util.errors import ResultError

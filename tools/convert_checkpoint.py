@@ -13,6 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from model.published import load_strict, to_ours
 from model.recognise import join_files, recognise
 from util.checkpoint import load_weights, save_checkpoint

@@ -19,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from dataset.episodes import Manifest, read_manifest, test_episodes
 from dataset.fold import Fold
 from dataset.hsnet_lists import read_hsnet_list

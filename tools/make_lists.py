@@ -13,6 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from dataset.lists import read_image_list
 from dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
 from dataset.prepare.pascal import FILES

@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
 from dataset.prepare.doctor import to_table
 from dataset.prepare.options import Options
 from dataset.prepare.run import prepare_folder, prepare_fss1000, prepare_pascal

@@ -16,9 +16,11 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
+import numpy as np
 
 from dataset.class_names import parse_class_names
 from util.errors import DataError, UserError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,6 +80,21 @@ class TestLoops:
         return [
             line.removeprefix("called: ") for line in done.stdout.splitlines() if line.startswith("called")
         ]
+
+    @pytest.mark.parametrize("script", ["train.sh", "meta_test.sh"])
+    def test_the_environment_beside_the_project_is_used(self, tmp_path: Path, script: str) -> None:
+        for name in (script, "tools/environment.sh", "requirements.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+        python = tmp_path / ".venv/bin/python"
+        python.parent.mkdir(parents=True)
+        python.write_text('#!/bin/sh\necho "called: $*"\n')
+        python.chmod(0o755)
+        shutil.copy(ROOT / "requirements.txt", tmp_path / ".venv/.fewseg-requirements")
+        active = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
+        plain = {key: value for key, value in os.environ.items() if key not in active}
+        done = subprocess.run([tmp_path / script], env=plain, cwd="/", capture_output=True, text=True)
+        assert done.returncode == 0 and "called: t" in done.stdout, done.stderr
 
     def test_train_goes_over_folds_and_shots(self, tmp_path: Path) -> None:
         calls = self.run("train.sh", tmp_path, "epochs", "1", FOLDS="0 2", SHOTS="1 5")
