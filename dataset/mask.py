@@ -88,12 +88,23 @@ class ImageFile:
         Raises:
             DataError: the file is corrupt, truncated, or not an image of indices.
         """
+        return self._decoded(self._indices_of)
+
+    def brightness(self) -> np.ndarray:
+        """Decode the largest of every pixel's three colours, uint8 [H,W], where a mask is black and bright.
+
+        Raises:
+            DataError: the file is corrupt, truncated, or a JPEG.
+        """
+        return self._decoded(lambda mask: np.asarray(mask.convert("RGB")).max(axis=2))
+
+    def _decoded(self, use: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
         if self.format in _JPEG:
             raise DataError(
                 f"{self.path}: a JPEG cannot be a mask: its compression is lossy and changes class indices "
                 "along every edge; export the mask as PNG from the program that it was drawn with"
             )
-        return _with_pillow(self.path, self.what, self.data, self._indices_of)
+        return _with_pillow(self.path, self.what, self.data, use)
 
     def _indices_of(self, mask: Image.Image) -> np.ndarray:
         values = np.asarray(mask)

@@ -91,6 +91,20 @@ def read_own_mask(path: str | Path) -> OwnMask:
     return _own_mask(ImageFile.open(path, "mask"))
 
 
+def read_binary(path: str | Path) -> np.ndarray:
+    """Read a mask that is known to show one object, as 0 and 1, uint8 [H,W].
+
+    It may be of 0 and 1, with void of 255 or without, black and white, or black and a colour; soft edges and
+    seams of an earlier resize are cut halfway.
+
+    Raises:
+        DataError: as ``dataset.mask.read_mask``.
+    """
+    values = ImageFile.open(path, "mask").brightness()
+    with_void = set(np.unique(values).tolist()) == {BACKGROUND, 1, VOID}
+    return (values == 1 if with_void else values > values.max(initial=0) // 2).astype(np.uint8)
+
+
 def read_own_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray, OwnMask]:
     """Read a photograph, RGB uint8 [H,W,3], and its mask of any kind.
 
@@ -105,6 +119,10 @@ def read_own_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.nda
 
 def _own_mask(file: ImageFile) -> OwnMask:
     values = file.indices()
+    if file.mode == "P" and set(np.unique(values)) == {0, 1}:
+        bright = file.brightness()
+        if set(np.unique(bright)) == {0, 255}:  # black and white in a palette, whichever of them comes first
+            values = bright
     kind = kind_of(values, palette=file.mode == "P")
     indices = to_indices(values, kind)
     return OwnMask(file.path, kind, indices, label_counts(indices))

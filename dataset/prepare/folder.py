@@ -12,9 +12,8 @@ import numpy as np
 from dataset.lists import IMAGE_FOLDER
 from dataset.lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
 from dataset.mask import check_same_size, open_pair, read_image
-from dataset.own_mask import MaskKind, kind_of
+from dataset.own_mask import MaskKind, kind_of, read_binary
 from dataset.prepare.files import place, put, write_mask
-from dataset.prepare.fss1000 import read_binary
 from dataset.prepare.made import MadeFiles
 from dataset.prepare.own_layout import OwnLayout, Picture
 from dataset.prepare.parallel import work

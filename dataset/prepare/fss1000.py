@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dataset.lists import IMAGE_FOLDER, IMAGE_SUFFIXES
+from dataset.own_mask import read_binary
 from dataset.prepare.download import Archive
 from dataset.prepare.files import place, put
 from dataset.prepare.parallel import work
@@ -152,19 +152,3 @@ def _place(root: Path, job: tuple[str, Path, Path]) -> str:
         binary = Image.fromarray(read_binary(mask))
         put(root / to_mask, lambda part: binary.save(part, format="PNG"))
     return f"{to_image} {to_mask}"
-
-
-def read_binary(path: Path) -> np.ndarray:
-    """Read a mask of 0/1 or 0/255, grey, palette, bilevel or colour, as uint8 [H,W] of 0 and 1.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image if image.mode in ("L", "1") else image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as failure:
-        reason = str(failure).splitlines()[0]
-        raise DataError(f"{path}: the mask is corrupt or truncated ({reason}); fetch it again") from None
-    # 0/255 masks may carry grey seams of an earlier resize; 0/1 masks hold nothing above 1.
-    return (values >= 128 if values.max(initial=0) > 1 else values > 0).astype(np.uint8)

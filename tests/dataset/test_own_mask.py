@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.own_mask import MaskKind, kind_of, read_own_mask, read_own_pair
+from dataset.own_mask import MaskKind, kind_of, read_binary, read_own_mask, read_own_pair
 from util.errors import DataError
 
 
@@ -97,3 +97,30 @@ def test_a_pair_is_read_after_its_sizes_agree(tmp_path):
     assert image.shape == (120, 120, 3) and mask.shares(1) == "34.9% object, 0.0% void"
     with pytest.raises(DataError, match=r"small\.png: the mask is 60x60, but its image .* is 120x120"):
         read_own_pair(tmp_path / "photo.jpg", tmp_path / "small.png")
+
+
+def test_black_and_white_in_a_palette_is_told_by_its_colours(tmp_path):
+    for first, colours in enumerate(([0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0])):
+        mask = Image.fromarray(disc(value=1) ^ first, "P")
+        mask.putpalette(colours)
+        mask.save(tmp_path / "mask.png")
+        found = read_own_mask(tmp_path / "mask.png")
+        assert found.kind is MaskKind.ZERO_255
+        np.testing.assert_array_equal(found.indices, disc(value=1))
+        np.testing.assert_array_equal(read_binary(tmp_path / "mask.png"), disc(value=1))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(disc(value=1), id="0 and 1"),
+        pytest.param(disc(), id="0 and 255"),
+        pytest.param(disc(value=38), id="a class of a palette decoded to grey"),
+        pytest.param(disc()[..., None] * np.array([1, 0, 0], np.uint8), id="red"),
+        pytest.param(np.maximum(disc(), disc(radius=41, value=9)), id="a grey seam"),
+        pytest.param(np.where(disc(radius=45) > disc(), 255, disc(value=1)).astype(np.uint8), id="void"),
+    ],
+)
+def test_a_mask_of_one_object_is_what_is_bright(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_binary(tmp_path / "mask.png"), disc(value=1))
