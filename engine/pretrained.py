@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,13 @@ PUBLISHED_FILES = {
 """Network -> the file that published codes load: deep-stem ResNets, torchvision's VGG16 with and without
 BatchNorm."""
 
+_PUBLISHED_AT = "https://drive.google.com/open?id=15wx9vOM0euyizq-M1uINgN0_wjVRf9J3"
+"""The folder that github.com/hszhao/semseg, where the deep-stem weights come from, shares its files in."""
+
+_MEGABYTES = {"resnet50": 103, "resnet101": 179, "resnet152": 242}
+"""What the tensors of a deep-stem ResNet take. No published checksum of its file is known."""
+
+_TORCHVISION = "--opts Method.backbone_options.stem standard (in stage 1 too, where a base learner is used)"
 _WITHOUT = "or go on without: --opts pretrained none"
 _CLASSIFIER = ("fc.", "classifier.", "avgpool.")
 _DEEP_STEM = {
@@ -102,7 +110,7 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     if name not in PUBLISHED_FILES:
         raise CheckpointError(
             f"there are no ImageNet weights of a deep-stem {name}; take torchvision's with "
-            f"--opts Method.backbone_options.stem standard, {_WITHOUT}"
+            f"{_TORCHVISION}, {_WITHOUT}"
         )
     path = folder / PUBLISHED_FILES[name]
     if path.is_file():
@@ -110,9 +118,9 @@ def _published_file(backbone: Backbone, name: str, folder: Path) -> Path | None:
     if name.startswith("vgg"):
         return None
     raise CheckpointError(
-        f"{path}: the ImageNet weights of the deep-stem {name} are missing; put there the file of the PSPNet "
-        "project (github.com/hszhao/semseg, 'initmodel') that the few-shot codes link to, take torchvision's "
-        f"weights with --opts Method.backbone_options.stem standard, {_WITHOUT}"
+        f"{path}: the ImageNet weights of the deep-stem {name} are missing; download initmodel/{path.name} "
+        f"({_MEGABYTES[name]} MB; no checksum is known) from {_PUBLISHED_AT} and put it there, take "
+        f"torchvision's weights instead: {_TORCHVISION}, {_WITHOUT}"
     )
 
 
@@ -132,12 +140,13 @@ def _from_torchvision(name: str, folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{name}: its ImageNet weights need torchvision, which cannot be imported; install it, {_WITHOUT}"
         ) from failure
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        weights = get_model_weights(name)["IMAGENET1K_V1"]
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
+        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
     except OSError as failure:  # urllib's errors among them
         expected = folder / PUBLISHED_FILES[name] if name.startswith("vgg") else None
-        place = f"put the file at {expected}" if expected else "name the file by --opts pretrained PATH"
+        place = f"put it at {expected}" if expected else "name it by --opts pretrained PATH"
         raise CheckpointError(
-            f"{name}: its ImageNet weights cannot be downloaded ({failure}); {place}, {_WITHOUT}"
+            f"{name}: its ImageNet weights cannot be downloaded ({failure}); fetch {weights.url} (its name ends "
+            f"with the first digits of its SHA-256) elsewhere and {place}, {_WITHOUT}"
         ) from failure

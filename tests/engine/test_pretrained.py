@@ -81,7 +81,11 @@ def test_none_leaves_the_weights_alone():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("resnet50", "resnet50_v2.pth.*semseg.*pretrained none"),
+        (
+            "resnet50",
+            r"resnet50_v2.pth.*103 MB.*https://drive.google.com/\S+ .*stem standard.*pretrained none",
+        ),
+        ("resnet101", r"resnet101_v2.pth.*179 MB.*https://drive.google.com/\S+ .*stem standard"),
         ("resnet18", "deep-stem resnet18.*stem standard"),
     ],
 )
@@ -122,3 +126,13 @@ def test_a_second_branch_starts_from_the_same_file_and_its_classifier(tmp_path):
     assert_same_weights(other.meta.condition.backbone, one.backbone)
     assert_same_weights(other.meta.condition.classifier, one.meta.condition.classifier)
     assert torch.equal(other.meta.cells[3].weight.flatten(1), one.meta.condition.classifier[3].weight)
+
+
+def test_a_failed_download_names_the_file(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    said = r"no network.*https://download.pytorch.org/models/resnet50-0676ba61.pth.*pretrained PATH"
+    with pytest.raises(CheckpointError, match=said):
+        load_pretrained(create_backbone("resnet50", width=8, stem="standard"), "resnet50", None, tmp_path)
