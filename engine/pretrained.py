@@ -147,6 +147,6 @@ def _from_torchvision(name: str, folder: Path) -> dict[str, Tensor]:
         expected = folder / PUBLISHED_FILES[name] if name.startswith("vgg") else None
         place = f"put it at {expected}" if expected else "name it by --opts pretrained PATH"
         raise CheckpointError(
-            f"{name}: its ImageNet weights cannot be downloaded ({failure}); fetch {weights.url} (its name ends "
-            f"with the first digits of its SHA-256) elsewhere and {place}, {_WITHOUT}"
+            f"{name}: its ImageNet weights cannot be downloaded ({failure}); fetch {weights.url} elsewhere "
+            f"(its SHA-256 begins with the digits in its name) and {place}, {_WITHOUT}"
         ) from failure
