@@ -3,6 +3,7 @@
 python train.py --config config/pascal/pspnet_resnet50.yaml --opts split 0
 python train.py --config config/pascal/bam_resnet50.yaml --opts split 0 shot 1
 python train.py --config ... --opts resume auto     # go on where this run stopped, if it ever began
+python train.py --config ... --overwrite            # begin anew; an earlier training of the same name goes
 torchrun --nproc-per-node 4 train.py --config ...        # batch_size stays that of the config
 """
 
@@ -19,17 +20,16 @@ from engine.board import Board
 from engine.build import build_network
 from engine.data import fold_of, training_data, training_loader
 from engine.optimisation import PolySchedule, create_optimizer
-from engine.script import require_writable, run_script
-from engine.snapshot import STATE, Progress, Snapshot, Snapshots
+from engine.run_folder import BOARD, RunFolder
+from engine.script import run_script
+from engine.snapshot import Progress, Snapshot, Snapshots
 from engine.train import LoopSettings, TrainingLoop, synchronised
 from engine.validate import base_validation, few_shot_validation
 from engine.weights import BINDING, describe, start_weights
 from model.fewshot import FewShotModel
 from util import distributed
 from util.config import Config, load_config
-from util.files import write_text
-from util.log import start_log
-from util.run_folder import run_folder
+from util.log import get_log, start_log
 from util.seed import set_seed
 
 
@@ -42,6 +42,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: split 1 shot 5"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="begin anew where an earlier training lies, and remove that"
+    )
     return parser.parse_args(arguments)
 
 
@@ -50,21 +53,37 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
     config = load_config(given.config, given.opts)
     device = distributed.start()
-    folder = require_writable(run_folder(config))
-    log = start_log(folder, "train.log")
-    if distributed.is_main():
-        write_text(folder / "config.yaml", config.dump_yaml())
-    log.info(
-        "training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set, config.Data.split, folder
-    )
-    reached = train(config, device)
-    score = "" if reached.best_score < 0 else f": best score {100 * reached.best_score:.2f}"
-    log.info("done after %d epochs%s; weights in %s", reached.epoch, score, folder)
+    start_log()
+    train(config, device, overwrite=given.overwrite)
 
 
-def train(config: Config, device: torch.device) -> Progress:
-    """Run, or go on with, the training that ``config`` describes; return how far it came."""
-    snapshot = earlier_snapshot(config)
+def train(config: Config, device: torch.device, overwrite: bool = False) -> Progress:
+    """Run, or go on with, the training that ``config`` describes; return how far it came.
+
+    Args:
+        config: of the training.
+        device: to train on.
+        overwrite: begin anew where an earlier training lies.
+    """
+    log = get_log("train")
+    with RunFolder(config, overwrite) as folder:
+        log.info(
+            *("training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set),
+            *(config.Data.split, folder.path),
+        )
+        loop = prepare(config, device, folder)
+        folder.begin()
+        start = loop.reached.epoch
+        reached = loop.run()
+        score = "" if reached.best_score < 0 else f": best score {100 * reached.best_score:.2f}"
+        news = "done" if reached.epoch > start else "nothing left to do"
+        log.info("%s after %d epochs%s; weights in %s", news, reached.epoch, score, folder.path)
+    return reached
+
+
+def prepare(config: Config, device: torch.device, folder: RunFolder) -> TrainingLoop:
+    """Build all that the training needs, and write nothing."""
+    snapshot = Snapshot.read(folder.earlier_state) if folder.earlier_state else None
     reached = snapshot.progress if snapshot else new_progress(config)
     set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
 
@@ -96,7 +115,7 @@ def train(config: Config, device: torch.device) -> Progress:
     if snapshot is not None:
         snapshot.restore(plan, model, optimizer)
 
-    board = Board(run_folder(config) / "board")
+    board = Board(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
     if config.stage == 1:
         validate = base_validation(config, fold, model, device)
     else:
@@ -108,20 +127,12 @@ def train(config: Config, device: torch.device) -> Progress:
         loader=loader,
         batches=batches,
         validate=validate,
-        snapshots=Snapshots(run_folder(config), meta, plan),
+        snapshots=Snapshots(folder.path, meta, plan),
         board=board,
         reached=reached,
         settings=settings_of(config),
         device=device,
-    ).run()
-
-
-def earlier_snapshot(config: Config) -> Snapshot | None:
-    """Return the snapshot to go on from; ``resume: auto`` takes the run's own where there is one."""
-    resume = config.Train.resume
-    if resume != "auto":
-        return Snapshot.read(resume) if resume else None
-    return Snapshot.read(run_folder(config)) if (run_folder(config) / STATE).is_file() else None
+    )
 
 
 def new_progress(config: Config) -> Progress:

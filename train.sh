@@ -12,10 +12,15 @@ BACKBONE=${BACKBONE:-resnet50}
 FOLDS=${FOLDS:-0 1 2 3}
 SHOTS=${SHOTS:-1 5}
 PROCESSES=${PROCESSES:-1}        # GPUs of this machine to train on; the batch size stays the config's
+OVERWRITE=${OVERWRITE:-}         # 1: train all anew; else what is finished is kept, and what was stopped goes on
 [ -n "${PYTHON:-}" ] || . tools/environment.sh
 
 if [[ $METHOD == pspnet ]]; then # a base learner sees no episodes
     SHOTS=1
+fi
+begin=(--opts resume auto)
+if [[ $OVERWRITE ]]; then
+    begin=(--overwrite --opts)
 fi
 launch=("$PYTHON")
 if ((PROCESSES > 1)); then
@@ -26,6 +31,6 @@ for fold in $FOLDS; do
     for shot in $SHOTS; do
         echo "== $METHOD $BACKBONE on $DATA: fold $fold, $shot-shot"
         "${launch[@]}" train.py --config "config/$DATA/${METHOD}_$BACKBONE.yaml" \
-            --opts split "$fold" shot "$shot" "$@"
+            "${begin[@]}" split "$fold" shot "$shot" "$@"
     done
 done

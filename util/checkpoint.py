@@ -10,6 +10,8 @@ import hashlib
 import json
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +65,21 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         CheckpointError: missing, truncated, not written by ``save_checkpoint``, or with values that are
             NaN or infinite.
     """
-    path = existing_file(path)
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            meta = json.loads((file.metadata() or {}).get(META_KEY, "null"))
-            # safe_open maps the file; the clones survive its replacement by a later snapshot.
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as failure:
-        if _is_torch_file(path):
-            raise CheckpointError(
-                f"{path}: a torch file, not a checkpoint of ours; convert it with tools/convert_checkpoint.py"
-            ) from failure
-        raise CheckpointError(
-            f"{path}: truncated or no safetensors file ({first_line(failure)}); copy it again"
-        ) from failure
-    if not isinstance(meta, dict):
-        raise CheckpointError(
-            f"{path}: has no FewSeg metadata, so its method and backbone are unknown; "
-            "write it with tools/convert_checkpoint.py"
-        )
-    return _checked(path, state), meta
+    with _opened(path) as file:
+        meta = _meta_of(file, path)
+        # safe_open maps the file; the clones survive its replacement by a later snapshot.
+        state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return _checked(Path(path), state), meta
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint of ours, and none of its tensors.
+
+    Raises:
+        CheckpointError: missing, truncated, or not written by ``save_checkpoint``.
+    """
+    with _opened(path) as file:
+        return _meta_of(file, path)
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -139,6 +136,36 @@ def existing_file(path: str | Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the path")
     return path
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[safe_open]:
+    """Open a checkpoint of ours, and say in one line what is wrong with it."""
+    path = existing_file(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as failure:
+        if _is_torch_file(path):
+            raise CheckpointError(
+                f"{path}: a torch file, not a checkpoint of ours; convert it with tools/convert_checkpoint.py"
+            ) from failure
+        raise CheckpointError(
+            f"{path}: truncated or no safetensors file ({first_line(failure)}); copy it again"
+        ) from failure
+
+
+def _meta_of(file: safe_open, path: str | Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((file.metadata() or {}).get(META_KEY, "null"))
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise CheckpointError(
+            f"{path}: has no FewSeg metadata, so its method and backbone are unknown; "
+            "write it with tools/convert_checkpoint.py"
+        )
+    return meta
 
 
 def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:

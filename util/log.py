@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +52,41 @@ def start_log(folder: str | Path | None = None, name: str = "log.txt") -> loggin
     terminal.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(terminal)
     if folder is not None and is_main():
-        path = Path(folder) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(path, encoding="utf-8")
-        except OSError as failure:
-            raise UserError(
-                f"{path}: cannot be written ({failure.strerror}); choose another folder"
-            ) from failure
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        log.addHandler(file)
+        log.addHandler(_file_handler(Path(folder) / name))
+    elif is_main():
+        log.addHandler(MemoryHandler(capacity=0, flushLevel=logging.CRITICAL))
     return log
+
+
+@contextmanager
+def log_to_file(path: str | Path) -> Iterator[None]:
+    """Write the log to a file too while the body runs, the lines since ``start_log`` included.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    log = logging.getLogger(ROOT)
+    file = _file_handler(Path(path))
+    for kept in [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]:
+        kept.setTarget(file)
+        kept.close()  # hands over what it has
+        log.removeHandler(kept)
+    log.addHandler(file)
+    try:
+        yield
+    finally:
+        log.removeHandler(file)
+        file.close()
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, encoding="utf-8")
+    except OSError as failure:
+        raise UserError(f"{path}: cannot be written ({failure.strerror}); choose another folder") from failure
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return file
 
 
 def stop_log() -> None:

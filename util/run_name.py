@@ -19,6 +19,9 @@ from util.config_schema import FREE_MAPPINGS
 _READABLE = 60
 """Characters of the readable part, at most; what does not fit is counted."""
 
+_ORDER = ("Test_Finetune", "Train", "Method", "Data")
+"""Sections as they come in names: first what is changed most."""
+
 
 class Effect(Enum):
     """What a key of the config changes."""
@@ -117,7 +120,8 @@ def short_key(config: Settings, defaults: Settings, effects: Collection[Effect])
 
 def readable(different: dict[str, Any]) -> str:
     """Return differences as a part of a file name: ``base_lr0.1-optimizer_adam``."""
-    terms = [_term(key_path.rpartition(".")[2], value) for key_path, value in different.items()]
+    by_section = sorted(different.items(), key=lambda item: _ORDER.index(item[0].partition(".")[0]))
+    terms = [_term(key_path.rpartition(".")[2], value) for key_path, value in by_section]
     shown: list[str] = []
     for term in terms:
         if shown and len("-".join([*shown, term])) > _READABLE:

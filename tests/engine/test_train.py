@@ -132,7 +132,7 @@ def test_epochs_without_a_validation_stop_nothing(configure, tmp_path):
 class _Worse:
     score = 1.0
 
-    def mean_iou(self):
+    def mean_iou(self, **_):
         _Worse.score /= 2
         return _Worse.score
 

@@ -99,7 +99,10 @@ class TestLoops:
     def test_train_goes_over_folds_and_shots(self, tmp_path: Path) -> None:
         calls = self.run("train.sh", tmp_path, "epochs", "1", FOLDS="0 2", SHOTS="1 5")
         assert len(calls) == 4
-        assert calls[1] == "train.py --config config/pascal/bam_resnet50.yaml --opts split 0 shot 5 epochs 1"
+        network = "train.py --config config/pascal/bam_resnet50.yaml"
+        assert calls[1] == f"{network} --opts resume auto split 0 shot 5 epochs 1"
+        calls = self.run("train.sh", tmp_path, "epochs", "1", FOLDS="0 2", SHOTS="1 5", OVERWRITE="1")
+        assert calls[1] == f"{network} --overwrite --opts split 0 shot 5 epochs 1"
 
     def test_base_learner_is_trained_once_per_fold(self, tmp_path: Path) -> None:
         assert len(self.run("train.sh", tmp_path, METHOD="pspnet")) == 4
