@@ -6,6 +6,9 @@ python test.py --config ... --folds 0 1 --weight 'models/fold{fold}_shot{shot}.s
 python test.py --config ... --episodes 100 --seeds 321        # shorter than the protocol says
 python test.py --config ... --protocol hsnet                  # under another protocol than the training's
 python test.py --config ... --generalized                     # base and novel classes at once
+
+All weights are looked up before anything is measured, and every result is written when it is measured. What
+the folder holds already of the same weights, settings and episodes is read; --again measures it anew.
 """
 
 from __future__ import annotations
@@ -13,26 +16,28 @@ from __future__ import annotations
 import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from engine.generalized import measure_generalized
-from engine.measure import Measurement, measure, write_counts
-from engine.report import (
-    tables_of,
-    write_class_table,
-    write_pictures,
-    write_report,
-    write_results,
-    write_tables,
-)
+import torch
+
+from engine.plan import Plan, look_up
+from engine.record import record, write_overview
+from engine.report import Section
 from engine.script import configs_of_runs, require_writable, run_script
 from util import distributed
 from util.config import Config
 from util.errors import ConfigError
+from util.lock import lock_folder
 from util.log import get_log, start_log
+from util.result_folder import ResultFolder
+from util.results import Result, read_result
 from util.run_folder import run_folder
-from util.tables import to_terminal
+from util.tables import Table, to_terminal
+
+_PATIENCE = 60.0
+"""Seconds to wait for another test that writes the tables of the same folder."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,6 +64,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=int, metavar="SEED", help="seeds; the protocol's by default")
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
+    add("--again", action="store_true", help="measure anew what the folder of results holds already")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: cache_gib 8")
     return parser.parse_args(arguments)
 
@@ -68,19 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
     runs = list(runs_of(given))
     device = distributed.start()
-    folder = require_writable(given.out or results_folder(runs))
-    log = start_log(folder, "test.log")
-    measurements = []
-    for config in runs:
-        log.info("testing fold %d, %d-shot", config.Data.split, config.Data.shot)
-        generalized = config.Test_Finetune.generalized
-        found = measure_generalized(config, device) if generalized else [measure(config, device)]
-        for measurement in found:
-            log_measurement(measurement)
-        measurements += found
-    if distributed.is_main():
-        page = write_all(folder, measurements)
-        log.info("results, tables and pictures are in %s; open %s", folder, page)
+    folder = ResultFolder(require_writable(given.out or results_folder(runs)))
+    log = start_log(folder.path, "test.log")
+    plans = look_up(runs)
+    with locked(folder, plans):
+        tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=given.again)]
+    for table in tables_with(tested, overview(folder)):
+        log.info("\n%s", to_terminal(table).rstrip())
+    log.info("results, tables and pictures are in %s; open %s", folder.path, folder.report)
 
 
 def runs_of(given: argparse.Namespace) -> Iterator[Config]:
@@ -108,9 +109,57 @@ def results_folder(runs: list[Config]) -> Path:
     return (folders.pop() if len(folders) == 1 else run_folder(runs[0]).parent) / "results"
 
 
-def log_measurement(measurement: Measurement) -> None:
+@contextmanager
+def locked(folder: ResultFolder, plans: Sequence[Plan]) -> Iterator[None]:
+    """Keep other tests from measuring the same results into the same folder."""
+    files = dict.fromkeys(folder.file_of(result) for plan in plans for result in plan.results)
+    with ExitStack() as locks:
+        for file in files:
+            locks.enter_context(lock_folder(folder.pictures_of(file), "testing"))
+        yield
+
+
+def test_or_read(plan: Plan, folder: ResultFolder, device: torch.device, *, again: bool) -> list[Path]:
+    """Test one fold with one number of shots, unless that was done before, and write down what it gives.
+
+    Returns:
+        The files of the results.
+    """
+    log, data = get_log("test"), plan.config.Data
+    stored = [] if again else plan.stored(folder)
+    for path in stored:
+        log.info(
+            "fold %d, %d-shot: tested before; %s is read. --again measures it anew",
+            *(data.split, data.shot, path),
+        )
+        log_result(read_result(path))
+    if stored:
+        return stored
+    log.info("testing fold %d, %d-shot", data.split, data.shot)
+    measurements = plan.measure(device)
+    if distributed.is_main():
+        for measurement in measurements:
+            log_result(measurement.result)
+            for path in record(folder, measurement):
+                log.info("moved what was there of other weights or settings to %s", path)
+    overview(folder)
+    return [folder.file_of(measurement.result) for measurement in measurements]
+
+
+def overview(folder: ResultFolder) -> dict[str, Section]:
+    """Write the tables and the page of all results in the folder, one process after the other."""
+    with lock_folder(folder.tables, "writing tables", wait=_PATIENCE):
+        return write_overview(folder) if distributed.is_main() else {}
+
+
+def tables_with(tested: Sequence[Path], sections: Mapping[str, Section]) -> list[Table]:
+    """Return the tables that show any of the results just tested."""
+    shown = [section for section in sections.values() if section.results.keys() & set(tested)]
+    return [table for section in shown for table in section.tables.values()]
+
+
+def log_result(result: Result) -> None:
     """Report one fold and shot."""
-    result = measurement.result
     figures = ", ".join(
         f"{name} {100 * value:.2f} ± {100 * result.std[name]:.2f}" for name, value in result.mean.items()
     )
@@ -122,25 +171,6 @@ def log_measurement(measurement: Measurement) -> None:
     get_log("test").info("classes: %s (%.0f s)", classes, result.seconds)
     if result.tested_in_words:
         get_log("test").info("fold %d, %d-shot: %s", result.fold, result.shot, result.tested_in_words)
-
-
-def write_all(folder: Path, measurements: list[Measurement]) -> Path:
-    """Write result files, tables, pictures and the page; print the tables; return the page's path."""
-    results = [measurement.result for measurement in measurements]
-    baselines = [baseline for measurement in measurements for baseline in measurement.baselines]
-    write_results(folder, results)
-    write_results(folder / "baselines", baselines)
-    write_counts(folder, measurements)
-    tables = tables_of(results, baselines)
-    write_tables(folder / "tables", tables)
-    write_class_table(folder / "tables", [*results, *baselines])
-    pictures = []
-    for measurement in measurements:
-        run = f"fold{measurement.result.fold}_shot{measurement.result.shot}"
-        pictures += write_pictures(folder / "pictures" / run, measurement.pictures)
-    for table in tables.values():
-        get_log("test").info("\n%s", to_terminal(table).rstrip())
-    return write_report(folder / "report.html", results, tables, pictures)
 
 
 if __name__ == "__main__":

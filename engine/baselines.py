@@ -19,7 +19,9 @@ from engine.scores import Scores
 from util.config import Config
 from util.metrics import intersection_union_target
 from util.progress import progress
+from util.result_identity import departures
 from util.results import Result
+from util.run_name import readable
 
 BASELINES = ("support mask copied", "every object")
 
@@ -40,7 +42,9 @@ def score_baselines(
         started = time.perf_counter()
         scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
         seconds = time.perf_counter() - started
-        yield result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
+        result = result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
+        # Of the config only what was changed in the protocol concerns a baseline.
+        yield result.model_copy(update={"variant": readable(departures(result)) or None})
 
 
 def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:

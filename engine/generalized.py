@@ -11,13 +11,14 @@ import torch
 
 from dataset.episodes import Manifest
 from dataset.fold import Fold
-from engine.measure import Measurement, open_run
-from engine.outcome import counts_of, result_of
+from engine.measure import Measurement, Run, open_run
+from engine.outcome import counts_of
 from engine.scores import Scores
 from model.interface import Prediction
 from util.config import Config
 from util.errors import ConfigError
 from util.metrics import Counts, IoUMeter, intersection_union_target, merge_generalised, resize_logits
+from util.results import Result
 
 MERGES = ("final", "base")
 
@@ -100,20 +101,31 @@ class GeneralizedScores(Scores):
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
 
-def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
-    """Test the model that ``config`` names on base and novel classes at once: a measurement per merge.
+def expected_generalized(config: Config, run: Run) -> list[Result]:
+    """Return the results of a test run that is still to be done, without figures: one per merge.
 
     Raises:
         ConfigError: the model has no base learner, or episodes have several ways.
     """
     if config.Data.ways > 1:
         raise ConfigError("generalized: an episode asks for one novel class; set ways 1")
-    run = open_run(config, device)
     if run.model.base_head is None:
         raise ConfigError(
             f"generalized: {config.Method.arch} has no base learner to segment the base classes; "
             "test a method with one, such as bam"
         )
+    return [run.result(None, **_named(config, merge)) for merge in MERGES]
+
+
+def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
+    """Test the model that ``config`` names on base and novel classes at once: a measurement per merge.
+
+    Raises:
+        ConfigError: as ``expected_generalized``.
+    """
+    run = open_run(config)
+    expected_generalized(config, run)
+    run.to(device)
     scores = run.evaluate(
         run.model,
         config,
@@ -124,14 +136,10 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
     for merge in MERGES:
         for score in scores:
             score.choose(merge)
-        result = result_of(
-            run.config,
-            run.fold,
-            run.manifests,
-            scores,
-            method=config.Method.arch,
-            setting=f"generalised-{merge}",
-            **run.trained(),
-        )
+        result = run.result(scores, **_named(config, merge))
         measurements.append(Measurement(result, (), {}, counts_of(run.fold, scores)))
     return measurements
+
+
+def _named(config: Config, merge: str) -> dict[str, str]:
+    return {"method": config.Method.arch, "setting": f"generalised-{merge}"}

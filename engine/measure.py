@@ -15,7 +15,7 @@ import torch
 from dataset.episodes import Manifest
 from dataset.fewshot import EvaluationImages
 from dataset.fold import Fold
-from engine.adapted import adapter_of
+from engine.adapted import Adapter, adapter_of
 from engine.baselines import score_baselines
 from engine.build import build_network
 from engine.data import evaluation_images, test_fold_of, test_manifests
@@ -30,12 +30,13 @@ from model.fewshot import FewShotModel
 from util.checkpoint import file_hash
 from util.config import Config
 from util.distributed import gather
-from util.episode_counts import EpisodeCounts, counts_path
+from util.episode_counts import EpisodeCounts
 from util.results import Result
 from util.run_folder import run_folder
 from util.seed import set_seed
 
 UNTRAINED = "untrained"
+"""Begins the name of a method whose network has random weights."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Run:
 
     Attributes:
         fold: under the protocol of the test.
-        model: with its trained weights, on the device.
-        path: of the weights.
+        model: with its trained weights, on the CPU at first.
+        path, checkpoint_hash: of the weights.
         config: of the test, with the method's options as the weights fit them.
         images, manifests: of the episodes.
         started: when, on the clock of ``time.perf_counter``.
@@ -71,15 +72,24 @@ class Run:
     fold: Fold
     model: FewShotModel
     path: Path
+    checkpoint_hash: str
     config: Config
     images: EvaluationImages
     manifests: list[Manifest]
     started: float
 
-    def trained(self) -> dict[str, Any]:
-        """Return what the result says about the weights and the time."""
-        seconds = time.perf_counter() - self.started
-        return {"checkpoint": str(self.path), "checkpoint_hash": file_hash(self.path), "seconds": seconds}
+    def result(self, scores: Sequence[Scores] | None, **given: Any) -> Result:
+        """Return the result of the trained model, without figures where there are no scores yet."""
+        trained = {
+            "checkpoint": str(self.path),
+            "checkpoint_hash": self.checkpoint_hash,
+            "seconds": time.perf_counter() - self.started,
+        }
+        return result_of(self.config, self.fold, self.manifests, scores, **{**trained, **given})
+
+    def to(self, device: torch.device) -> None:
+        """Move the model to where it runs."""
+        self.model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
 
     def evaluate(
         self, model: FewShotModel, config: Config, *, device: torch.device, **more: Any
@@ -104,37 +114,51 @@ class Run:
         )
 
 
-def open_run(config: Config, device: torch.device) -> Run:
+def open_run(config: Config) -> Run:
     """Open the fold, the trained model and the episodes that ``config`` names."""
     fold = test_fold_of(config)
     path = weight_path(config, fold)
     model = build_network(config, fold.split)
+    checkpoint_hash = file_hash(path)
     options = {**config.Method.options, **load_trained(model, path, describe(config, fold.split))}
     config = config.model_copy(update={"Method": config.Method.model_copy(update={"options": options})})
-    model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
     images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
-    return Run(fold, model, path, config, images, manifests, time.perf_counter())
+    return Run(fold, model, path, checkpoint_hash, config, images, manifests, time.perf_counter())
+
+
+def expected(config: Config, run: Run) -> tuple[Result, Result | None]:
+    """Return the results of a test run that is still to be done, without figures.
+
+    The first one is the model's, the other one the untrained network's, where that is asked for.
+    """
+    result = run.result(None, **_named(config, adapter_of(config, run.model)))
+    return result, _untrained(config, run, None, 0.0) if config.Test_Finetune.untrained else None
 
 
 def measure(config: Config, device: torch.device) -> Measurement:
     """Test the model that ``config`` names on its fold with its number of shots."""
-    run = open_run(config, device)
+    run = open_run(config)
+    run.to(device)
     fold, images, manifests = run.fold, run.images, run.manifests
     panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
     adapter = adapter_of(config, run.model)
     common = {"device": device, "observe": panels}
     if adapter is not None:
         scores = evaluate_one_by_one(run.model, images, fold, manifests, adapter=adapter, **common)
-        named = {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
     else:
         scores = run.evaluate(run.model, config, **common)
-        named = {"method": config.Method.arch}
-    result = result_of(run.config, fold, manifests, scores, **named, **run.trained())
+    result = run.result(scores, **_named(config, adapter))
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
     baselines = [*score_baselines(config, fold, images, manifests)]
     if config.Test_Finetune.untrained:
         baselines.append(_measure_untrained(config, run, device))
     return Measurement(result, tuple(baselines), pictures, counts_of(fold, scores))
+
+
+def _named(config: Config, adapter: Adapter | None) -> dict[str, Any]:
+    if adapter is None:
+        return {"method": config.Method.arch}
+    return {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
 
 
 def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result:
@@ -143,15 +167,12 @@ def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result
     set_seed(config.Train.manual_seed or 0)
     model = build_network(config, run.fold.split).to(device, memory_format=torch.channels_last)
     scores = run.evaluate(model, config, device=device)
-    seconds = time.perf_counter() - started
-    return result_of(config, run.fold, run.manifests, scores, method=UNTRAINED, seconds=seconds)
+    return _untrained(config, run, scores, time.perf_counter() - started)
 
 
-def write_counts(folder: Path, measurements: Sequence[Measurement]) -> None:
-    """Write the counts of every episode beside the result files."""
-    for measurement in measurements:
-        if measurement.counts is not None:
-            measurement.counts.write(counts_path(folder / measurement.result.file_name))
+def _untrained(config: Config, run: Run, scores: Sequence[Scores] | None, seconds: float) -> Result:
+    method = f"{UNTRAINED} {config.Method.arch}"
+    return result_of(config, run.fold, run.manifests, scores, method=method, seconds=seconds)
 
 
 def weight_path(config: Config, fold: Fold) -> Path:

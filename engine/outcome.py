@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,17 +16,24 @@ from engine.scores import Scores
 from util.config import Config
 from util.episode_counts import EpisodeCounts
 from util.results import Result, SeedResult
+from util.run_folder import set_apart, shipped_config
+from util.run_name import TRAINING, Effect
+
+_TOLD_ELSEWHERE = (
+    *("weight", "test_protocol", "generalized", "episodes_file", "episodes", "seeds", "adapt"),
+)
+"""Keys of ``Test_Finetune`` that other entries of a result tell."""
 
 
 def result_of(
-    config: Config, fold: Fold, manifests: Sequence[Manifest], scores: Sequence[Scores], **given: Any
+    config: Config, fold: Fold, manifests: Sequence[Manifest], scores: Sequence[Scores] | None, **given: Any
 ) -> Result:
-    """Return the result of a test run.
+    """Return the result of a test run, or of one that is still to be done, which has no figures.
 
     Args:
         config: of the run.
         fold: that was tested.
-        manifests, scores: of every seed.
+        manifests, scores: of every seed; no scores before the test.
         given: entries of the result that follow from none of these, or differ from what does.
     """
     data = config.Data
@@ -46,6 +54,7 @@ def result_of(
         "novel_in_train": fold.protocol.novel_in_train,
         "absent_classes": fold.protocol.absent_classes,
         "annotation": data.ann_type,
+        "variant": variant_of(config),
         "episodes": len(manifests[0]),
         "config": config.as_dict(),
     }
@@ -53,12 +62,43 @@ def result_of(
         SeedResult(
             seed=manifest.seed,
             episode_hash=manifest.hash,
-            metrics=score.metrics(),
-            class_iou=score.class_iou(),
+            metrics=score.metrics() if score else {},
+            class_iou=score.class_iou() if score else {},
         )
-        for manifest, score in zip(manifests, scores, strict=True)
+        for manifest, score in zip(manifests, scores or [None] * len(manifests), strict=True)
     )
     return Result(**{**common, "seeds": seeds, **given})
+
+
+def variant_of(config: Config) -> str | None:
+    """Return what sets a run apart from the shipped config, besides what a result's other entries tell.
+
+    Paths count without the fold's number, so that the folds of one method are one variant.
+    """
+    data, train, method, test = config.Data, config.Train, config.Method, config.Test_Finetune
+    usual = shipped_config(config)
+    told = {name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE}
+    plain = config.model_copy(
+        update={
+            "Data": data.model_copy(
+                update={
+                    "ways": usual.Data.ways,
+                    "ann_type": usual.Data.ann_type,
+                    "mined_labels": _without_fold(data.mined_labels, data.split),
+                }
+            ),
+            "Train": train.model_copy(update={"weight": _without_fold(train.weight, data.split)}),
+            "Method": method.model_copy(
+                update={"base_weight": _without_fold(method.base_weight, data.split)}
+            ),
+            "Test_Finetune": test.model_copy(update=told),
+        }
+    )
+    return set_apart(plain, (*TRAINING, Effect.TEST)) or None
+
+
+def _without_fold(path: str | None, fold: int) -> str | None:
+    return None if path is None else re.sub(rf"(split|fold)_?{fold}(?!\d)", r"\1", path)
 
 
 def counts_of(fold: Fold, scores: Sequence[Scores]) -> EpisodeCounts | None:

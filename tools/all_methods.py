@@ -35,6 +35,7 @@ from util.config import load_config
 from util.errors import ConfigError, ResultError
 from util.files import write_text
 from util.progress import progress
+from util.result_folder import ResultFolder
 from util.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,18 +211,25 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     opts = [*_schedule(variant.training, folder, given), *_mined_labels(variant, given)]
     train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
     count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
-    if not variant.testing and not any(given.out.glob(f"{_BASELINES}/{UNTRAINED}_*.json")):
+    if not variant.testing and not any(given.out.glob(f"{_BASELINES}/{UNTRAINED}-*.json")):
         count.append("--untrained")  # the first method's network stands for all
-    if not (results / _PEAK).is_file():
+    if not (results / _PEAK).is_file() or _result(results, given) is None:
         test = _run("test.py", variant.config, count, [*opts, *variant.testing])
         write_text(results / _PEAK, f"{max(test, _peak_before(folder), train)}\n", ResultError)
-    result = read_result(next(results.glob("*.json")))
-    if result.episodes != given.episodes:
-        raise ResultError(f"{results}: holds {result.episodes} episodes; name another folder by --out")
+    result = _result(results, given)
+    if result is None:
+        raise ResultError(f"{results}: holds no result of {given.episodes} episodes; name another --out")
     steps = [float(seconds) for seconds in _STEP.findall((folder / "train.log").read_text())]
     peak = float((results / _PEAK).read_text())
     step = statistics.median(steps) if steps else None
     return Line(variant.method, variant.parts, variant.parameters, step, peak, result)
+
+
+def _result(folder: Path, given: argparse.Namespace) -> Result | None:
+    """Return the result of as many episodes and of the same seeds; None where there is none."""
+    wanted = given.episodes, given.seeds
+    found = ResultFolder(folder).results().values()
+    return next((r for r in found if (r.episodes, [seed.seed for seed in r.seeds]) == wanted), None)
 
 
 def _schedule(training: Sequence[str], folder: Path, given: argparse.Namespace) -> list[str]:

@@ -14,12 +14,10 @@ import numpy as np
 
 from util.episode_counts import EpisodeCounts, counts_path, read_counts
 from util.errors import ResultError
+from util.result_folder import BASELINES, EARLIER
 from util.results import Result, read_result
 from util.table_rows import Trait, row_key, with_changes
 from util.tables import Interval, Row, Table, Value, build_table
-
-BASELINES = "baselines"
-"""Folder beside results that is left out unless it is named itself."""
 
 
 @dataclass(frozen=True)
@@ -194,5 +192,6 @@ def _episode_sets(runs: Sequence[Run]) -> Trait:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(path.rglob("*.json"))
-    return found if path.name == BASELINES else [file for file in found if file.parent.name != BASELINES]
+    found = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+    aside = {BASELINES, EARLIER} - {path.name}
+    return [file for file in found if not aside.intersection(file.relative_to(path).parts[:-1])]

@@ -26,7 +26,7 @@ ORPHANS = 10.0
 
 
 @contextmanager
-def lock_folder(folder: str | Path, work: str) -> Iterator[None]:
+def lock_folder(folder: str | Path, work: str, *, wait: float = 0) -> Iterator[None]:
     """Keep other processes that ask for this lock out of ``folder`` while the body runs.
 
     The kernel holds the lock (``flock``) for the process: however the process ends, by a crash, by
@@ -41,6 +41,7 @@ def lock_folder(folder: str | Path, work: str) -> Iterator[None]:
     Args:
         folder: made where it does not exist.
         work: what the body does, for the refusal: "training".
+        wait: seconds to wait for another process.
 
     Raises:
         UserError: another process holds the lock; one line with work, process, host and since when. Or
@@ -50,7 +51,7 @@ def lock_folder(folder: str | Path, work: str) -> Iterator[None]:
     lock, refusal = None, None
     if is_main():
         try:
-            lock = _acquire(folder, work)
+            lock = _acquire(folder, work, wait)
         except UserError as error:
             refusal = str(error)
     refusal = _from_main(refusal)
@@ -64,13 +65,13 @@ def lock_folder(folder: str | Path, work: str) -> Iterator[None]:
             lock.release()
 
 
-def _acquire(folder: Path, work: str) -> FileLock | None:
+def _acquire(folder: Path, work: str, wait: float) -> FileLock | None:
     """Take the lock and note its owner; return None where the file system grants no locks."""
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait)
         except Timeout:
             lock.acquire(timeout=ORPHANS if _is_dead(_owner(folder)) else 0)
     except Timeout:

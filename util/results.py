@@ -10,7 +10,6 @@ import hashlib
 import json
 import platform
 import statistics
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from util.errors import ResultError
 from util.files import write_text
+from util.result_identity import file_name
 
 SCHEMA = 1
 """Raised when a change makes older readers misread a file."""
@@ -75,6 +75,8 @@ class Result(BaseModel):
     """What was measured: ``few-shot``, ``generalised-...``, or the name of an adaptation."""
     annotation: str = "mask"
     """How supports were annotated."""
+    variant: str | None = None
+    """What tells the run from others of its method, data set and backbone, in one word."""
     oracle: bool = False
     """Whether a choice was made by the query's ground truth, which no real use could."""
     episodes: int
@@ -155,19 +157,8 @@ class Result(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """A name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot.json``."""
-        parts = [
-            self.method,
-            self.backbone,
-            self.data_set,
-            self.protocol,
-            f"fold{self.fold}",
-            f"{self.shot}shot",
-        ]
-        parts += [f"{self.ways}way"] if self.ways > 1 else []
-        parts += [self.setting] if self.setting != "few-shot" else []
-        parts += [self.annotation] if self.annotation != "mask" else []
-        return "_".join(part.replace(" ", "-").replace("/", "-") for part in parts) + ".json"
+        """A name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``."""
+        return file_name(self)
 
 
 def write_result(path: str | Path, result: Result) -> Path:
@@ -212,17 +203,3 @@ def read_result(path: str | Path) -> Result:
         error = failure.errors()[0]
         key = ".".join(str(part) for part in error["loc"])
         raise ResultError(f"{path}: {key}: {error['msg'].lower()}; run the test again") from failure
-
-
-def read_results(paths: Iterable[str | Path]) -> list[Result]:
-    """Read result files; a folder stands for all ``*.json`` in it and below.
-
-    Raises:
-        ResultError: a file cannot be read, or there is none.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        files += sorted(path.rglob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise ResultError("no result files (*.json) there; run test.py first")
-    return [read_result(file) for file in files]

@@ -35,11 +35,7 @@ def run_folder(config: Config) -> Path:
     if config.Train.save_path is not None:
         return Path(_filled(config.Train.save_path, config))
     plain = plain_folder(config)
-    root = _root_name(config)
-    parts = [*([in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else [])]
-    return plain.with_name(
-        "_".join([plain.name, *parts, *([name] if (name := label(config, TRAINING)) else [])])
-    )
+    return plain.with_name("_".join(part for part in (plain.name, set_apart(config, TRAINING)) if part))
 
 
 def plain_folder(config: Config) -> Path:
@@ -50,6 +46,13 @@ def plain_folder(config: Config) -> Path:
     data, method = config.Data, config.Method
     shot = "" if config.stage == 1 else f"_shot{data.shot}"
     return Path("exp") / data.data_set / f"{method.arch}_{method.backbone}" / f"split{data.split}{shot}"
+
+
+def set_apart(config: Config, effects: Collection[Effect]) -> str:
+    """Return the data root's name, where it is not the shipped one, and ``label``."""
+    root = _root_name(config)
+    own = [in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
+    return "_".join(part for part in (*own, label(config, effects)) if part)
 
 
 def label(config: Config, effects: Collection[Effect]) -> str:

@@ -22,6 +22,7 @@ _TRAITS: dict[str, Trait] = {
     "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
     "supports": lambda result: "-" if result.annotation == "mask" else result.annotation,
     "auxiliary images": lambda result: result.config.get("Data", {}).get("auxiliary") or "-",
+    "run": lambda result: result.variant or "-",
     "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
 }
 """What makes two rows of one method different."""

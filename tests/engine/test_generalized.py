@@ -107,7 +107,7 @@ def test_a_measurement_per_merge(configure, tmp_path):
     save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(config, fold.split))
     final, base = measure_generalized(config, DEVICE)
     assert [run.result.setting for run in (final, base)] == ["generalised-final", "generalised-base"]
-    assert final.result.file_name.endswith("1shot_generalised-final.json")
+    assert "_1shot_generalised-final_2x4_" in final.result.file_name
     assert final.counts.first_novel == 16 and final.counts.classes == 21
 
 
@@ -119,4 +119,4 @@ def test_a_model_without_base_learner_cannot(configure, tmp_path):
     with pytest.raises(ConfigError, match="pfenet has no base learner"):
         measure_generalized(bare, DEVICE)
     with pytest.raises(ConfigError, match="set ways 1"):
-        measure_generalized(configure("bam", ways=2), DEVICE)
+        measure_generalized(configure("pfenet", ways=2, **{"Method.base": "none"}), DEVICE)

@@ -56,14 +56,17 @@ def test_test_writes_results_tables_pictures_and_a_page(config_file, trained, tm
     baselines = ("support mask copied", "every object", "untrained")
     assert all(name in finished.stdout for name in baselines)
     folder = tmp_path / "run" / "results"
-    result = json.loads((folder / "bam_resnet18_shapes_bam_fold0_1shot.json").read_text())
+    (file,) = folder.glob("bam_resnet18_shapes_bam_fold0_1shot_2x6_seeds3-4_*.json")
+    result = json.loads(file.read_text())
     assert [seed["seed"] for seed in result["seeds"]] == [3, 4]
     assert result["episodes"] == 6 and len(result["checkpoint_hash"]) == 64
     assert {"mIoU", "FB-IoU", "pIoU", "mIoU_meta", "mIoU_base"} <= result["mean"].keys()
-    untrained = json.loads((folder / "baselines/untrained_resnet18_shapes_bam_fold0_1shot.json").read_text())
+    (file,) = (folder / "baselines").glob("untrained-bam_resnet18_shapes_bam_fold0_1shot_2x6_*.json")
+    untrained = json.loads(file.read_text())
     assert untrained["episode_hash"] == result["episode_hash"]
-    assert untrained["method"] == "untrained" and untrained["checkpoint"] is None
-    assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".csv", ".tex", ".txt"}
+    assert untrained["method"] == "untrained bam" and untrained["checkpoint"] is None
+    (tables,) = (path for path in (folder / "tables").iterdir() if path.is_dir())
+    assert {path.suffix for path in tables.iterdir()} == {".md", ".csv", ".tex", ".txt"}
     page = (folder / "report.html").read_text()
     pictures = sorted((folder / "pictures").rglob("*.png"))
     assert len(pictures) == 2

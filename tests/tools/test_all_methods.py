@@ -52,7 +52,7 @@ def test_trains_tests_and_tabulates_once(configs, tmp_path, capsys, monkeypatch)
     assert table == capsys.readouterr().out
     head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert tuple(head) == COLUMNS
-    assert [row[0] for row in rows] == ["panet", "every object", "support mask copied", "untrained"]
+    assert [row[0] for row in rows] == ["panet", "every object", "support mask copied", "untrained panet"]
     assert all(float(cell) > 0 for cell in rows[0][2:6])
     written = (out / "panet_resnet18/published/last.safetensors").stat().st_mtime_ns
     main([*arguments, "--out", str(out)])

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.report import write_class_table, write_report
+from engine.report import Section, write_report, write_tables
 from util.class_table import build_class_table
 from util.errors import ResultError
-from util.results import VERSION, Result, SeedResult, read_result, read_results, write_result
+from util.results import VERSION, Result, SeedResult, read_result, write_result
 from util.tables import FORMATS, build_table, to_csv, to_latex, to_markdown, to_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ class TestFiles:
     def test_round_trip(self, tmp_path: Path) -> None:
         result = make(config={"Data": {"split": 0}}, checkpoint_hash="ab")
         path = write_result(tmp_path, result)
-        assert path.name == "bam_resnet50_pascal_bam_fold0_1shot.json"
+        assert path.name == "bam_resnet50_pascal_bam_fold0_1shot_2x1000.json"
         assert read_result(path) == result
         written = json.loads(path.read_text())
         assert written["mean"]["mIoU"] == pytest.approx(0.65)
@@ -48,11 +48,6 @@ class TestFiles:
 
     def test_hash_tells_episodes_apart(self) -> None:
         assert make(0).episode_hash == make(0).episode_hash != make(1).episode_hash
-
-    def test_reads_folders(self, tmp_path: Path) -> None:
-        write_result(tmp_path / "a/0.json", make(0))
-        write_result(tmp_path / "a/b/1.json", make(1))
-        assert [result.fold for result in read_results([tmp_path])] == [0, 1]
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -73,8 +68,6 @@ class TestFiles:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(ResultError, match="cannot be read"):
             read_result(tmp_path / "gone.json")
-        with pytest.raises(ResultError, match="no result files"):
-            read_results([tmp_path])
 
     def test_seeds_must_agree(self) -> None:
         other = SeedResult(seed=9, episode_hash="x", metrics={"pIoU": 1.0})
@@ -195,10 +188,11 @@ class TestClassesThatWereNotTested:
         assert re.search(r"0 +cow +- +-", to_terminal(table))
 
     def test_they_have_no_figure_on_the_page(self, tmp_path: Path) -> None:
-        page = write_report(tmp_path / "report.html", [self.result()], {}, []).read_text()
+        sections = {"all": Section({tmp_path / "one.json": self.result()}, [], {})}
+        page = write_report(tmp_path / "report.html", sections).read_text()
         assert "<td>60.00</td><td>20.00</td><td>-</td><td>-</td>" in page
         assert "2 of 4 classes tested" in page
-        write_class_table(tmp_path, [self.result()])
-        assert {path.name for path in tmp_path.glob("classes.*")} == {
+        write_tables(tmp_path, sections)
+        assert {path.name for path in (tmp_path / "all").glob("classes.*")} == {
             f"classes.{s}" for s, _ in FORMATS.values()
         }

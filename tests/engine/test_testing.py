@@ -1,0 +1,259 @@
+"""Testing several runs: looked up first, written one by one, never measured twice, never replaced unseen."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from engine.build import build_network
+from engine.data import fold_of
+from engine.weights import describe
+from util.checkpoint import save_checkpoint
+from util.errors import CheckpointError, UserError
+from util.lock import lock_folder
+from util.log import stop_log
+from util.result_folder import EARLIER
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script test.py; a plain import would find Python's own package of that name."""
+    spec = importlib.util.spec_from_file_location("test_script", ROOT / "test.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def weights(configure, tmp_path):
+    """Write the checkpoint of a few-shot model of a number of shots, as if it had been trained."""
+
+    def write(shot: int = 1, arch: str = "bam", seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        keys = dict(zip(ARCHS[arch][2::2], ARCHS[arch][3::2], strict=True))
+        config = configure(arch, shot=shot, **keys)
+        split = fold_of(config).split
+        path = tmp_path / f"{arch}{shot}.safetensors"
+        save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def command(config_file, tmp_path):
+    """Return the arguments of a test that writes to ``out``."""
+
+    def arguments(*more: object, arch: str = "bam", episodes: int = 3) -> list[str]:
+        given = ("--config", config_file, "--out", tmp_path / "out", "--episodes", episodes)
+        weight = ("--weight", tmp_path / f"{arch}{{shot}}.safetensors")
+        opts = ("--opts", *ARCHS[arch], "Method.options.channels", 16, "panels", 1)
+        return [str(part) for part in (*given, *weight, *more, *opts)]
+
+    return arguments
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    yield
+    stop_log()
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Return the result files of a folder with the times of their writing."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.json"))}
+
+
+def said(folder: Path) -> str:
+    return (folder / "test.log").read_text()
+
+
+def column(path: Path, name: str) -> list[str]:
+    """Return a column of a table."""
+    return [row[name] for row in csv.DictReader(path.read_text().splitlines())]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-u", "test.py", *arguments]
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+class TestLookedUpFirst:
+    def test_a_missing_checkpoint_stops_the_test_before_the_first_run(
+        self, script, weights, command, tmp_path
+    ):
+        weights(1)
+        with pytest.raises(CheckpointError, match=r"bam5.safetensors: no such file"):
+            script.main(command("--shots", "1", "5"))
+        assert "testing" not in said(tmp_path / "out") and not written(tmp_path / "out")
+
+    def test_so_do_weights_that_do_not_fit(self, script, weights, command, tmp_path):
+        weights(1)
+        weights(5).write_bytes(weights(1, "pfenet").read_bytes())
+        with pytest.raises(CheckpointError, match=r"bam5.safetensors: is of arch pfenet, but arch bam"):
+            script.main(command("--shots", "1", "5"))
+        assert "testing" not in said(tmp_path / "out")
+
+    def test_so_does_a_missing_manifest(self, script, weights, command, tmp_path):
+        weights(1)
+        with pytest.raises(UserError, match=r"missing.jsonl"):
+            script.main(command("--episodes-file", tmp_path / "missing.jsonl"))
+        assert "testing" not in said(tmp_path / "out")
+
+
+class TestInterrupted:
+    def test_a_failure_in_the_second_run_leaves_the_first(
+        self, script, weights, command, tmp_path, monkeypatch
+    ):
+        weights(1), weights(2)
+        folder, measure, done = tmp_path / "out", script.Plan.measure, []
+
+        def fails_later(plan, device):
+            if done:
+                raise UserError("the disk is gone")
+            done.append(plan)
+            return measure(plan, device)
+
+        monkeypatch.setattr(script.Plan, "measure", fails_later)
+        with pytest.raises(UserError, match="the disk is gone"):
+            script.main(command("--shots", "1", "2"))
+        (first,) = written(folder).items()
+        stem = first[0].removesuffix(".json")
+        assert "_1shot_2x3_" in stem and (folder / f"{stem}.npz").is_file()
+        assert len([*(folder / "pictures" / stem).glob("*.png")]) == 1
+        assert "bam" in next((folder / "tables").rglob("mIoU.txt")).read_text()
+        assert f"pictures/{stem}/episode_000.png" in (folder / "report.html").read_text()
+
+        monkeypatch.setattr(script.Plan, "measure", measure)
+        script.main(command("--shots", "1", "2"))
+        after = written(folder)
+        assert len(after) == 2 and after[first[0]] == first[1]
+        assert said(folder).count("fold 0, 1-shot: tested before") == 1
+        assert f"{folder / first[0]} is read. --again" in said(folder)
+        (table,) = (folder / "tables").rglob("mIoU.csv")
+        assert column(table, "method")[:2] == ["bam", "bam"] and column(table, "shot")[:2] == ["1", "2"]
+
+        script.main(command("--shots", "1", "--again"))
+        assert written(folder)[first[0]] > first[1] and written(folder).keys() == after.keys()
+        assert not (folder / EARLIER).exists()
+
+    def test_a_kill_in_the_second_run_leaves_the_first(self, weights, command, tmp_path):
+        weights(1), weights(2)
+        folder = tmp_path / "out"
+        killed = start(command("--shots", "1", "2"))
+        while not written(folder):
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        ((name, when),) = written(folder).items()
+        again = start(command("--shots", "1", "2"))
+        _, error = again.communicate(timeout=300)
+        assert again.returncode == 0, error
+        assert len(written(folder)) == 2 and written(folder)[name] == when
+        assert "fold 0, 1-shot: tested before" in said(folder)
+
+
+class TestSideBySide:
+    def test_a_short_check_leaves_the_full_result(self, script, weights, command, tmp_path):
+        weights(1)
+        folder = tmp_path / "out"
+        script.main(command())
+        full = written(folder)
+        script.main(command("--seeds", "7", episodes=2))
+        assert full.items() < written(folder).items()
+        short = next(name for name in written(folder) if name not in full)
+        assert "_1shot_1x2_seeds7_" in short
+        assert len([*(folder / "tables").rglob("mIoU.md")]) == 2
+        assert (folder / "report.html").read_text().count("<h1>") == 2
+        assert len([*(folder / "pictures").rglob("*.png")]) == 2
+
+    def test_a_second_method_stands_in_the_same_table(self, script, weights, command, tmp_path):
+        weights(1), weights(1, "pfenet")
+        folder = tmp_path / "out"
+        script.main(command("--untrained"))
+        script.main(command("--untrained", arch="pfenet"))
+        methods = [
+            "bam",
+            "pfenet",
+            "every object",
+            "support mask copied",
+            "untrained bam",
+            "untrained pfenet",
+        ]
+        (table,) = (folder / "tables").rglob("mIoU.csv")
+        assert column(table, "method") == methods
+        (alone,) = (folder / "tables").rglob("mIoU_meta.csv")  # of bam, since pfenet is nothing else
+        assert column(alone, "method") == ["bam", "untrained bam"]
+        page = (folder / "report.html").read_text()
+        pictures = [*(folder / "pictures").rglob("*.png")]
+        assert len(pictures) == 2 and all(str(p.relative_to(folder)) in page for p in pictures)
+        assert len([*folder.glob("*.npz")]) == 2
+
+    def test_other_weights_are_measured_and_the_earlier_result_is_kept(
+        self, script, weights, command, tmp_path
+    ):
+        folder = tmp_path / "out"
+        weights(1)
+        script.main(command())
+        (first,) = folder.glob("*.json")
+        before = json.loads(first.read_text())
+        weights(1, seed=1)
+        script.main(command())
+        after = json.loads(first.read_text())
+        assert after["checkpoint_hash"] != before["checkpoint_hash"] and "tested before" not in said(folder)
+        (kept,) = (folder / EARLIER).glob("*.json")
+        assert json.loads(kept.read_text()) == before and kept.with_suffix(".npz").is_file()
+        assert len([*(folder / EARLIER / "pictures" / kept.stem).glob("*.png")]) == 1
+        assert f"to {kept}" in said(folder)
+
+    def test_a_result_under_its_former_name_is_recognised(self, script, weights, command, tmp_path):
+        weights(1)
+        folder = tmp_path / "out"
+        script.main(command())
+        (first,) = folder.glob("*.json")
+        former = first.rename(folder / "bam_resnet18_shapes_bam_fold0_1shot.json")
+        former.write_text(former.read_text().replace('"variant"', '"unknown"'))
+        script.main(command())
+        assert [*folder.glob("*.json")] == [former] and f"{former} is read" in said(folder)
+
+
+class TestAtTheSameTime:
+    def test_an_equal_test_is_refused(self, script, weights, command, tmp_path):
+        weights(1)
+        folder = tmp_path / "out"
+        script.main(command())
+        (first,) = written(folder)
+        with (
+            lock_folder(folder / "pictures" / first.removesuffix(".json"), "testing"),
+            pytest.raises(UserError, match=rf"testing by process {os.getpid()} on .* since"),
+        ):
+            script.main(command())
+
+    def test_two_methods_write_into_one_folder(self, weights, command, tmp_path):
+        weights(1), weights(1, "pfenet")
+        tests = [start(command(arch=arch)) for arch in ARCHS]
+        for test in tests:
+            _, error = test.communicate(timeout=300)
+            assert test.returncode == 0, error
+        (table,) = (tmp_path / "out" / "tables").rglob("mIoU.csv")
+        assert column(table, "method")[:2] == list(ARCHS)
