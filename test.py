@@ -36,7 +36,7 @@ from util.results import Result, read_result
 from util.run_folder import run_folder
 from util.tables import Table, to_terminal
 
-_PATIENCE = 60.0
+_PATIENCE = 600.0
 """Seconds to wait for another test that writes the tables of the same folder."""
 
 
@@ -74,9 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse_arguments(arguments)
     runs = list(runs_of(given))
     device = distributed.start()
+    start_log()
+    plans = look_up(runs)
     folder = ResultFolder(require_writable(given.out or results_folder(runs)))
     log = start_log(folder.path, "test.log")
-    plans = look_up(runs)
     with locked(folder, plans):
         tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=given.again)]
     for table in tables_with(tested, overview(folder)):

@@ -19,9 +19,8 @@ from engine.scores import Scores
 from util.config import Config
 from util.metrics import intersection_union_target
 from util.progress import progress
-from util.result_identity import departures
+from util.result_identity import departures_in_words
 from util.results import Result
-from util.run_name import readable
 
 BASELINES = ("support mask copied", "every object")
 
@@ -44,7 +43,7 @@ def score_baselines(
         seconds = time.perf_counter() - started
         result = result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
         # Of the config only what was changed in the protocol concerns a baseline.
-        yield result.model_copy(update={"variant": readable(departures(result)) or None})
+        yield result.model_copy(update={"variant": departures_in_words(result) or None})
 
 
 def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:

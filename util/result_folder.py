@@ -113,6 +113,8 @@ class ResultFolder:
             try:
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, destination)
+            except FileNotFoundError:  # another test has moved it
+                continue
             except OSError as failure:
                 raise ResultError(
                     f"{source}: cannot be moved to {destination} ({failure.strerror}); choose another folder"

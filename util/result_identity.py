@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from util.config_schema import SECTIONS
 from util.run_name import EFFECTS, Effect, readable
 
 if TYPE_CHECKING:
@@ -21,6 +23,16 @@ _IDENTITY = (
 
 _TOLD_ELSEWHERE = ("weight", "episodes", "seeds", "episodes_file")
 """Keys of ``Test_Finetune`` that the hashes of the weights and of the episodes stand for."""
+
+_DEFAULTS = {
+    section: {
+        key: json.loads(json.dumps(field.get_default(call_default_factory=True)))
+        for key, field in model.model_fields.items()
+        if not field.is_required()
+    }
+    for section, model in SECTIONS.items()
+}
+"""Section -> key -> its default, as JSON has it."""
 
 _COUNTS = ("episodes", "seeds")
 """Points of a protocol that names show by themselves."""
@@ -52,7 +64,7 @@ def file_name(result: Result) -> str:
 def table_name(result: Result) -> str:
     """Return a name for the table of the results that were tested as this one was."""
     family = "generalised" if result.setting.startswith("generalised") else result.setting
-    changes = readable(departures(result))
+    changes = departures_in_words(result)
     return _joined(
         [result.data_set, result.protocol, *_kind(result, family), *([changes] if changes else [])]
     )
@@ -64,15 +76,23 @@ def departures(result: Result) -> dict[str, Any]:
     return points | ({"oracle": True} if result.oracle else {})
 
 
+def departures_in_words(result: Result) -> str:
+    """Return ``departures`` as a part of a file name, ``min_area512``; empty without any."""
+    return readable({f"Data.protocol_options.{key}": value for key, value in departures(result).items()})
+
+
 def _identity(result: Result) -> tuple[object, ...]:
     without_effect = {section: keys.split() for section, keys in EFFECTS[Effect.NOTHING].items()}
     without_effect["Test_Finetune"] += _TOLD_ELSEWHERE
     settings = {
-        section: {key: value for key, value in values.items() if key not in without_effect.get(section, ())}
+        f"{section}.{key}": value
         for section, values in result.config.items()
+        for key, value in values.items()
+        # The checkpoint stands for the training, but for the seed of an untrained network.
+        if (key == "manual_seed" if section == "Train" else key not in without_effect.get(section, ()))
+        # A key that was added to the schema since has its default in older results.
+        and value != _DEFAULTS.get(section, {}).get(key)
     }
-    # Of the training, which the checkpoint stands for, a test needs the seed of an untrained network only.
-    settings["Train"] = {"manual_seed": settings.get("Train", {}).get("manual_seed")}
     episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
     return *(getattr(result, name) for name in _IDENTITY), episodes, settings
 

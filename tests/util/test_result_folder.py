@@ -80,6 +80,11 @@ class TestSameMeasurement:
         other = {**self.CONFIG, section: {**self.CONFIG[section], key: 7}}
         assert same_measurement(make(config=self.CONFIG), make(config=other)) is same
 
+    def test_a_key_that_was_added_since_has_its_default_in_older_results(self) -> None:
+        for default, same in (("mask", True), ("bbox", False)):
+            newer = {**self.CONFIG, "Data": {**self.CONFIG["Data"], "ann_type": default}}
+            assert same_measurement(make(config=self.CONFIG), make(config=newer)) is same
+
     @pytest.mark.parametrize(
         "changes",
         [{"checkpoint_hash": "cd" * 32}, {"seeds": (1, 3)}, {"episodes": 10}, {"oracle": True}, {"shot": 5}],
