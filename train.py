@@ -4,7 +4,7 @@ python train.py --config config/pascal/pspnet_resnet50.yaml --opts split 0
 python train.py --config config/pascal/bam_resnet50.yaml --opts split 0 shot 1
 python train.py --config ... --opts resume auto     # go on where this run stopped, if it ever began
 python train.py --config ... --overwrite            # begin anew; an earlier training of the same name goes
-torchrun --nproc-per-node 4 train.py --config ...        # batch_size stays that of the config
+python tools/launch.py --nproc-per-node 4 train.py --config ...   # GPUs; batch_size stays that of the config
 """
 
 from __future__ import annotations

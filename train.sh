@@ -24,7 +24,7 @@ if [[ $OVERWRITE ]]; then
 fi
 launch=("$PYTHON")
 if ((PROCESSES > 1)); then
-    launch=("$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$PROCESSES")
+    launch=("$PYTHON" tools/launch.py --standalone --nproc-per-node "$PROCESSES")
 fi
 
 for fold in $FOLDS; do

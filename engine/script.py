@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,25 +15,53 @@ from util.config import Config, load_config
 from util.errors import UserError
 from util.log import log_warnings
 
-USER_ERROR, STOPPED = 2, 130
+LOST, USER_ERROR, STOPPED = 1, 2, 130
+
+LAUNCHED = "FEWSEG_LAUNCHED"
+"""Set for processes whose errors are printed by the one that started them (``tools/launch.py``)."""
+
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+"""Where torchrun expects the reason of a failure."""
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run ``main``; what the user can mend is printed as one line and ends with exit status 2."""
+    """Run ``main``; what the user can mend is printed as one line and ends with exit status 2.
+
+    Where torchrun started several processes, the first one speaks for all, and errors are handed to torchrun.
+    """
     log_warnings()
     try:
         main()
     except Interrupted as stop:
-        print(one_line(stop), file=sys.stderr)
+        _say(one_line(stop))
         sys.exit(STOPPED)
     except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        _say_error(one_line(error))
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        _say("stopped")
         sys.exit(STOPPED)
+    except RuntimeError as error:
+        if not distributed.is_broken_off(error):
+            raise
+        sys.exit(LOST)  # another process ended, and says why
     finally:
         distributed.stop()
+
+
+def _say(line: str) -> None:
+    if _ERROR_FILE not in os.environ or os.environ.get("RANK") == "0":
+        print(line, file=sys.stderr)
+
+
+def _say_error(message: str) -> None:
+    """Print an error once; hand it to torchrun, which then reports it as the cause."""
+    if file := os.environ.get(_ERROR_FILE):
+        Path(file).write_text(
+            json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8"
+        )
+    if LAUNCHED not in os.environ:
+        _say(f"error: {message}")
 
 
 def one_line(error: Exception) -> str:

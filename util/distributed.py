@@ -10,6 +10,9 @@ from torch import Tensor, distributed
 
 from util.errors import UserError
 
+_BROKEN_OFF = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What gloo says of a process that is gone."""
+
 
 def start() -> torch.device:
     """Join the other processes, if ``torchrun`` started any, and return the device of this one."""
@@ -30,6 +33,13 @@ def stop() -> None:
     """Leave the group of processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def is_broken_off(error: RuntimeError) -> bool:
+    """Return whether an error only says that another process has ended."""
+    if _started_processes() == 1:
+        return False
+    return isinstance(error, distributed.DistError) or any(words in str(error) for words in _BROKEN_OFF)
 
 
 def _started_processes() -> int:

@@ -109,7 +109,7 @@ class TestLoops:
 
     def test_several_processes(self, tmp_path: Path) -> None:
         calls = self.run("train.sh", tmp_path, FOLDS="0", SHOTS="1", PROCESSES="4")
-        assert calls[0].startswith("-m torch.distributed.run --standalone --nproc-per-node 4 train.py")
+        assert calls[0].startswith("tools/launch.py --standalone --nproc-per-node 4 train.py")
 
     def test_meta_test(self, tmp_path: Path) -> None:
         plain = "test.py --config config/shapes/bam_resnet18.yaml --folds 0 1 2 3 --shots 1 5"

@@ -1,0 +1,65 @@
+"""Start a script in several processes as torchrun does, and end as the script alone would.
+
+The error is one line, the last one, and the exit status is the script's.
+
+    python tools/launch.py --nproc-per-node 4 train.py --config config/pascal/bam_resnet50.yaml
+
+The arguments are torchrun's. torchrun itself ends with a long report and always with exit status 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from engine.script import LAUNCHED, STOPPED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return the exit status of the process that failed first, 0 if none did."""
+    os.environ[LAUNCHED] = "1"  # heard by the processes, which leave their last word to this one
+    logging.disable(logging.CRITICAL)  # torchrun's own report; the processes log as ever
+    try:
+        run.run(run.parse_args(arguments))
+    except ChildFailedError as failed:
+        number, failure = _first(failed.failures)
+        if failure.exitcode != STOPPED:
+            print(f"error: {_reason(number, failure)}", file=sys.stderr)
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException:  # the processes have been told, and have said how to go on
+        return STOPPED
+    return 0
+
+
+def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """Return the failure that led to the others: one that was explained, or else one that was not ordered."""
+
+    def order(numbered: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
+        failure = numbered[1]
+        return not os.path.isfile(failure.error_file), failure.exitcode == -signal.SIGTERM, failure.timestamp
+
+    return min(failures.items(), key=order)
+
+
+def _reason(number: int, failure: ProcessFailure) -> str:
+    if os.path.isfile(failure.error_file):
+        return str(failure.message)
+    if failure.exitcode < 0:
+        return f"process {number} was ended by {failure.signal_name()}"
+    return f"process {number} ended with status {failure.exitcode}; what it said stands above"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
