@@ -19,16 +19,20 @@ import torch
 from engine.board import Board
 from engine.build import build_network
 from engine.data import fold_of, training_data, training_loader
+from engine.loop_settings import LoopSettings
 from engine.optimisation import PolySchedule, create_optimizer
+from engine.parallel import synchronised
 from engine.run_folder import BOARD, RunFolder
+from engine.saving import Snapshots
 from engine.script import run_script
-from engine.snapshot import Progress, Snapshot, Snapshots
-from engine.train import LoopSettings, TrainingLoop, synchronised
+from engine.snapshot import Progress, Snapshot
+from engine.train import TrainingLoop
 from engine.validate import base_validation, few_shot_validation
 from engine.weights import BINDING, describe, start_weights
 from model.fewshot import FewShotModel
 from util import distributed
 from util.config import Config, load_config
+from util.errors import CheckpointError
 from util.log import get_log, start_log
 from util.seed import set_seed
 
@@ -113,7 +117,15 @@ def prepare(config: Config, device: torch.device, folder: RunFolder) -> Training
         "images": len(data),
     }
     if snapshot is not None:
-        snapshot.restore(plan, model, optimizer)
+        for key, value in plan.items():
+            theirs = snapshot.plan.get(key)
+            if theirs != value:
+                raise CheckpointError(
+                    f"{snapshot.path}: was written with {key} {theirs}, but this run has {key} {value}; "
+                    "resume with the same settings, or start anew from its weights: --opts weight PATH"
+                )
+        snapshot.restore(model, optimizer)
+        snapshot.tell_other_processes()
 
     board = Board(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
     if config.stage == 1:
@@ -127,7 +139,7 @@ def prepare(config: Config, device: torch.device, folder: RunFolder) -> Training
         loader=loader,
         batches=batches,
         validate=validate,
-        snapshots=Snapshots(folder.path, meta, plan),
+        snapshots=Snapshots(folder.path, meta, plan, config.Train.save_minutes, snapshot),
         board=board,
         reached=reached,
         settings=settings_of(config),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ HEAD_FACTOR = 10.0
 """Groups behind ``index_split`` learn this many times faster than the others."""
 
 _WARMUP_START = 0.1
+
+_MOMENTS = {"betas": {"step", "exp_avg", "exp_avg_sq"}, "momentum": {"momentum_buffer"}}
+"""What optimizers keep per parameter, by the option that only their kind has."""
 
 
 def create_optimizer(
@@ -57,6 +61,39 @@ def create_optimizer(
 def _clip(optimizer: Optimizer, norm: float) -> None:
     for group in optimizer.param_groups:
         clip_grad_norm_(group["params"], norm)
+
+
+def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the moments that ``optimizer.state_dict()`` once gave; rates, decay and the like stay as they are.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: they are those of another optimizer.
+    """
+    own, theirs = optimizer.param_groups, state["param_groups"]
+    kind = next(key for key in _MOMENTS if key in own[0])
+    if any(kind not in group for group in theirs):
+        raise ValueError("the optimizer was another; resume with that one, see Train.optimizer")
+    if [(g["name"], len(g["params"])) for g in own] != [(g["name"], len(g["params"])) for g in theirs]:
+        raise ValueError("the optimizer was one of other parameters; resume with the same method and options")
+    numbers = [number for group in theirs for number in group["params"]]
+    parameters = [parameter for group in own for parameter in group["params"]]
+    shapes = {number: value.shape for number, value in zip(numbers, parameters, strict=True)}
+    if not state["state"].keys() <= shapes.keys():
+        raise ValueError("the optimizer has moments of parameters that are not in its groups")
+    for number, moments in state["state"].items():
+        if moments.keys() not in (set(), _MOMENTS[kind]):
+            raise ValueError(
+                f"the optimizer's moments of parameter {number} are not {sorted(_MOMENTS[kind])}"
+            )
+        for name, value in moments.items():
+            if value is not None and value.shape not in (torch.Size(), shapes[number]):
+                raise ValueError(f"the optimizer's {name} of parameter {number} has another shape than that")
+            if value is not None and not torch.isfinite(value).all():
+                raise ValueError(f"the optimizer's {name} of parameter {number} is NaN or infinite")
+    options = [{key: value for key, value in group.items() if key != "params"} for group in own]
+    optimizer.load_state_dict(dict(state))
+    for group, kept in zip(optimizer.param_groups, options, strict=True):
+        group.update(kept)
 
 
 @dataclass(frozen=True)

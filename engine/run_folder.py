@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from engine.snapshot import BEST, LAST, STATE
+from engine.snapshot import BEST, EARLIER, LAST, STATE
 from util import distributed
 from util.checkpoint import existing_file, read_meta
 from util.config import Config, load_config
@@ -18,7 +18,7 @@ from util.log import get_log, log_to_file
 from util.run_folder import RUN_CONFIG, RUN_LOG, run_folder
 from util.run_name import TRAINING, Effect, differences
 
-WEIGHTS = (BEST, LAST, STATE)
+WEIGHTS = (BEST, EARLIER, LAST, STATE)
 """What a training is kept for."""
 
 BOARD = "board"
@@ -77,8 +77,6 @@ class RunFolder:
         try:
             if self.earlier_state is None:
                 self._clear()
-            else:
-                self._take_best(self.earlier_state)
         except OSError as failure:
             raise UserError(f"{self.path}: {failure.strerror}; choose another folder") from failure
         train = self._config.Train.model_copy(
@@ -127,12 +125,6 @@ class RunFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    def _take_best(self, state: Path) -> None:
-        """Let a run that goes on in another folder keep its best weights."""
-        source, target = state.parent / BEST, self.path / BEST
-        if source.is_file() and source.resolve() != target.resolve():
-            shutil.copyfile(source, target)
 
 
 def _folder_of(config: Config) -> Path:

@@ -12,7 +12,7 @@ A meta-learner is three steps, two of which look at one image only (see ``docs/a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -289,6 +289,10 @@ class MetaLearner(nn.Module):
     def memory_state(self) -> dict[str, Tensor]:
         """Return what training gathers beside the weights and a resumed run must have, by name."""
         return {}
+
+    def watch_memory(self) -> Callable[[], None]:
+        """Return a call that takes back what the memory gathers from now on."""
+        return lambda: None
 
     def restore_memory(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``memory_state`` gave."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,12 @@ def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _floating(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with values that are NaN or infinite; None if there is none."""
+    return next((name for name, value in _floating(state).items() if not torch.isfinite(value).all()), None)
+
+
+def _floating(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if value.is_floating_point()}
 
 
@@ -226,4 +231,4 @@ def _is_torch_file(path: Path) -> bool:
 
 def first_line(failure: Exception) -> str:
     """Return the first line of an error's message, or its name where it has none."""
-    return (str(failure).strip() or type(failure).__name__).splitlines()[0][:120]
+    return (str(failure).strip() or type(failure).__name__).splitlines()[0][:200]

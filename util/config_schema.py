@@ -130,6 +130,8 @@ class Train(Section):
     workers: Annotated[Int, Field(ge=0)] = 8
     print_freq: Count = 10
     save_freq: Count = 10
+    save_minutes: Positive | None = 10
+    """Minutes after which a snapshot is written, wherever in an epoch; unset: at ends of epochs only."""
     save_path: OptionalPath = None
     weight: OptionalPath = None
     """A checkpoint whose weights training starts from."""

@@ -65,7 +65,8 @@ EFFECTS: dict[Effect, dict[str, str]] = {
     },
     Effect.NOTHING: {
         "Data": "base_data_root classes ignore_label padding_label",
-        "Train": "batch_size_val seed_deterministic workers print_freq save_freq save_path resume compile",
+        "Train": "batch_size_val seed_deterministic workers print_freq save_freq save_minutes save_path "
+        "resume compile",
         "Test_Finetune": "untrained folds shots cache_gib panels",
     },
 }

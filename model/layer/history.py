@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ class PredictionMemory:
 
     def __init__(self) -> None:
         self.known: dict[Sample, Tensor] = {}
+        self._before: dict[Sample, Tensor | None] | None = None
 
     def __len__(self) -> int:
         return len(self.known)
@@ -31,8 +32,24 @@ class PredictionMemory:
 
     def remember(self, samples: list[Sample], logits: Tensor) -> None:
         """Keep what ``logits`` [B,2,h,w] say about as many samples."""
+        for sample in samples if self._before is not None else ():
+            self._before.setdefault(sample, self.known.get(sample))
         foreground = logits.detach().softmax(1)[:, 1].half().cpu()
         self.known |= dict(zip(samples, foreground.clone(), strict=True))
+
+    def watch(self) -> Callable[[], None]:
+        """Return a call that takes back what is kept from now on."""
+        before: dict[Sample, Tensor | None] = {}
+        self._before = before
+
+        def take_back() -> None:
+            for sample, known in before.items():
+                if known is None:
+                    self.known.pop(sample, None)
+                else:
+                    self.known[sample] = known
+
+        return take_back
 
     def state(self) -> dict[str, Tensor]:
         """Return what is known as tensors by name, for a snapshot."""

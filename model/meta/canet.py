@@ -8,7 +8,7 @@ The attention over K supports was never released; it is built here as the paper 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,6 +148,9 @@ class CANet(MetaLearner):
 
     def memory_state(self) -> dict[str, Tensor]:
         return self.memory.state()
+
+    def watch_memory(self) -> Callable[[], None]:
+        return self.memory.watch()
 
     def restore_memory(self, state: Mapping[str, Tensor]) -> None:
         self.memory.restore(state)

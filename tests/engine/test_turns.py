@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-import engine.train
+import engine.parallel
 from engine.build import build_network
 from engine.data import fold_of
 from engine.snapshot import BEST
-from engine.train import LoopSettings
 from engine.weights import start_weights
 from train import train
 from util.checkpoint import load_checkpoint
@@ -48,9 +47,9 @@ def test_several_processes_are_refused(monkeypatch):
     class InTurns(nn.Linear):
         turns = (("one",), ("other",))
 
-    monkeypatch.setattr(engine.train.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(engine.parallel.distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="learns in turns, which is for a single process"):
-        engine.train._wrapped(InTurns(2, 2), LoopSettings(epochs=1), CPU)
+        engine.parallel.wrapped(InTurns(2, 2), compiled=False)
 
 
 def test_backbone_learns_with_the_method(configure, base_weight, tmp_path):
