@@ -76,8 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
     further = query_paths(given.auxiliary) if given.auxiliary else []
     check_outputs(outputs(paths, out), [*given.support, *paths, *further])
     segmenter = build_segmenter(config, examples, [read_image(path) for path in further])
-    done = segment(segmenter, examples, paths, require_writable(out))
-    log.info("%d images segmented from %d examples; see %s", done, len(examples), out)
+    done, found = segment(segmenter, examples, paths, require_writable(out))
+    log.info(
+        "%d images segmented from %d examples, the class found in %d; see %s", done, len(examples), found, out
+    )
     if done < len(paths):
         log.error("%d of %d images could not be read", len(paths) - done, len(paths))
         sys.exit(INCOMPLETE)
@@ -89,9 +91,15 @@ def outputs(paths: Sequence[Path], out: Path) -> list[Path]:
     return [out / PANEL, *(out / f"{name}_{kind}.png" for name in names for kind in ("mask", "overlay"))]
 
 
-def segment(segmenter: Segmenter, examples: Sequence[Example], paths: Sequence[Path], out: Path) -> int:
-    """Segment every image that can be read, write the results, and return how many there are."""
-    done = 0
+def segment(
+    segmenter: Segmenter, examples: Sequence[Example], paths: Sequence[Path], out: Path
+) -> tuple[int, int]:
+    """Segment every image that can be read and write the results.
+
+    Returns:
+        How many images were segmented, and in how many of them the class was found.
+    """
+    done = found = 0
     for path, name in progress(list(zip(paths, output_names(paths), strict=True)), "images"):
         try:
             image = read_image(path)
@@ -105,7 +113,8 @@ def segment(segmenter: Segmenter, examples: Sequence[Example], paths: Sequence[P
             shown = [(example.image, example.mask) for example in examples]
             write_picture(out / PANEL, panel(shown, image, None, mask, title=path.name))
         done += 1
-    return done
+        found += bool(mask.any())
+    return done, found
 
 
 def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.ndarray]) -> Segmenter:

@@ -144,7 +144,10 @@ def test_one_corrupt_photograph_is_left_out_and_the_others_go_on(photos, tmp_pat
     with pytest.raises(SystemExit) as stop:
         predict.main(photos)
     assert stop.value.code == predict.INCOMPLETE == 1
-    wrong = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr()
+    masks = (read_mask(path) for path in (tmp_path / "found").glob("*_mask.png"))
+    assert f"3 images segmented from 1 examples, the class found in {sum(m.any() for m in masks)}" in said.out
+    wrong = said.err.splitlines()
     assert len([line for line in wrong if "corrupt.jpg" in line]) == 1
     assert any("1 of 4 images could not be read" in line for line in wrong)
     found = {path.name for path in (tmp_path / "found").iterdir()}
