@@ -10,6 +10,7 @@ from model import create_base_learner, create_model
 from model.create import METHODS
 from model.fewshot import FewShotModel
 from model.interface import BaseLearner
+from model.options import OptionError
 from util.config import Config
 from util.errors import ConfigError
 from util.log import get_log
@@ -66,13 +67,23 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
             **_chosen_parts(config),
             **_method_options(config, split),
         )
-    except (ValueError, TypeError) as failure:
-        raise ConfigError(f"{config.where('Method.arch')}: Method: {failure}") from failure
+    except ValueError as failure:
+        key = _key_of(failure, config)
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
     if config.Train.fix_bn is not None:
         model.meta.fix_bn = config.Train.fix_bn
     for key in weights if model.ensemble is None else ():
         _tell_unused(config, "Train", key)
     return model
+
+
+def _key_of(failure: ValueError, config: Config) -> str:
+    """Return the key of the config that a refusal is about, as far as it says so: by default the method."""
+    key = failure.key if isinstance(failure, OptionError) else "arch"
+    option = key.removeprefix("options.")
+    flat = [f"{section}.{option}" for section, keys in _FLAT_OPTIONS.items() if option in keys]
+    named = [name for name in (f"Method.{key}", *flat) if config.where(name) != "default"]
+    return named[0] if named else f"Method.{key}"
 
 
 def _tell_unused(config: Config, section: str, key: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
 from collections.abc import Callable, Mapping
-from types import UnionType
+from functools import partial
 
 from model.adapt.eftnet import EFTNet
 from model.backbone.resnet import BLOCKS, ResNet
@@ -31,6 +29,7 @@ from model.meta.pmm import PMM
 from model.meta.rare import RARE
 from model.meta.rpmm import RPMM
 from model.meta.sgone import SGOne
+from model.options import OptionError, build_options, checked_arguments, known_part
 
 METHODS: dict[str, type[MetaLearner]] = {
     "bam": BAM,
@@ -56,7 +55,7 @@ ADAPTERS: dict[str, type[EFTNet]] = {"eftnet": EFTNet}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
 ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
 BACKBONES: dict[str, Callable[..., Backbone]] = {
-    **{f"resnet{depth}": lambda depth=depth, **options: ResNet(depth, **options) for depth in BLOCKS},
+    **{f"resnet{depth}": partial(ResNet, depth) for depth in BLOCKS},
     "vgg16": VGG16,
 }
 
@@ -75,7 +74,8 @@ def create_backbone(name: str, **options: object) -> Backbone:
         name: ``resnet18``, ``resnet50``, ``resnet101``, ``resnet152`` or ``vgg16``.
         options: of that network; see ``model/backbone``.
     """
-    return _known("backbone", name, BACKBONES)(**options)
+    network = known_part("backbone", "backbone", name, BACKBONES)
+    return network(**checked_arguments(name, network, options))
 
 
 def create_base_learner(
@@ -91,7 +91,7 @@ def create_base_learner(
     """
     if isinstance(backbone, str):
         backbone = create_backbone(backbone, **(backbone_options or {}))
-    return _known("base learner", name, BASE_LEARNERS)(backbone, classes)
+    return known_part("base", "base learner", name, BASE_LEARNERS)(backbone, classes)
 
 
 def create_model(
@@ -127,21 +127,26 @@ def create_model(
     Raises:
         ValueError: a name or an option that does not exist, or parts that do not fit together.
     """
-    method = _known("method", name, METHODS)
+    method = known_part("arch", "method", name, METHODS)
     base = method.default_base if base == _METHOD_DEFAULT else base
     if ensemble == _METHOD_DEFAULT:
         ensemble = method.default_ensemble if base is not None else None
     _check_parts(name, method, base, ensemble)
-    chosen = _options(name, method.Options, options)
+    chosen = build_options(name, method.Options, options)
     variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
+    if "inputs" in (backbone_options or {}):
+        raise OptionError(
+            "backbone_options.inputs", f"{name} says itself how many channels it reads; leave out inputs"
+        )
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
+    known_part("low_fea", "stage", low_fea, dict.fromkeys(extractor.stages))
     setting = Setting(extractor, shot, base_classes, image_size, low_fea)
     meta = method(setting, chosen)
     head = None
     if base is not None:
         _check_shared_backbone(name, meta, extractor)
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
-    merger = None if ensemble is None else _known("ensemble", ensemble, ENSEMBLES)(low_fea)
+    merger = None if ensemble is None else known_part("ensemble", "ensemble", ensemble, ENSEMBLES)(low_fea)
     model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout, aux_weights=aux_weights)
     if not any(model.param_groups().values()):
         raise ValueError(
@@ -162,14 +167,8 @@ def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
     Raises:
         ValueError: a name or an option that does not exist, or a method that cannot be adapted.
     """
-    adapter = _known("adapter", name, ADAPTERS)
-    return adapter(model, _options(name, adapter.Options, options))
-
-
-def _known(kind: str, name: str, registry: Mapping[str, object]) -> typing.Any:
-    if name not in registry:
-        raise ValueError(f"there is no {kind} {name!r}; known: {', '.join(sorted(registry))}")
-    return registry[name]
+    adapter = known_part("adapt", "adapter", name, ADAPTERS)
+    return adapter(model, build_options(name, adapter.Options, options))
 
 
 def _check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble: str | None) -> None:
@@ -201,37 +200,3 @@ def _check_shared_backbone(name: str, meta: MetaLearner, extractor: Backbone) ->
             f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "
             "same frozen backbone; leave the base learner out (base: none)"
         )
-
-
-def _options(name: str, options: type, given: Mapping[str, object]) -> typing.Any:
-    """Build the options of ``name``, with a readable error for what it does not know."""
-    types = typing.get_type_hints(options)
-    for key, value in given.items():
-        if key not in types:
-            near = difflib.get_close_matches(key, types, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(types) or 'none'}"
-            raise ValueError(f"{name} has no option {key!r}; {hint}")
-        if not _fits(value, types[key]):
-            raise ValueError(f"option {key!r} of {name} must be {_readable(types[key])}, got {value!r}")
-    return options(**given)
-
-
-def _readable(wanted: typing.Any) -> str:
-    if typing.get_origin(wanted) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(wanted)))
-    return getattr(wanted, "__name__", None) or str(wanted)
-
-
-def _fits(value: object, wanted: typing.Any) -> bool:
-    if isinstance(wanted, UnionType):
-        return any(_fits(value, part) for part in typing.get_args(wanted))
-    kind = typing.get_origin(wanted) or wanted
-    if kind is typing.Literal:
-        return value in typing.get_args(wanted)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is tuple:
-        return isinstance(value, list | tuple)
-    return not isinstance(kind, type) or isinstance(value, kind)

@@ -7,19 +7,19 @@ the line, the key, what is wrong and what to do.
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from util import config_schema
 from util.config_file import Entry, parse_value, read_config_files
+from util.config_names import nearest
 from util.config_published import SECTION_ALIASES, SPELLINGS, UNUSED, guess_arch, translate
 from util.config_schema import FREE_MAPPINGS, SECTIONS, contradictions
+from util.config_yaml import dump, require_word, shortened
 from util.errors import ConfigError
 
 _LOG = logging.getLogger("fewseg.config")
@@ -28,6 +28,7 @@ _HOMES: dict[str, list[str]] = {}
 for _name, _model in SECTIONS.items():
     for _key in _model.model_fields:
         _HOMES.setdefault(_key, []).append(_name)
+_NO_HINT = "a method's own switches go under Method.options; docs/config.md lists the keys"
 _FREE_BY_LOWER_CASE = {key_path.lower(): key_path for key_path in FREE_MAPPINGS}
 _BY_LOWER_CASE = {name.lower(): name for name in SECTIONS} | SECTION_ALIASES
 
@@ -64,7 +65,7 @@ class Config(BaseModel):
 
     def dump_yaml(self) -> str:
         """Return the whole config as YAML that ``load_config`` reads back."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return dump(self.as_dict())
 
 
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
@@ -99,11 +100,14 @@ def _overrides(opts: Sequence[str]) -> list[Entry]:
         raise ConfigError(f"--opts: {opts[-1]!r} has no value; give pairs: --opts split 1 shot 5")
     entries = []
     for name, text in zip(opts[::2], opts[1::2], strict=True):
-        source = f"--opts {name}"
+        source = f"--opts {require_word(name, '--opts')}"
         section, _, key = name.rpartition(".")
         value: Any = parse_value(text, source)
         if section.lower() in _FREE_BY_LOWER_CASE:
-            value = {key: Entry("", key, value, source)}
+            value = {key: value}
+        if isinstance(value, dict):
+            value = {option: Entry("", option, inner, source) for option, inner in value.items()}
+        if section.lower() in _FREE_BY_LOWER_CASE:
             section, key = _FREE_BY_LOWER_CASE[section.lower()].split(".")
         entries.append(Entry(section, key, value, source))
     return entries
@@ -142,25 +146,18 @@ def _home(entry: Entry) -> str | None:
     if homes:
         choices = " or ".join(f"{home}.{entry.key}" for home in homes)
         raise ConfigError(f"{entry.source}: {name}: ambiguous; say {choices}")
-    nearest = _nearest(entry.key, [*_HOMES, *UNUSED, *SPELLINGS])
-    raise ConfigError(f"{entry.source}: {name}: unknown key; {nearest}")
+    near = nearest(entry.key, [*_HOMES, *UNUSED, *SPELLINGS])
+    hint = f"did you mean {near}?" if near else _NO_HINT
+    raise ConfigError(f"{entry.source}: {name}: unknown key; {hint}")
 
 
 def _section(entry: Entry) -> str:
     section = _BY_LOWER_CASE.get(entry.section.lower())
     if section is None:
-        raise ConfigError(
-            f"{entry.source}: {entry.section}: unknown section; {_nearest(entry.section, SECTIONS)}"
-        )
+        near = nearest(entry.section, SECTIONS)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(SECTIONS)}"
+        raise ConfigError(f"{entry.source}: {entry.section}: unknown section; {hint}")
     return section
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    by_lower_case = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {by_lower_case[close[0]]}?"
-    return "a method's own switches go under Method.options; docs/config.md lists the keys"
 
 
 def _validated(values: dict[str, dict[str, Any]], sources: dict[str, str], path: str) -> Config:
@@ -170,7 +167,7 @@ def _validated(values: dict[str, dict[str, Any]], sources: dict[str, str], path:
         error = failure.errors()[0]
         key_path = ".".join(str(part) for part in error["loc"][:2])
         raise ConfigError(f"{sources.get(key_path, path)}: {key_path}: {_message(error)}") from failure
-    for key_path, wrong in contradictions(config.Data, config.Test_Finetune):
+    for key_path, wrong in contradictions(config.Data, config.Train, config.Test_Finetune):
         raise ConfigError(f"{sources.get(key_path, path)}: {key_path}: {wrong}")
     config._sources.update(sources)
     return config
@@ -187,7 +184,10 @@ def _message(error: Any) -> str:
         "less_than_equal": "must be at most {le}",
         "literal_error": "must be one of {expected}",
         "finite_number": "must be a finite number",
-        "too_long": "must have {max_length} values",
+        "too_long": "must have at most {max_length} values",
+        "too_short": "must have at least {min_length} values",
+        "string_pattern_mismatch": "must be a plain name",
+        "string_too_long": "must have at most {max_length} characters",
         "missing": "must have more values",
     }
     by_family = {
@@ -201,5 +201,5 @@ def _message(error: Any) -> str:
     }
     text = words.get(kind) or by_family.get(kind.split("_")[0], error["msg"])
     value = error["input"]
-    got = "nothing" if value is None else "a mapping" if isinstance(value, dict) else repr(value)
+    got = "nothing" if value is None else "a mapping" if isinstance(value, dict) else shortened(value)
     return f"{text.format(**limits)}, got {got}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from util.config_yaml import pairs, parse, plain, shortened
 from util.errors import ConfigError
+from util.files import is_path
 
 BASE_KEY = "_base_"
 
@@ -33,17 +34,6 @@ class Entry:
     source: str
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, except that ``1e-4`` is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
 @dataclass(frozen=True)
 class ConfigFile:
     """One parsed file: the files that it builds on, and its own entries in the order of the text."""
@@ -63,14 +53,11 @@ def read_config_files(path: str | Path) -> list[ConfigFile]:
 
 def parse_value(text: str, source: str) -> Any:
     """Parse one ``--opts`` value as YAML: a number, True, text, or a list of such in brackets."""
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        return None if node is None else _value(loader, node, source)
-    except (yaml.YAMLError, ValueError) as failure:
-        raise ConfigError(f"{source}: {text!r} is no YAML value; put it in quotes") from failure
-    finally:
-        loader.dispose()
+        node = parse(text)
+    except yaml.YAMLError as failure:
+        raise ConfigError(f"{source}: {shortened(text)} is no YAML value; put it in quotes") from failure
+    return None if node is None else plain(node, source)
 
 
 def _with_bases(path: Path, chain: tuple[Path, ...], source: str) -> Iterable[ConfigFile]:
@@ -86,75 +73,55 @@ def _with_bases(path: Path, chain: tuple[Path, ...], source: str) -> Iterable[Co
 
 def _parse(path: Path, source: str) -> ConfigFile:
     shown = _shown(path)
-    if not path.is_file():
-        raise ConfigError(f"{source}: no such config file: {shown}; check the path")
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(
-                f"{shown}:1: must be a mapping of sections (Data, Train, Method, Test_Finetune)"
-            )
-        bases: tuple[Path, ...] = ()
-        entries: list[Entry] = []
-        for name, node, where in _pairs(root, shown):
-            if name == BASE_KEY:
-                bases = _bases(loader.construct_object(node, deep=True), path, where)
-            elif isinstance(node, yaml.MappingNode):
-                entries.extend(
-                    Entry(name, key, _value(loader, child, line), line)
-                    for key, child, line in _pairs(node, shown, f"{name}.")
-                )
-            elif node.value:  # an empty section says nothing
-                raise ConfigError(
-                    f"{where}: {name}: must be a section, a mapping of keys; indent its keys below it"
-                )
-        return ConfigFile(bases, tuple(entries))
-    except yaml.MarkedYAMLError as failure:
-        line = failure.problem_mark.line + 1 if failure.problem_mark else 1
+        root = parse(_read_text(path, source))
+    except yaml.YAMLError as failure:
+        mark, problem = getattr(failure, "problem_mark", None), getattr(failure, "problem", None)
+        line = mark.line + 1 if mark else 1
         raise ConfigError(
-            f"{shown}:{line}: no valid YAML ({failure.problem}); correct this line"
+            f"{shown}:{line}: no valid YAML ({problem or 'control characters'}); correct this line"
         ) from failure
-    except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"{shown}: no text in UTF-8; save it as plain text") from failure
-
-
-def _pairs(mapping: yaml.MappingNode, shown: str, prefix: str = "") -> Iterable[tuple[str, yaml.Node, str]]:
-    """Yield key, value node and place of every pair of a mapping, refusing a key that comes twice."""
-    seen: dict[str, int] = {}
-    for key_node, value_node in mapping.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise ConfigError(f"{shown}:{line}: a key must be a plain word")
-        key = key_node.value
-        if key in seen:
-            raise ConfigError(
-                f"{shown}:{line}: {prefix}{key}: duplicate key, first given in line {seen[key]}; keep one"
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{shown}:1: must be a mapping of sections (Data, Train, Method, Test_Finetune)")
+    bases: tuple[Path, ...] = ()
+    entries: list[Entry] = []
+    for name, node, where in pairs(root, shown):
+        if name == BASE_KEY:
+            bases = _bases(plain(node, where), path, where)
+        elif isinstance(node, yaml.MappingNode):
+            entries.extend(
+                Entry(name, key, _value(child, line), line)
+                for key, child, line in pairs(node, shown, f"{name}.")
             )
-        seen[key] = line
-        yield key, value_node, f"{shown}:{line}"
+        elif node.value:  # an empty section says nothing
+            raise ConfigError(
+                f"{where}: {name}: must be a section, a mapping of keys; indent its keys below it"
+            )
+    return ConfigFile(bases, tuple(entries))
 
 
-def _value(loader: _Loader, node: yaml.Node, source: str) -> Any:
-    """Turn a node into plain Python; a mapping becomes a dict of entries."""
-    if isinstance(node, yaml.MappingNode):
-        shown = source.rpartition(":")[0] or source
-        return {
-            key: Entry("", key, _plain(loader, child, line), line) for key, child, line in _pairs(node, shown)
-        }
-    return _plain(loader, node, source)
-
-
-def _plain(loader: _Loader, node: yaml.Node, source: str) -> Any:
+def _read_text(path: Path, source: str) -> str:
     try:
-        return loader.construct_object(node, deep=True)
-    except ValueError as failure:  # for example a date that does not exist
-        raise ConfigError(f"{source}: {failure}; put the value in quotes") from failure
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as failure:
+        raise ConfigError(f"{_shown(path)}: no text in UTF-8; save it as plain text") from failure
+    except OSError as failure:
+        raise ConfigError(f"{source}: {_shown(path)}: cannot be read ({failure.strerror})") from failure
+    raise ConfigError(f"{source}: no such config file: {_shown(path)}; check the path")
+
+
+def _value(node: yaml.Node, source: str) -> Any:
+    """Turn a node into plain Python; a mapping becomes a dict of entries, which know their lines."""
+    if isinstance(node, yaml.MappingNode):
+        shown = source.rpartition(":")[0]
+        return {key: Entry("", key, plain(child, line), line) for key, child, line in pairs(node, shown)}
+    return plain(node, source)
 
 
 def _bases(value: Any, path: Path, source: str) -> tuple[Path, ...]:
     names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and is_path(name) for name in names):
         raise ConfigError(
             f"{source}: {BASE_KEY}: must be a file name or a list of them, relative to this file"
         )

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from util.files import is_path
+
 FOLDS: dict[str, int] = {"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1}
 """Folds of a data set. A data set of one's own (``folder``) may have any number."""
 
@@ -26,28 +28,47 @@ def _empty_is_none(value: Any) -> Any:
 
 
 def _path(value: Any) -> Any:
+    if isinstance(value, str) and not is_path(value):
+        raise ValueError("must be a path, without control characters and not over-long")
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _none_is_none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in ("", "none") else value
 
 
 def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 Protocol = Literal["bam", "pfenet", "hsnet", "panet", "mlc"]
+Adaptation = Literal["eftnet"]
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Count = Annotated[Int, Field(ge=1)]
-Fold = Annotated[Int, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[Int, Field(ge=1, le=10_000)]
+Epochs = Annotated[Int, Field(ge=1, le=100_000)]
+Episodes = Annotated[Int, Field(ge=1, le=1_000_000)]
+Fold = Annotated[Int, Field(ge=0, le=999)]
+Few = Annotated[Int, Field(ge=1, le=100)]
+"""Supports, ways: what fits into one episode."""
+Positive = Annotated[Number, Field(gt=0, le=1e6)]
+NotNegative = Annotated[Number, Field(ge=0, le=1e6)]
+Rate = Annotated[Number, Field(gt=0, le=1000)]
+Scale = Annotated[Number, Field(ge=0.05, le=20)]
+Angle = Annotated[Number, Field(ge=-360, le=360)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Size = Annotated[Int, Field(ge=32)]
+Size = Annotated[Int, Field(ge=32, le=4096)]
 Label = Annotated[Int, Field(ge=0, le=255)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, BeforeValidator(_lower)]
+Name = Annotated[str, Field(pattern=r"^[\w./-]*$", max_length=100), BeforeValidator(_lower)]
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+Path = Annotated[str, BeforeValidator(_path)]
 OptionalPath = Annotated[str | None, BeforeValidator(_path), BeforeValidator(_empty_is_none)]
+OneOrMore = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=100)]
+Scales = Annotated[tuple[Annotated[Number, Field(gt=0, le=1000)], ...], Field(min_length=1, max_length=10)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)]
+Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=100)]
+Shots = Annotated[tuple[Few, ...], Field(min_length=1, max_length=100)]
 
 
 class Section(BaseModel):
@@ -71,14 +92,14 @@ class Data(Section):
     """Output channels as published files state them; the data set and the fold decide."""
     use_split_coco: bool = False
     split: Fold = 0
-    shot: Count = 1
-    ways: Count = 1
+    shot: Few = 1
+    ways: Few = 1
     protocol: Annotated[Protocol, BeforeValidator(_lower)] = "bam"
     protocol_options: dict[str, Any] = Field(default_factory=dict)
     """Points in which a run departs from its protocol, checked by the protocol; docs/protocols.md."""
     novel_in_train: Literal["remove", "background"] | None = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
-    auxiliary: Annotated[Int, Field(ge=0)] = 0
+    auxiliary: Annotated[Int, Field(ge=0, le=100)] = 0
     """Images per class beside the supports, for methods that can use them."""
     mined_labels: OptionalPath = None
     """Folder of mined labels, which auxiliary images are taken from where the method learns from such."""
@@ -90,10 +111,10 @@ class Data(Section):
     train_h: Size = 473
     train_w: Size = 473
     val_size: Size = 473
-    scale_min: Positive = 0.9
-    scale_max: Positive = 1.1
-    rotate_min: Number = -10.0
-    rotate_max: Number = 10.0
+    scale_min: Scale = 0.9
+    scale_max: Scale = 1.1
+    rotate_min: Angle = -10.0
+    rotate_max: Angle = 10.0
     resized_val: bool = True
     ori_resize: bool = True
 
@@ -104,18 +125,18 @@ class Train(Section):
     batch_size: Count = 8
     """Over all processes together."""
     batch_size_val: Count = 1
-    base_lr: Positive = 0.005
-    epochs: Count = 200
+    base_lr: Rate = 0.005
+    epochs: Epochs = 200
     start_epoch: Annotated[Int, Field(ge=0)] = 0
-    stop_interval: Count = 75
-    index_split: Annotated[Int, Field(ge=-1)] = -1
+    stop_interval: Epochs = 75
+    index_split: Annotated[Int, Field(ge=-1, le=999)] = -1
     """Parameter groups after this one learn 10 times as fast; -1: all of them."""
-    power: NotNegative = 0.9
-    milestones: tuple[Share, ...] = ()
+    power: Annotated[Number, Field(ge=0, le=100)] = 0.9
+    milestones: Annotated[tuple[Share, ...], Field(max_length=100)] = ()
     """Shares of the training after each of which the rate drops to a tenth."""
     warmup: bool = False
-    momentum: Share = 0.9
-    weight_decay: NotNegative = 1e-4
+    momentum: Annotated[Number, Field(ge=0, le=0.9999)] = 0.9
+    weight_decay: Annotated[Number, Field(ge=0, le=100)] = 1e-4
     clip_norm: Positive | None = None
     """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
@@ -127,10 +148,10 @@ class Train(Section):
     aux_weight: NotNegative | None = None
     aux_weight1: NotNegative | None = None
     aux_weight2: NotNegative | None = None
-    workers: Annotated[Int, Field(ge=0)] = 8
-    print_freq: Count = 10
-    save_freq: Count = 10
-    save_minutes: Positive | None = 10
+    workers: Annotated[Int, Field(ge=0, le=256)] = 8
+    print_freq: Episodes = 10
+    save_freq: Epochs = 10
+    save_minutes: Annotated[Number, Field(gt=0, le=100_000)] | None = 10
     """Minutes after which a snapshot is written, wherever in an epoch; unset: at ends of epochs only."""
     save_path: OptionalPath = None
     weight: OptionalPath = None
@@ -138,10 +159,10 @@ class Train(Section):
     resume: OptionalPath = None
     """A snapshot of an interrupted run to go on with; ``auto``: this run's own, if it ever began."""
     evaluate: bool = True
-    val_freq: Count = 1
+    val_freq: Epochs = 1
     """Epochs between two validations; the last epoch is always followed by one."""
     SubEpoch_val: bool = False
-    val_episodes: Count = 1000
+    val_episodes: Episodes = 1000
     amp: bool = False
     compile: bool = False
 
@@ -159,8 +180,8 @@ class Method(Section):
     base_weight: OptionalPath = None
     """Checkpoint of the base learner, for stage 2."""
     low_fea: OptionalName = None
-    kshot_trans_dim: Annotated[Int, Field(ge=0)] | None = None
-    ppm_scales: tuple[Positive, ...] | None = None
+    kshot_trans_dim: Annotated[Int, Field(ge=0, le=4096)] | None = None
+    ppm_scales: Scales | None = None
     zoom_factor: Literal[1, 2, 4, 8] | None = None
     merge: Literal["final", "base"] = "final"
     """Generalised FSS: which of the two predictions wins a pixel."""
@@ -183,20 +204,20 @@ class TestFinetune(Section):
     """Test generalised few-shot segmentation: base and novel classes at once."""
     episodes_file: OneOrMore | None = None
     """Manifests of test episodes, one per seed; unset: drawn as the protocol says."""
-    episodes: Count | None = None
+    episodes: Episodes | None = None
     """Per seed; unset: as the protocol says."""
-    seeds: tuple[Seed, ...] | None = None
-    folds: tuple[Fold, ...] | None = None
-    shots: tuple[Count, ...] | None = None
-    cache_gib: Positive = 4.0
+    seeds: Seeds | None = None
+    folds: Folds | None = None
+    shots: Shots | None = None
+    cache_gib: Annotated[Number, Field(gt=0, le=10_000)] = 4.0
     """Memory for encodings that later episodes need again."""
-    panels: Annotated[Int, Field(ge=0)] = 8
+    panels: Annotated[Int, Field(ge=0, le=100_000)] = 8
     """Episodes that are drawn as pictures."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    adapt: OptionalName = None
-    ft_base_lr: Positive = 0.005
-    ft_power: NotNegative = 0.9
-    ft_number: Count = 5
+    adapt: Annotated[Adaptation | None, BeforeValidator(_lower), BeforeValidator(_none_is_none)] = None
+    ft_base_lr: Rate = 0.005
+    ft_power: Annotated[Number, Field(ge=0, le=100)] = 0.9
+    ft_number: Annotated[Int, Field(ge=1, le=100)] = 5
     sr_aux_weight1: NotNegative = 1.0
     change_weighting: tuple[Share, Share] = (0.8, 0.2)
     q2s_filt_para: Share = 0.2
@@ -216,7 +237,7 @@ FREE_MAPPINGS = ("Data.protocol_options", "Method.options", "Method.backbone_opt
 """Keys whose mappings are checked elsewhere; these merge name by name."""
 
 
-def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:
+def contradictions(data: Data, train: Train, test: TestFinetune) -> Iterator[tuple[str, str]]:
     """Yield (key path, what is wrong) for values that do not fit together."""
     folds = FOLDS.get(data.data_set)
     if folds is not None:
@@ -230,6 +251,12 @@ def contradictions(data: Data, test: TestFinetune) -> Iterator[tuple[str, str]]:
         for fold in test.folds or ():
             if fold >= folds:
                 yield "Test_Finetune.folds", f"{allowed}, got {fold}"
+    if train.start_epoch >= train.epochs:
+        yield "Train.start_epoch", f"must be below epochs = {train.epochs}, got {train.start_epoch}"
+    for name in ("seeds", "folds", "shots"):
+        values = getattr(test, name) or ()
+        if len(set(values)) < len(values):
+            yield f"Test_Finetune.{name}", f"must not name a value twice, got {list(values)}"
     for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
         if getattr(data, low) > getattr(data, high):
             yield f"Data.{low}", f"must not exceed {high} = {getattr(data, high)}, got {getattr(data, low)}"

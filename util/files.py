@@ -46,6 +46,12 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def is_path(text: str) -> bool:
+    """Return whether a text can name a file: without control characters, no longer than systems take."""
+    parts = text.encode("utf-8", "surrogateescape").split(b"/")
+    return text.isprintable() and sum(map(len, parts)) < 4096 and all(len(part) < 256 for part in parts)
+
+
 def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:
     """Write ``text`` to ``path`` atomically."""
     write_atomically(path, lambda temporary: _write_utf8(temporary, text), error)

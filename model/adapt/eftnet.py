@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from torch import nn
 from model.adapt.episode import AdaptedEpisode
 from model.fewshot import FewShotModel
 from model.interface import Episode, Prediction, SupportView
+from model.options import Between, Count, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,17 @@ class EFTNetOptions:
         include_zero_round: whether the untouched model's prediction takes part in the comparison.
     """
 
-    rounds: int = 5
-    lr: float = 0.005
-    power: float = 0.9
-    weighting: tuple[float, float] = (0.8, 0.2)
-    q2s_filt_para: float = 0.2
-    sr_aux_weight1: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    rounds: Count = 5
+    lr: Annotated[float, Between(0, 1e9)] = 0.005
+    power: Annotated[float, Between(0, 100)] = 0.9
+    weighting: tuple[Share, Share] = (0.8, 0.2)
+    q2s_filt_para: Share = 0.2
+    sr_aux_weight1: Weight = 1.0
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.9
+    weight_decay: Weight = 1e-4
     discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
     q2s_empty: Literal["whole_image", "none"] = "whole_image"
     include_zero_round: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
 
     def rate(self, number: int) -> float:
         """Return the learning rate of the step after round ``number``, counted from 1."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from model.interface import Backbone
+from model.options import Dilation, Inputs, Width
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each of the four stages."""
@@ -97,14 +99,14 @@ class ResNet(Backbone):
         self,
         depth: int,
         *,
-        stem: str = "deep",
-        dilation: Sequence[int] = (1, 1, 2, 4),
+        stem: Literal["deep", "standard"] = "deep",
+        dilation: tuple[Dilation, Dilation, Dilation, Dilation] = (1, 1, 2, 4),
         dilate_first_block: bool = True,
         stride_first: bool = False,
         ceil_pool: bool = False,
-        width: int = 64,
-        last_stage: str = "layer4",
-        inputs: int = 3,
+        width: Width = 64,
+        last_stage: Literal["layer3", "layer4"] = "layer4",
+        inputs: Inputs = 3,
     ) -> None:
         super().__init__()
         block = BasicBlock if depth == 18 else Bottleneck
@@ -152,8 +154,6 @@ def _stem(kind: str, inputs: int, width: int, ceil_pool: bool) -> tuple[nn.Seque
     if kind == "standard":
         convolution = nn.Conv2d(inputs, width, 7, 2, 3, bias=False)
         return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True), pool), width
-    if kind != "deep":
-        raise ValueError(f"stem is {kind!r}; choose 'deep' or 'standard'")
     layers: list[nn.Module] = []
     for before, outputs, stride in ((inputs, width, 2), (width, width, 1), (width, 2 * width, 1)):
         layers += [

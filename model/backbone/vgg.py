@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor, nn
 
 from model.interface import Backbone
+from model.options import Dilation, Inputs, Stride, Width
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -47,12 +49,12 @@ class VGG16(Backbone):
         self,
         *,
         batch_norm: bool = True,
-        pool_kernel: int = 2,
-        pool_stride: Sequence[int] = (2, 2, 2, 2, 0),
+        pool_kernel: Literal[2, 3] = 2,
+        pool_stride: tuple[Stride, Stride, Stride, Stride, Stride] = (2, 2, 2, 2, 0),
         ceil_pool: bool = True,
-        dilation: Sequence[int] = (1, 1, 1, 1, 1),
-        inputs: int = 3,
-        width: int = 64,
+        dilation: tuple[Dilation, Dilation, Dilation, Dilation, Dilation] = (1, 1, 1, 1, 1),
+        inputs: Inputs = 3,
+        width: Width = 64,
     ) -> None:
         super().__init__()
         groups = [[channels * width // _WIDTHS[0][0] for channels in widths] for widths in _WIDTHS]

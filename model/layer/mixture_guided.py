@@ -19,6 +19,7 @@ from model.layer.pooling import foreground
 from model.layer.refinement import HistoryRefinement, published_refinement_names
 from model.layer.resize import resize_like
 from model.layer.tiled import DenseComparison
+from model.options import Channels, Count, Dropout, Factor
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,12 @@ class MixtureOptions:
     """
 
     em_init: Literal["fixed", "per_forward"] = "fixed"
-    em_rounds: int = 10
-    kappa: float = 20.0
+    em_rounds: Count = 10
+    kappa: Factor = 20.0
     freeze_backbone: bool = False
     void_as_background: bool = False
-    dropout: float = 0.5
-    channels: int = 256
-
-    def __post_init__(self) -> None:
-        if self.em_rounds < 1:
-            raise ValueError(f"em_rounds must be at least 1, got {self.em_rounds}")
+    dropout: Dropout = 0.5
+    channels: Channels = 256
 
 
 class MixtureGuided(MetaLearner):
@@ -86,8 +83,6 @@ class MixtureGuided(MetaLearner):
         joined: int,
     ) -> None:
         super().__init__()
-        if not components or min(components) < 1:
-            raise ValueError(f"a mixture needs at least one component, got {list(components)}")
         backbone, channels = setting.backbone, options.channels
         self.trains_backbone = not options.freeze_backbone
         self.fix_backbone_bn = options.freeze_backbone

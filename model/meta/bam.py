@@ -22,6 +22,7 @@ from model.layer.prior import shot_priors
 from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize_like
 from model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
+from model.options import Channels, Dropout, Hidden
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class BAMOptions:
         dropout: share of the reduced features' channels that training drops; 0.5 in the published network.
     """
 
-    kshot_trans_dim: int = 2
+    kshot_trans_dim: Hidden = 2
     shot_weights: Literal["learned", "uniform"] = "learned"
-    channels: int = 256
-    dropout: float = 0.5
+    channels: Channels = 256
+    dropout: Dropout = 0.5
 
 
 class BAM(PriorGuided):

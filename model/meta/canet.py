@@ -27,6 +27,7 @@ from model.layer.resize import resize, resize_like
 from model.layer.shot_attention import ShotAttention
 from model.layer.shot_weights import fuse_shots
 from model.layer.tiled import DenseComparison
+from model.options import Channels, Count, Dropout, Share
 
 _FEATURE_FUSIONS = ("attention", "feature_average")
 
@@ -50,19 +51,13 @@ class CANetOptions:
         channels: width of the head; 256 in the published network.
     """
 
-    passes: int = 5
+    passes: Count = 5
     history: Literal["remembered", "fresh"] = "remembered"
-    history_drop: float = 0.7
+    history_drop: Share = 0.7
     fusion: Literal["attention", "feature_average", "mask_average", "mask_or"] = "attention"
     fix_bn: bool = True
-    dropout: float = 0.5
-    channels: int = 256
-
-    def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise ValueError(f"passes must be at least 1, got {self.passes}")
-        if not 0 <= self.history_drop <= 1:
-            raise ValueError(f"history_drop must lie between 0 and 1, got {self.history_drop}")
+    dropout: Dropout = 0.5
+    channels: Channels = 256
 
 
 class CANet(MetaLearner):

@@ -28,6 +28,7 @@ from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import masked_average_pool, pool_at_image_resolution
 from model.layer.prototype import cosine_scores
 from model.layer.resize import resize
+from model.options import Cosine, CountOrNone, Factor, Weight
 
 _EPSILON = 1e-5
 _TOO_LITTLE = 1e-3
@@ -56,25 +57,19 @@ class FSILOptions:
         scale: what cosines are multiplied by to become logits.
     """
 
-    iterations: int = 2
+    iterations: CountOrNone = 2
     weighting: Literal["softmax", "cosine"] = "softmax"
     distill: bool = True
-    threshold: float = 0.6
+    threshold: Cosine = 0.6
     fuse_from: Literal["initial", "previous"] = "initial"
-    fusion_weight: float = 1.0
+    fusion_weight: Weight = 1.0
     update_background: bool = False
     detach_masks: bool = True
     auxiliary_gradient: bool = True
     map_at: Literal["image", "feature"] = "image"
-    support_weight: float = 1.0
-    align_weight: float = 0.0
-    scale: float = 20.0
-
-    def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise ValueError(f"option 'iterations' of fsil must not be negative, got {self.iterations}")
-        if self.fusion_weight < 0:
-            raise ValueError(f"option 'fusion_weight' of fsil must not be negative, got {self.fusion_weight}")
+    support_weight: Weight = 1.0
+    align_weight: Weight = 0.0
+    scale: Factor = 20.0
 
 
 class FSIL(MetaLearner):

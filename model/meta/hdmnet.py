@@ -24,6 +24,7 @@ from model.layer.pooling import foreground, gather_positions, masked_average_poo
 from model.layer.prior import largest_cosine
 from model.layer.resize import resize, resize_like
 from model.layer.shot_weights import SHOT_BOUND, ShotWeights
+from model.options import Channels, Factor, Hidden, Weight
 
 _FAR = -1e9
 
@@ -46,17 +47,17 @@ class HDMNetOptions:
         matching_channels: of the transformer, a multiple of 8; 64 in the published network.
     """
 
-    kshot_trans_dim: int = 2
+    kshot_trans_dim: Hidden = 2
     kshot_unsort: Literal["legacy", "fixed"] = "legacy"
     shot_weights: Literal["learned", "uniform"] = "learned"
     train_shot_weights: bool = False
-    distill_weight: float = 1.0
-    similarity_scale: float = 10.0
-    channels: int = 256
-    matching_channels: int = 64
+    distill_weight: Weight = 1.0
+    similarity_scale: Factor = 10.0
+    channels: Channels = 256
+    matching_channels: Channels = 64
 
     def __post_init__(self) -> None:
-        if self.matching_channels <= 0 or self.matching_channels % 8:
+        if self.matching_channels % 8:
             raise ValueError(
                 f"option 'matching_channels' of hdmnet must be a multiple of 8, got {self.matching_channels}"
             )

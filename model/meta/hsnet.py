@@ -20,6 +20,7 @@ from model.layer.hypercorrelation import hypercorrelation, object_vectors, unit_
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import foreground
 from model.layer.resize import resize, resize_like
+from model.options import Channels
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class HSNetOptions:
     """
 
     ignore_boundary: bool = False
-    channels: int = 128
+    channels: Channels = 128
 
     def __post_init__(self) -> None:
-        if self.channels <= 0 or self.channels % 32:
+        if self.channels % 32:
             raise ValueError(f"option 'channels' of hsnet must be a multiple of 32, got {self.channels}")
 
 

@@ -28,6 +28,7 @@ from model.layer.features import middle_channels, middle_features
 from model.layer.pooling import foreground, masked_average_pool
 from model.layer.prior import stretch, unit
 from model.layer.resize import resize, resize_like
+from model.options import Channels, Scales, Share, Weight
 
 WORD_WIDTH = 300
 _HIDDEN = 128
@@ -53,11 +54,11 @@ class MIANetOptions:
     """
 
     embeddings: Tensor | None = None
-    ppm_scales: tuple[float, ...] | None = None
-    aux_weight: float = 1.0
+    ppm_scales: Scales | None = None
+    aux_weight: Weight = 1.0
     fix_bn: bool = True
-    object_threshold: float = 1.0
-    channels: int = 256
+    object_threshold: Share = 1.0
+    channels: Channels = 256
 
     def __post_init__(self) -> None:
         if self.ppm_scales is not None:

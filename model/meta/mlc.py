@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from model.layer.latent_classes import Regions, at_positions, find_regions, mini
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import pool_at_image_resolution
 from model.layer.prototype import cosine_scores
+from model.options import Between, Cosine, Count, Factor, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class MLCOptions:
         scale: what cosines are multiplied by to become logits.
     """
 
-    scale: float = 10.0
+    scale: Factor = 10.0
 
 
 class MLC(MetaLearner):
@@ -102,24 +103,15 @@ class MLCReconstructionOptions(MLCOptions):
         region_bank: regions that are kept from training to be found in testing; 0: testing goes without.
     """
 
-    mining_weight: float = 1.0
-    min_area: int = 4
+    mining_weight: Weight = 1.0
+    min_area: Annotated[int, Between(0, 1_000_000)] = 4
     prototype_source: Literal["other", "self"] = "other"
-    background_share: float = 0.5
-    background_momentum: float = 0.999
-    foreground_share: float = 0.5
-    regions: int = 5
-    region_threshold: float = 0.7
-    region_bank: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("background_share", "background_momentum", "foreground_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"option {name!r} of mlc-reconstruction must lie in 0..1, got {getattr(self, name)}"
-                )
-        if self.regions < 1 or self.region_bank < 0:
-            raise ValueError("options 'regions' and 'region_bank' of mlc-reconstruction must not be negative")
+    background_share: Share = 0.5
+    background_momentum: Share = 0.999
+    foreground_share: Share = 0.5
+    regions: Count = 5
+    region_threshold: Cosine = 0.7
+    region_bank: Annotated[int, Between(0, 100_000)] = 0
 
 
 class MLCReconstruction(MLC):

@@ -27,6 +27,7 @@ from model.layer.pooling import foreground, gather_positions, masked_average_poo
 from model.layer.prior import object_features, shot_priors
 from model.layer.resize import resize, resize_like
 from model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
+from model.options import Channels, Hidden
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class MSANetOptions:
         similarity_channels: of the fused similarities; 64 in the published network.
     """
 
-    kshot_trans_dim: int = 2
+    kshot_trans_dim: Hidden = 2
     kshot_unsort: Literal["legacy", "fixed"] = "legacy"
     shot_weights: Literal["learned", "uniform"] = "learned"
     vgg_corr2: Literal["last", "mean"] = "last"
-    channels: int = 256
-    similarity_channels: int = 64
+    channels: Channels = 256
+    similarity_channels: Channels = 64
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from model.interface import (
 )
 from model.layer.binary import pixel_binary_loss, two_logits
 from model.layer.weight_hash import WeightHash, hash_of_matrix
+from model.options import Between, Channels, Dropout, Seed
 
 _CLASSIFIER = (0, 3, 6)
 """Places of the linear layers in torchvision's classifier of VGG16, and in ours."""
@@ -56,22 +57,19 @@ class OSLSMOptions:
             want.
     """
 
-    fc_dim: int = 4096
-    code_dim: int = 1000
-    fc_kernel: int = 7
-    cell_stride: int = 32
-    query_margin: int = 120
-    support_side: int = 224
-    dropout: float = 0.5
-    hash_seed: int = 3325006385
+    fc_dim: Channels = 4096
+    code_dim: Channels = 1000
+    fc_kernel: Annotated[int, Between(1, 64)] = 7
+    cell_stride: Annotated[int, Between(1, 128)] = 32
+    query_margin: Annotated[int, Between(0, 1024)] = 120
+    support_side: Annotated[int, Between(1, 4096)] = 224
+    dropout: Dropout = 0.5
+    hash_seed: Seed = 3325006385
     loss_reduction: Literal["sum", "mean"] = "sum"
     void_as_background: bool = False
     pixels: Literal["normalised", "caffe"] = "normalised"
 
     def __post_init__(self) -> None:
-        for name in ("fc_dim", "code_dim", "fc_kernel", "cell_stride", "support_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"option {name!r} of oslsm must be at least 1, got {getattr(self, name)}")
         least = max(0, self.cell_stride * (self.fc_kernel - 2) // 2)
         if self.query_margin < least:
             raise ValueError(

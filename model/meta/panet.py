@@ -20,6 +20,7 @@ from model.layer.alignment import alignment_loss
 from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import pool_at_image_resolution
 from model.layer.prototype import cosine_scores
+from model.options import Factor, Weight
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class PANetOptions:
     """
 
     align: bool = True
-    align_weight: float = 1.0
-    scale: float = 20.0
+    align_weight: Weight = 1.0
+    scale: Factor = 20.0
     void_as_background: bool = True
 
 

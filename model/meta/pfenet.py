@@ -24,6 +24,7 @@ from model.layer.enrichment import (
 from model.layer.prior import shot_priors
 from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize
+from model.options import Channels, Scales, Weight
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class PFENetOptions:
         channels: width of the decoder; 256 in the published network.
     """
 
-    ppm_scales: tuple[float, ...] = (60, 30, 15, 8)
-    aux_weight: float = 1.0
+    ppm_scales: Scales = (60, 30, 15, 8)
+    aux_weight: Weight = 1.0
     fix_bn: bool = True
-    channels: int = 256
+    channels: Channels = 256
 
     def __post_init__(self) -> None:
         check_scales(self.ppm_scales)

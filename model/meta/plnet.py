@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ from model.layer.loss import pixel_cross_entropy
 from model.layer.map_head import MapHead
 from model.layer.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
 from model.layer.resize import resize, resize_like
+from model.options import Between, Channels, Count
 
 _SCORE_EPSILON = 1e-6
 
@@ -70,7 +71,7 @@ class PLNetOptions:
     use_segmentor: bool = True
     permutation: bool = True
     segment_head: Literal["shared", "joint"] = "shared"
-    ways: int = 1
+    ways: Count = 1
     background_prototype: bool = True
     mask_mode: MaskMode = "late"
     distance: Distance = "euclidean"
@@ -78,12 +79,10 @@ class PLNetOptions:
     activate_sum: bool = True
     fusion_block: bool = False
     joint_seg_grad: bool = False
-    min_positions: float = 32.0
-    channels: int = 512
+    min_positions: Annotated[float, Between(0, 1e6)] = 32.0
+    channels: Channels = 512
 
     def __post_init__(self) -> None:
-        if self.ways < 1:
-            raise ValueError(f"option 'ways' of plnet must be at least 1, got {self.ways}")
         if self.use_segmentor:
             return
         if self.mask_mode != "late" or not self.background_prototype:

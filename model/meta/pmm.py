@@ -16,6 +16,7 @@ from model.interface import Encoding, Episode, Prediction, Setting
 from model.layer.loss import pixel_cross_entropy
 from model.layer.mixture import object_posterior
 from model.layer.mixture_guided import MixtureGuided, MixtureOptions
+from model.options import Count
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PMMOptions(MixtureOptions):
         components: prototypes of the object, and as many of the background; 3 as published.
     """
 
-    components: int = 3
+    components: Count = 3
 
 
 class PMM(MixtureGuided):

@@ -23,6 +23,7 @@ from model.layer.pooling import foreground, masked_average_pool, tile
 from model.layer.prior import object_features, shot_priors
 from model.layer.prior_guided import PriorGuided
 from model.layer.resize import resize_like
+from model.options import Channels, Weight
 
 _EPSILON = 1e-7
 
@@ -39,9 +40,9 @@ class RAREOptions:
     """
 
     first_shot_uses_mean: bool = True
-    error_prone_weight: float = 1.0
-    contrast_weight: float = 1.0
-    channels: int = 256
+    error_prone_weight: Weight = 1.0
+    contrast_weight: Weight = 1.0
+    channels: Channels = 256
 
 
 class ProfileTransform(nn.Module):

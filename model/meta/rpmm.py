@@ -16,6 +16,7 @@ from model.interface import Encoding, Episode, Prediction, Setting
 from model.layer.loss import pixel_cross_entropy
 from model.layer.mixture import object_posterior
 from model.layer.mixture_guided import MixtureGuided, MixtureOptions
+from model.options import Count
 
 _PUBLISHED_DIVISOR = 5
 
@@ -30,7 +31,7 @@ class RPMMOptions(MixtureOptions):
             their sum divided by 5 passes for logits; every pixel falls to the same class either way.
     """
 
-    components: tuple[int, ...] = (1, 3, 6)
+    components: tuple[Count, ...] = (1, 3, 6)
     calibrated: bool = False
 
 

@@ -22,6 +22,7 @@ from model.layer.loss import pixel_cross_entropy
 from model.layer.pooling import pool_at_image_resolution
 from model.layer.resize import resize, resize_like
 from model.layer.union import union_of_shots
+from model.options import Channels
 
 _EPSILON = 1e-8
 """Added to the pixels of a mask; the published code adds nothing and an empty mask gives NaN."""
@@ -49,7 +50,7 @@ class SGOneOptions:
     exit_padding: Literal[0, 1] = 1
     void_as_foreground: bool = False
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    channels: int = 128
+    channels: Channels = 128
 
 
 class SGOne(MetaLearner):

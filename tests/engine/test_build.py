@@ -11,7 +11,7 @@ from tester import random_episode
 
 from dataset.split import class_split
 from engine.build import build_network
-from util.config import Config
+from util.config import Config, load_config
 from util.errors import ConfigError
 from util.word_vectors import load_word_vectors
 
@@ -53,3 +53,40 @@ def test_published_flat_keys_become_options(configure: Callable[..., Config]) ->
     assert network.meta.options.ppm_scales == (1.0, 0.5)
     assert network.meta.options.aux_weight == 0.5
     assert not network.meta.fix_bn
+
+
+@pytest.mark.parametrize(
+    ("opts", "source", "message"),
+    [
+        ({"backbone": "resnet7"}, "--opts backbone", "Method.backbone: there is no backbone 'resnet7'"),
+        ({"arch": "bum"}, "--opts arch", "Method.arch: there is no method 'bum'"),
+        ({"Method.options.dropout": ".nan"}, "--opts Method.options.dropout", "must be a finite number"),
+        (
+            {"kshot_trans_dim": 4000, "low_fea": "layer9"},
+            "--opts low_fea",
+            "Method.low_fea: there is no stage",
+        ),
+        ({"base": "pspnit"}, "--opts base", "Method.base: there is no base learner 'pspnit'"),
+        ({"ensemble": "bum"}, "--opts ensemble", "Method.ensemble: there is no ensemble 'bum'"),
+        ({"Method.options.zebra": 1}, "--opts Method.options.zebra", "bam has no option 'zebra'"),
+        (
+            {"Method.backbone_options.dilation": "[1]"},
+            "--opts Method.backbone_options.dilation",
+            "must be a list of 4 values",
+        ),
+    ],
+)
+def test_a_refusal_names_the_place_that_is_to_blame(
+    configure: Callable[..., Config], opts: dict[str, object], source: str, message: str
+) -> None:
+    arch = opts.pop("arch", "bam")
+    with pytest.raises(ConfigError) as failure:
+        build_network(configure(arch, **opts), SPLIT)
+    assert str(failure.value).startswith(f"{source}: ") and message in str(failure.value)
+
+
+def test_a_refusal_of_a_file_names_its_line(config_file: Path) -> None:
+    text = config_file.read_text().replace("width: 8", "width: 0")
+    config_file.write_text(text)
+    with pytest.raises(ConfigError, match=r"tiny\.yaml:\d+: Method.backbone_options.width: option 'width'"):
+        build_network(load_config(config_file, ["arch", "bam"]), SPLIT)

@@ -221,8 +221,8 @@ class TestCANet(MetaLearnerTester):
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
-            ("passes", 0, "passes must be at least 1, got 0"),
-            ("history_drop", 1.5, "between 0 and 1, got 1.5"),
+            ("passes", 0, "must be at least 1, got 0"),
+            ("history_drop", 1.5, "must be at most 1, got 1.5"),
             ("fusion", "mean", "must be 'attention' or 'feature_average'"),
         ],
     )

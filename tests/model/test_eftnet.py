@@ -218,7 +218,7 @@ def test_bad_input_is_named() -> None:
         create_adapter("eftnets", model)
     with pytest.raises(ValueError, match="no option 'ronds'; did you mean 'rounds'"):
         create_adapter("eftnet", model, ronds=3)
-    with pytest.raises(ValueError, match="rounds must be at least 1"):
+    with pytest.raises(ValueError, match="'rounds' of eftnet must be at least 1"):
         create_adapter("eftnet", model, rounds=0)
     with pytest.raises(ValueError, match="one way at a time"):
         create_adapter("eftnet", model)(random_episode(SIDE, batch=1, ways=2))

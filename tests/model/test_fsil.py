@@ -45,7 +45,7 @@ class TestFSIL(MetaLearnerTester):
             assert torch.equal(plain, panet(episode).logits)
         assert torch.equal(self.logits(with_auxiliary(episode, 0)), plain)
         assert torch.equal(self.logits(filled, iterations=0), plain)
-        assert torch.equal(self.logits(filled, threshold=1.01), plain)
+        assert torch.equal(self.logits(filled, threshold=1.0), plain)
         assert torch.equal(self.logits(filled, fusion_weight=0.0), plain)
         assert not torch.allclose(self.logits(filled, threshold=-1.0), plain)
 
@@ -157,7 +157,7 @@ class TestFSIL(MetaLearnerTester):
             self.build(base="pspnet", ensemble="bam")
 
     def test_negative_iterations_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="'iterations' of fsil must not be negative, got -1"):
+        with pytest.raises(ValueError, match="'iterations' of fsil must be at least 0, got -1"):
             self.build(iterations=-1)
 
 

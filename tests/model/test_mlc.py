@@ -153,7 +153,7 @@ class TestMLCReconstruction(MetaLearnerTester):
 
     def test_shares_outside_their_range_are_refused(self) -> None:
         with pytest.raises(
-            ValueError, match=r"'background_share' of mlc-reconstruction must lie in 0\.\.1, got 2"
+            ValueError, match=r"'background_share' of mlc-reconstruction must be at most 1, got 2"
         ):
             self.build(background_share=2.0)
 

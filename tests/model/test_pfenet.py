@@ -58,7 +58,7 @@ class TestPFENet(MetaLearnerTester):
 
     @pytest.mark.parametrize("scales", [(), (0, 1.0), (60, 30.5), (-1,), ("60",)])
     def test_impossible_scales_are_refused(self, scales: tuple[object, ...]) -> None:
-        with pytest.raises(ValueError, match="ppm_scales must be"):
+        with pytest.raises(ValueError, match=r"ppm_scales.* must be"):
             self.build(ppm_scales=scales)
 
     def test_equal_supports_are_one_support(self) -> None:

@@ -159,7 +159,7 @@ class MixtureTester(MetaLearnerTester):
 
     def test_mixtures_need_components(self) -> None:
         none = 0 if self.method == "pmm" else ()
-        with pytest.raises(ValueError, match="at least one component"):
+        with pytest.raises(ValueError, match=r"'components' of r?pmm must be"):
             self.build(components=none)
 
     def test_vgg(self) -> None:

@@ -135,8 +135,38 @@ class TestMistakes:
             ("", "run.yaml:1: must be a mapping of sections"),
             ("Train: 3\n", "run.yaml:1: Train: must be a section"),
             ("Train:\n\tepochs: 3\n", "run.yaml:2: no valid YAML"),
-            ("Train:\n  epochs: !!python/object:os.x 3\n", "run.yaml:2: no valid YAML"),
-            ("Train:\n  save_path: 2020-13-45\n", "run.yaml:2: "),
+            ("Train:\n  epochs: !!python/object:os.x 3\n", "run.yaml:2: values of type"),
+            (
+                "Train:\n  epochs: 12:30:45\n",
+                "run.yaml:2: Train.epochs: must be a whole number, got '12:30:45'",
+            ),
+            ("Train:\n  epochs: 0x1F\n", "run.yaml:2: Train.epochs: must be a whole number"),
+            ("Train:\n  start_epoch: 200\n", "run.yaml:2: Train.start_epoch: must be below epochs = 200"),
+            ("Train:\n  momentum: 1\n", "run.yaml:2: Train.momentum: must be at most 0.9999, got 1"),
+            ("Train:\n  workers: 5000\n", "run.yaml:2: Train.workers: must be at most 256, got 5000"),
+            ("Train:\n  val_episodes: 1e9\n", "run.yaml:2: Train.val_episodes: must be at most 1000000"),
+            ("Data:\n  scale_max: 1000\n", "run.yaml:2: Data.scale_max: must be at most 20"),
+            ("Test_Finetune:\n  adapt: magic\n", "run.yaml:2: Test_Finetune.adapt: must be one of 'eftnet'"),
+            ("Test_Finetune:\n  seeds: []\n", "run.yaml:2: Test_Finetune.seeds: must have at least 1 values"),
+            (
+                "Test_Finetune:\n  seeds: [1, 1]\n",
+                "run.yaml:2: Test_Finetune.seeds: must not name a value twice",
+            ),
+            ('Train:\n  save_path: "a\\0b"\n', "run.yaml:2: Train.save_path: must be a path"),
+            ('Train:\n  "a\\nb": 1\n', r"run.yaml:2: a key must be a plain word, got 'a\nb'"),
+            (
+                "Method:\n  options: {x: " + "[" * 300 + "]" * 300 + "}\n",
+                "nested ",
+            ),
+            (
+                "Method:\n  options: {x: " + "[" * 20 + "]" * 20 + "}\n",
+                "run.yaml:2: nested more than 10 deep",
+            ),
+            (
+                "Method:\n  options:\n    a: &a [" + "1, " * 99 + "1]\n    b: &b [" + "*a, " * 99 + "*a]\n"
+                "    c: [" + "*b, " * 99 + "*b]\n",
+                "run.yaml:4: more than 10000 values",
+            ),
             ("_base_: 3\n", "run.yaml:1: _base_: must be a file name"),
         ],
     )
@@ -215,7 +245,31 @@ class TestPublishedFiles:
 
 
 def test_exponent_without_point_is_a_number(write: Write) -> None:
-    assert load_config(write("Train: {weight_decay: 1e-4, base_lr: 2E3}\n")).Train.weight_decay == 1e-4
+    assert load_config(write("Train: {weight_decay: 1e-4, base_lr: 2E2}\n")).Train.weight_decay == 1e-4
+
+
+def test_dates_and_times_are_text(write: Write) -> None:
+    config = load_config(
+        write("Train: {save_path: 2020-13-45, weight: 12:30:45, resume: 010, epochs: 010}\n")
+    )
+    train = config.Train
+    assert (train.save_path, train.weight, train.resume) == ("2020-13-45", "12:30:45", "010")
+    assert train.epochs == 10
+    assert load_config(write(config.dump_yaml(), "dump.yaml")).as_dict() == config.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(("lr", "base_lr"), ("learning_rate", "base_lr"), ("num_epochs", "epochs"), ("seed", "manual_seed")),
+        *(("max_iter", "epochs"), ("num_workers", "workers"), ("dataset", "data_set"), ("fold", "split")),
+        *(("bach_size", "batch_size"), ("optimiser", "optimizer"), ("batch-size", "batch_size")),
+        *(("zebra", None), ("q", None), ("annotation", None)),
+    ],
+)
+def test_hint_names_what_was_meant_or_nothing(write: Write, name: str, expected: str | None) -> None:
+    message = complaint(write("Data: {split: 0}\n"), name, "1")
+    assert f"did you mean {expected}?" in message if expected else "did you mean" not in message
 
 
 def test_dump_reads_back(write: Write) -> None:
