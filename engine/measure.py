@@ -20,6 +20,7 @@ from engine.baselines import score_baselines
 from engine.build import build_network
 from engine.data import evaluation_images, test_fold_of, test_manifests
 from engine.evaluate import evaluate
+from engine.lookup import find_trained
 from engine.one_by_one import evaluate_one_by_one
 from engine.outcome import counts_of, result_of
 from engine.panels import Panels
@@ -32,7 +33,6 @@ from util.config import Config
 from util.distributed import gather
 from util.episode_counts import EpisodeCounts
 from util.results import Result
-from util.run_folder import run_folder
 from util.seed import set_seed
 
 UNTRAINED = "untrained"
@@ -179,7 +179,7 @@ def weight_path(config: Config, fold: Fold) -> Path:
     """Return the checkpoint to test: as configured, or the one that the run's protocol selects."""
     if config.Test_Finetune.weight is not None:
         return fill(config.Test_Finetune.weight, config)
-    return run_folder(config) / (LAST if fold.protocol.selection == "last" else BEST)
+    return find_trained(config, LAST if fold.protocol.selection == "last" else BEST)
 
 
 def precision_of(config: Config, device: torch.device) -> AbstractContextManager[Any]:

@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from engine.lookup import otherwise
 from engine.snapshot import BEST, EARLIER, LAST, STATE
 from util import distributed
 from util.checkpoint import existing_file, read_meta
-from util.config import Config, load_config
-from util.errors import ConfigError, UserError
+from util.config import Config
+from util.errors import UserError
 from util.files import write_text
 from util.lock import lock_folder
 from util.log import get_log, log_to_file
 from util.run_folder import RUN_CONFIG, RUN_LOG, run_folder
-from util.run_name import TRAINING, Effect, differences
+from util.run_name import TRAINING, Effect
 
 WEIGHTS = (BEST, EARLIER, LAST, STATE)
 """What a training is kept for."""
@@ -111,15 +112,19 @@ class RunFolder:
         else:
             cure = "go on with it by --opts resume auto, begin anew with --overwrite"
         return (
-            f"{self.path}: holds {_reached(self.path)}{_otherwise(self.path, self._config)}; {cure}, "
+            f"{self.path}: holds {self._earlier_training()}; {cure}, "
             "or choose another folder by --opts save_path PATH"
         )
+
+    def _earlier_training(self) -> str:
+        """Say how far the training in the folder has come, and where its config differs."""
+        other = otherwise(self.path, self._config, [Effect.NAME, *TRAINING])
+        return f"{_reached(self.path)}{other}"
 
     def _clear(self) -> None:
         """Remove what an earlier training made."""
         if _made(self.path, WEIGHTS):
-            other = _otherwise(self.path, self._config)
-            get_log("train").warning("overwriting %s%s in %s", _reached(self.path), other, self.path)
+            get_log("train").warning("overwriting %s in %s", self._earlier_training(), self.path)
         for path in _made(self.path, (*WEIGHTS, RUN_LOG, RUN_CONFIG, BOARD)):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -156,14 +161,3 @@ def _reached(folder: Path) -> str:
         if "epoch" in meta:
             return f"a training that reached epoch {meta['epoch']}"
     return "a training"
-
-
-def _otherwise(folder: Path, config: Config) -> str:
-    """Say in which keys the training in a folder differs from ``config``."""
-    try:
-        theirs = load_config(folder / RUN_CONFIG)
-    except ConfigError:
-        return ""
-    different = differences(theirs, config, [Effect.NAME, *TRAINING])
-    shown = [f"{key_path.rpartition('.')[2]} {value}" for key_path, value in different.items()][:4]
-    return f" with {', '.join(shown)}" if shown else ""

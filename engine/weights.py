@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from dataset.split import ClassSplit
+from engine.lookup import find_base_learner, missing_base_learner
 from engine.pretrained import load_pretrained
-from engine.snapshot import BEST
 from model import create_base_learner
 from model.backbone.channels import on_rgb
 from model.fewshot import FewShotModel
@@ -20,12 +20,11 @@ from util.checkpoint import load_checkpoint, load_weights
 from util.config import Config
 from util.errors import CheckpointError
 from util.log import get_log
-from util.run_folder import plain_folder
 
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
 """Entries of a checkpoint's metadata in which it must agree with the network."""
 
-_DEFAULT_BASE = "pspnet"
+_DEFAULT_BASE, _LOOK_UP = "pspnet", "auto"
 
 
 def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
         load_trained(network, path, describe(config, split), whole=True)
         get_log("engine").info("starting from %s", path)
     elif isinstance(network, FewShotModel) and (network.base_head is not None or method.base_weight):
-        path = base_weight_path(config)
+        path = base_weight_path(config, split)
         _adopt_base_learner(network, path, config, split)
         get_log("engine").info("base learner: %s", path)
     else:
@@ -105,23 +104,28 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
         get_log("engine").info("backbone: %s", origin)
 
 
-def base_weight_path(config: Config) -> Path:
-    """Return where the trained base learner lies: as configured, or where its training leaves it."""
-    if config.Method.base_weight is not None:
-        return fill(config.Method.base_weight, config)
-    learner = config.Method.model_copy(update={"arch": config.Method.base or _DEFAULT_BASE})
-    return plain_folder(config.model_copy(update={"Method": learner})) / BEST
+def base_weight_path(config: Config, split: ClassSplit) -> Path:
+    """Return where the trained base learner lies: as configured, or found among those trained here.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    given = config.Method.base_weight
+    if given in (None, _LOOK_UP):
+        described = {**describe(config, split), "arch": _base_name(config)}
+        return find_base_learner(config, {key: described[key] for key in (*BINDING, "backbone_options")})
+    path = fill(given, config)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {missing_base_learner(config, _base_name(config))}")
+    return path
+
+
+def _base_name(config: Config) -> str:
+    return _DEFAULT_BASE if config.Method.base in (None, "none") else config.Method.base
 
 
 def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: ClassSplit) -> None:
-    name = config.Method.base if config.Method.base not in (None, "none") else _DEFAULT_BASE
-    if not path.is_file():
-        data, backbone = config.Data, config.Method.backbone
-        raise CheckpointError(
-            f"{path}: the trained base learner of fold {data.split} is missing; train it by python train.py "
-            f"--config config/{data.data_set}/{name}_{backbone}.yaml --opts split {data.split}, "
-            "or name one by --opts base_weight PATH"
-        )
+    name = _base_name(config)
     whole = "layer4" in model.backbone.stages
     learner = create_base_learner(
         name,

@@ -32,7 +32,7 @@ from engine.snapshot import BEST
 from engine.weights import base_weight_path
 from model.fewshot import FewShotModel
 from util.config import load_config
-from util.errors import ConfigError, ResultError
+from util.errors import CheckpointError, ConfigError, ResultError
 from util.files import write_text
 from util.progress import progress
 from util.result_folder import ResultFolder
@@ -275,7 +275,10 @@ def _train_base_learner(given: argparse.Namespace) -> None:
     file = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 1)
     opts = ["split", str(given.fold), *given.opts]
     first = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 2)
-    if not base_weight_path(load_config(first, opts)).is_file():
+    methods = load_config(first, opts)
+    try:
+        base_weight_path(methods, fold_of(methods).split)
+    except CheckpointError:
         _run("train.py", file, [], [*opts, "resume", "auto"])
 
 
