@@ -19,8 +19,8 @@ from util.config_schema import FREE_MAPPINGS
 _READABLE = 60
 """Characters of the readable part, at most; what does not fit is counted."""
 
-_ORDER = ("Test_Finetune", "Train", "Method", "Data")
-"""Sections as they come in names: first what is changed most."""
+_ORDER = {"Train": 1, "Method": 2, "Data": 3}
+"""Sections as they come in names: first what is changed most. What is of a test comes before them."""
 
 
 class Effect(Enum):
@@ -121,7 +121,7 @@ def short_key(config: Settings, defaults: Settings, effects: Collection[Effect])
 
 def readable(different: dict[str, Any]) -> str:
     """Return differences as a part of a file name: ``base_lr0.1-optimizer_adam``."""
-    by_section = sorted(different.items(), key=lambda item: _ORDER.index(item[0].partition(".")[0]))
+    by_section = sorted(different.items(), key=lambda item: _ORDER.get(item[0].partition(".")[0], 0))
     terms = [_term(key_path.rpartition(".")[2], value) for key_path, value in by_section]
     shown: list[str] = []
     for term in terms:
