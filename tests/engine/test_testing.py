@@ -91,9 +91,9 @@ def column(path: Path, name: str) -> list[str]:
     return [row[name] for row in csv.DictReader(path.read_text().splitlines())]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str], launcher: tuple[str, ...] = ("-u",)) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-u", "test.py", *arguments]
+    line = [sys.executable, *launcher, "test.py", *arguments]
     return subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -171,6 +171,20 @@ class TestInterrupted:
         assert again.returncode == 0, error
         assert len(written(folder)) == 2 and written(folder)[name] == when
         assert "fold 0, 1-shot: tested before" in said(folder)
+
+
+def test_what_two_processes_measured_is_read_by_one(script, weights, command, tmp_path):
+    weights(1)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    together = start(command(), torchrun)
+    _, error = together.communicate(timeout=300)
+    assert together.returncode == 0, error
+    before = written(tmp_path / "out")
+    script.main(command())
+    assert written(tmp_path / "out") == before and len(before) == 1
+    assert (
+        said(tmp_path / "out").count("testing fold 0") == said(tmp_path / "out").count("tested before") == 1
+    )
 
 
 class TestSideBySide:
