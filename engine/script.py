@@ -111,8 +111,8 @@ def require_writable(folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise UserError(
-            f"{folder}: cannot be made ({failure.strerror}); choose another: --opts save_path PATH"
+            f"{folder}: cannot be made ({failure.strerror}); choose another by --out"
         ) from failure
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: nothing can be written there; choose another: --opts save_path PATH")
+        raise UserError(f"{folder}: nothing can be written there; choose another by --out")
     return folder

@@ -21,8 +21,11 @@ _IDENTITY = (
 )
 """Entries that, besides seeds, episodes and settings, make a measurement another one."""
 
-_TOLD_ELSEWHERE = ("weight", "episodes", "seeds", "episodes_file")
-"""Keys of ``Test_Finetune`` that the hashes of the weights and of the episodes stand for."""
+_TOLD_ELSEWHERE = {
+    "Method": ("pretrained", "base_weight"),
+    "Test_Finetune": ("weight", "episodes", "seeds", "episodes_file"),
+}
+"""Section -> keys that the hashes of the weights and of the episodes stand for."""
 
 _DEFAULTS = {
     section: {
@@ -83,7 +86,8 @@ def departures_in_words(result: Result) -> str:
 
 def _identity(result: Result) -> tuple[object, ...]:
     without_effect = {section: keys.split() for section, keys in EFFECTS[Effect.NOTHING].items()}
-    without_effect["Test_Finetune"] += _TOLD_ELSEWHERE
+    for section, keys in _TOLD_ELSEWHERE.items():
+        without_effect[section] = [*without_effect.get(section, ()), *keys]
     settings = {
         f"{section}.{key}": value
         for section, values in result.config.items()

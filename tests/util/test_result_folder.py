@@ -62,6 +62,7 @@ class TestSameMeasurement:
     CONFIG = {
         "Data": {"val_size": 473},
         "Train": {"base_lr": 0.1, "manual_seed": 1},
+        "Method": {"base_weight": "b", "merge_tau": 0.5},
         "Test_Finetune": {"weight": "a", "cache_gib": 4.0, "precision": "float32"},
     }
 
@@ -71,6 +72,8 @@ class TestSameMeasurement:
             ("Data", "val_size", False),
             ("Train", "base_lr", True),
             ("Train", "manual_seed", False),
+            ("Method", "base_weight", True),
+            ("Method", "merge_tau", False),
             ("Test_Finetune", "weight", True),
             ("Test_Finetune", "cache_gib", True),
             ("Test_Finetune", "precision", False),
