@@ -19,6 +19,7 @@ import torch
 from engine.board import Board
 from engine.build import build_network
 from engine.data import fold_of, training_data, training_loader
+from engine.expectations import say_what_to_expect
 from engine.loop_settings import LoopSettings
 from engine.optimisation import PolySchedule, create_optimizer
 from engine.parallel import synchronised
@@ -97,7 +98,7 @@ def prepare(config: Config, device: torch.device, folder: RunFolder) -> Training
 
     model = build_network(config, fold.split)
     if snapshot is None:
-        start_weights(model, config, fold.split)
+        say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.split))
     model = synchronised(model, device).to(device, memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = create_optimizer(

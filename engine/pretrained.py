@@ -34,6 +34,9 @@ _MEGABYTES = {"resnet50": 103, "resnet101": 179, "resnet152": 242}
 """What the tensors of a deep-stem ResNet take. No published checksum of its file is known."""
 
 _TORCHVISION = "--opts Method.backbone_options.stem standard (in stage 1 too, where a base learner is used)"
+RANDOM = "random weights"
+"""How ``load_pretrained`` says that it loaded none."""
+
 _WITHOUT = "or go on without: --opts pretrained none"
 _CLASSIFIER = ("fc.", "classifier.", "avgpool.")
 _DEEP_STEM = {
@@ -66,7 +69,7 @@ def load_pretrained(
     """
     source = source or "imagenet"
     if source == "none":
-        return "random weights"
+        return RANDOM
     if name.startswith("vgg") and _has_batch_norm(backbone):
         name += "_bn"
     if source != "imagenet":

@@ -83,8 +83,8 @@ def load_trained(
         raise CheckpointError(f"{path}: {failure}") from failure
 
 
-def start_weights(network: FewShotModel | BaseLearner, config: Config, split: ClassSplit) -> None:
-    """Give a new network the weights that training starts from.
+def start_weights(network: FewShotModel | BaseLearner, config: Config, split: ClassSplit) -> str:
+    """Give a new network the weights that training starts from, and return where those come from.
 
     A checkpoint where ``Train.weight`` names one; else a few-shot model with a base learner takes the trained
     base learner's, and everything else its backbone's ImageNet weights.
@@ -93,15 +93,17 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
     if config.Train.weight is not None:
         path = fill(config.Train.weight, config)
         load_trained(network, path, describe(config, split), whole=True)
-        get_log("engine").info("starting from %s", path)
+        what, origin = "starting from", str(path)
     elif isinstance(network, FewShotModel) and (network.base_head is not None or method.base_weight):
         path = base_weight_path(config, split)
         _adopt_base_learner(network, path, config, split)
-        get_log("engine").info("base learner: %s", path)
+        what, origin = "base learner:", str(path)
     else:
         meta = network.meta if isinstance(network, FewShotModel) else None
+        what = "backbone:"
         origin = load_pretrained(network.backbone, method.backbone, method.pretrained, meta=meta)
-        get_log("engine").info("backbone: %s", origin)
+    get_log("engine").info("%s %s", what, origin)
+    return origin
 
 
 def base_weight_path(config: Config, split: ClassSplit) -> Path:

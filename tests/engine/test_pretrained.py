@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.error import URLError
+
 import pytest
 import torch
 
@@ -93,6 +95,22 @@ def test_missing_file_says_how_to_go_on(tmp_path, name, said):
     with pytest.raises(CheckpointError, match=said) as caught:
         load_pretrained(create_backbone(name, width=8), name, "imagenet", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_without_a_network_the_download_says_how_to_go_on(tmp_path, monkeypatch, name):
+    pytest.importorskip("torchvision")
+
+    def no_network(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    backbone = create_backbone(name, stem="standard")
+    with pytest.raises(
+        CheckpointError, match=rf"{name}: .*no network.*or go on without: --opts pretrained none"
+    ):
+        load_pretrained(backbone, name, None, tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -56,6 +56,17 @@ def test_published_recipe(name: str) -> None:
     assert (train.stop_interval, train.manual_seed, data.rotate_max) == (75, 321, 10)
 
 
+@pytest.mark.parametrize("arch", ["pspnet", "bam", "panet"])
+def test_own_images_have_a_small_recipe_beside_the_published_one(arch: str) -> None:
+    small, large = (load_config(ROOT / f"config/folder/{arch}_resnet{depth}.yaml") for depth in (18, 50))
+    assert (small.Data.train_h, small.Data.train_w, small.Data.val_size) == (193, 193, 193)
+    assert small.Method.backbone_options == {"stem": "standard"}  # of which torchvision has weights
+    assert small.Method.pretrained in (None, "imagenet")
+    assert small.Train.epochs <= 24 < 100 <= large.Train.epochs or arch == "panet"
+    kept = ("data_set", "novel_in_train", "protocol", "protocol_options", "scale_min", "scale_max")
+    assert all(getattr(small.Data, key) == getattr(large.Data, key) for key in kept)
+
+
 def test_every_key_is_documented() -> None:
     text = (ROOT / "docs/config.md").read_text()
     keys = [key for section in SECTIONS.values() for key in section.model_fields]
