@@ -13,7 +13,7 @@ from util import distributed
 from util.checkpoint import existing_file, read_meta
 from util.config import Config
 from util.errors import UserError
-from util.files import write_text
+from util.files import remove_leftovers, write_text
 from util.lock import lock_folder
 from util.log import get_log, log_to_file
 from util.run_folder import RUN_CONFIG, RUN_LOG, run_folder
@@ -76,6 +76,7 @@ class RunFolder:
         if not distributed.is_main():
             return
         try:
+            remove_leftovers(self.path, (*WEIGHTS, RUN_CONFIG))
             if self.earlier_state is None:
                 self._clear()
         except OSError as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ LOST, USER_ERROR, STOPPED = 1, 2, 130
 
 LAUNCHED = "FEWSEG_LAUNCHED"
 """Set for processes whose errors are printed by the one that started them (``tools/launch.py``)."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Where torchrun expects the reason of a failure."""
@@ -41,6 +44,12 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _say("stopped")
         sys.exit(STOPPED)
+    except OSError as failure:
+        if failure.errno not in _FULL:
+            raise
+        place = f"{failure.filename}: " if failure.filename else ""
+        _say_error(f"{place}{failure.strerror}; free space, on the disk or in /dev/shm")
+        sys.exit(USER_ERROR)
     except RuntimeError as error:
         if not distributed.is_broken_off(error):
             raise

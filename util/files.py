@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from util.errors import UserError
+
+_PART = ".part"
+"""Ending of a file that is being written."""
 
 
 def write_atomically(
@@ -29,7 +33,7 @@ def write_atomically(
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -50,6 +54,16 @@ def is_path(text: str) -> bool:
     """Return whether a text can name a file: without control characters, no longer than systems take."""
     parts = text.encode("utf-8", "surrogateescape").split(b"/")
     return text.isprintable() and sum(map(len, parts)) < 4096 and all(len(part) < 256 for part in parts)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files of writes of ``names`` that were killed.
+
+    Nobody else may be writing them: the caller holds the folder's lock.
+    """
+    for name in names:
+        for part in folder.glob(f".{glob.escape(name)}.*{_PART}"):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,30 @@ def log_to_file(path: str | Path) -> Iterator[None]:
         file.close()
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose end, on a full disk, is one line on the terminal and not a traceback per line."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell the first error of writing, and leave what is no such error to Python."""
+        failure = sys.exc_info()[1]
+        if not isinstance(failure, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            print(f"{self.baseFilename}: the log ends here ({failure.strerror})", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file; that it could not be written has been told."""
+        with suppress(OSError):
+            super().close()
+
+
 def _file_handler(path: Path) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
     except OSError as failure:
         raise UserError(f"{path}: cannot be written ({failure.strerror}); choose another folder") from failure
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

@@ -52,8 +52,12 @@ def load_training_state(path: str | Path) -> dict[str, Any]:
 
 def _write(path: Path, state: dict[str, Any]) -> None:
     try:
-        torch.save(state, path)
-    except RuntimeError as failure:  # torch reports a full disk this way
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as failure:  # torch's, of a write that failed
+        reason = failure.__context__
+        if isinstance(reason, OSError):
+            raise OSError(reason.errno, reason.strerror) from failure
         raise OSError(first_line(failure)) from failure
     with path.open("rb+") as file:
         file.seek(-2, os.SEEK_END)

@@ -210,3 +210,12 @@ def test_all_processes_stop_where_the_main_one_is_refused(config_file, tmp_path)
         )
     assert done.returncode != 0 and "in use: test by process" in done.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".fewseg.lock"]
+
+
+def test_a_start_removes_what_a_killed_write_of_its_files_left(start, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (BEST, LAST, STATE, RUN_CONFIG, "table.md"):
+        (run / f".{name}.x1y2.part").write_text("half")
+    start()
+    assert [path.name for path in run.glob(".*.part")] == [".table.md.x1y2.part"]

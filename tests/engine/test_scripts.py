@@ -129,6 +129,16 @@ def test_error_in_a_worker_is_one_line(config_file, shapes, tmp_path):
     assert_refused(finished, "the image is corrupt or truncated")
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_half_files(config_file, tmp_path, small_files):
+    with small_files(20_000):
+        finished = run(
+            *("train.py", "--config", config_file, "--opts", "arch", "pspnet", "epochs", 1, "batch_size", 40),
+            *("evaluate", "False", "print_freq", 1),
+        )
+    assert_refused(finished, "cannot be written (File too large); free space")
+    assert not list((tmp_path / "run").glob(".*.part"))
+
+
 def test_signal_to_the_whole_group_leaves_a_resumable_snapshot(config_file, tmp_path):
     changes = ["arch", "pspnet", "workers", "1", "epochs", "500", "evaluate", "False"]
     command = [sys.executable, "-u", "train.py", "--config", str(config_file), "--opts", *changes]

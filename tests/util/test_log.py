@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_starting_again_appends_and_does_not_repeat(tmp_path: Path) -> None:
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert [line.split()[-1] for line in lines] == ["first", "second"]
     assert len(logging.getLogger("fewseg").handlers) == 2
+
+
+def test_a_full_disk_ends_the_file_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], small_files: Callable[[int], AbstractContextManager]
+) -> None:
+    log = start_log(tmp_path)
+    with small_files(40):
+        for number in range(3):
+            log.info("line %d", number)
+        stop_log()
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["line 0", "line 1", "line 2"]
+    assert shown.err.count("\n") == 1 and "log.txt: the log ends here (File too large)" in shown.err
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
