@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from engine.snapshot import BEST
+from engine.snapshot import BEST, STATE
 from util.checkpoint import read_meta
 from util.config import Config, load_config
 from util.errors import CheckpointError, ConfigError
 from util.log import get_log
 from util.run_folder import RUN_CONFIG, plain_folder, run_folder, shipped_config
-from util.run_name import Effect, differences
+from util.run_name import TRAINING, Effect, differences
 
 _UNTOLD = "Method.base_weight"
 """A key that tells no two trainings apart here, for it says where the base learner lay in several ways."""
@@ -41,7 +41,7 @@ def find_trained(config: Config, name: str) -> Path:
     distance = {other: len(_differing(others[other], config, [Effect.BOTH])) for other in fitting}
     nearest = [other for other in fitting if distance[other] == min(distance.values())]
     if len(nearest) == 1:
-        _tell_differences(nearest[0].parent, config, [Effect.TRAINING, Effect.BOTH])
+        _tell_differences(nearest[0].parent, config, TRAINING)
         return nearest[0]
     there = "; ".join(_described(other, theirs, config) for other, theirs in others.items())
     if nearest:
@@ -84,6 +84,15 @@ def find_base_learner(config: Config, wanted: Mapping[str, Any]) -> Path:
     )
 
 
+def shorter_run(config: Config) -> Path | None:
+    """Return the folder of a run that was trained alike but for another number of epochs, if there is one."""
+    runs = {} if config.Train.save_path is not None else _runs(plain_folder(config), STATE)
+    for state, theirs in runs.items():
+        if theirs is not None and [*_differing(theirs, config, TRAINING)] == ["Train.epochs"]:
+            return state.parent
+    return None
+
+
 def missing_base_learner(config: Config, name: str) -> str:
     """Say that the base learner is missing, and how to train it."""
     data, method = config.Data, config.Method
@@ -104,7 +113,7 @@ def missing_base_learner(config: Config, name: str) -> str:
     )
 
 
-def otherwise(folder: Path, config: Config, effects: list[Effect]) -> str:
+def otherwise(folder: Path, config: Config, effects: Collection[Effect]) -> str:
     """Say in which keys the training in a folder differs from ``config``: " with base_lr 0.1"; or nothing."""
     different = _differing(_config_of(folder), config, effects)
     shown = [f"{key_path.rpartition('.')[2]} {value}" for key_path, value in different.items()]
@@ -112,9 +121,9 @@ def otherwise(folder: Path, config: Config, effects: list[Effect]) -> str:
     return f" with {', '.join(shown[:4])}{more}" if shown else ""
 
 
-def _tell_differences(folder: Path, config: Config, effects: list[Effect] | None = None) -> None:
+def _tell_differences(folder: Path, config: Config, effects: Collection[Effect] = (Effect.TRAINING,)) -> None:
     """Warn where weights were trained otherwise than their folder's name, and ``config``, say."""
-    if said := otherwise(folder, config, effects or [Effect.TRAINING]):
+    if said := otherwise(folder, config, effects):
         get_log("engine").warning("%s was trained%s, other than the config says", folder, said)
 
 
@@ -144,7 +153,7 @@ def _config_of(folder: Path) -> Config | None:
         return None
 
 
-def _differing(theirs: Config | None, config: Config, effects: list[Effect]) -> dict[str, Any]:
+def _differing(theirs: Config | None, config: Config, effects: Collection[Effect]) -> dict[str, Any]:
     if theirs is None:
         return {}
     different = differences(theirs, config, effects)
@@ -155,7 +164,7 @@ def _differing(theirs: Config | None, config: Config, effects: list[Effect]) -> 
 
 
 def _described(path: Path, theirs: Config | None, config: Config) -> str:
-    return f"{path}{otherwise(path.parent, config, [Effect.TRAINING, Effect.BOTH])}"
+    return f"{path}{otherwise(path.parent, config, TRAINING)}"
 
 
 def _misfit(path: Path, theirs: Config | None, config: Config, wanted: Mapping[str, Any]) -> str:

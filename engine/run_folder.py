@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from engine.lookup import otherwise
+from engine.lookup import otherwise, shorter_run
 from engine.snapshot import BEST, EARLIER, LAST, STATE
 from util import distributed
 from util.checkpoint import existing_file, read_meta
@@ -93,9 +93,17 @@ class RunFolder:
 
     def _find_state(self) -> Path | None:
         resume = self._config.Train.resume
-        if resume == "auto":
-            return self.path / STATE if distributed.from_main((self.path / STATE).is_file()) else None
-        return None if resume is None else _file_of(Path(resume))
+        if resume != "auto":
+            return None if resume is None else _file_of(Path(resume))
+        if distributed.from_main((self.path / STATE).is_file()):
+            return self.path / STATE
+        if distributed.is_main() and (shorter := shorter_run(self._config)):
+            get_log("train").warning(
+                "%s: nothing to go on with, the training begins anew; %s differs in epochs only: to go on "
+                "with that, say --opts resume %s",
+                *(self.path, shorter, shorter),
+            )
+        return None
 
     def _refuse_another(self) -> None:
         """Refuse a folder that holds a training, unless that is gone on with or to be overwritten."""

@@ -83,7 +83,7 @@ def test_finished_run_is_kept_unless_told_otherwise(start, tmp_path):
     said = str(refused.value)
     assert str(run) in said and "training that reached epoch 1" in said and "with base_lr 0.001" in said
     assert "resume auto" in said and "--overwrite" in said and "save_path" in said and "\n" not in said
-    with pytest.raises((UserError, RuntimeError)):
+    with pytest.raises(UserError):
         start("Method.backbone_options.width", 32, "resume", "auto")
     with pytest.raises(UserError, match="give one of them"):
         start("resume", "auto", overwrite=True)
@@ -179,6 +179,29 @@ def test_running_folder_is_refused_at_once(start, tmp_path, monkeypatch):
         for flags in ({}, {"overwrite": True}):
             with pytest.raises(UserError, match=r"run: in use: training by process \d+ on .* since"):
                 start(**flags)
+
+
+def test_second_training_is_told_of_the_first(config_file, start, tmp_path):
+    command = [sys.executable, "train.py", "--config", config_file, "--opts", *QUICK[:4], "epochs", "500"]
+    first = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert any(line.startswith("epoch 1/500") for line in first.stdout)
+        with pytest.raises(UserError, match=rf"in use: training by process {first.pid} on "):
+            start("resume", "auto")
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_longer_run_says_how_to_go_on_with_the_shorter_one(start, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    start("save_path", "''")
+    (state,) = (tmp_path / "exp").rglob(STATE)
+    start("save_path", "''", "epochs", 2, "resume", "auto")
+    assert "begins anew" in (said := capsys.readouterr().err)
+    assert f"--opts resume {state.parent.relative_to(tmp_path)}" in said
 
 
 def test_folder_that_was_taken_meanwhile_is_refused(start, tmp_path, monkeypatch):
