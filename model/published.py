@@ -52,9 +52,17 @@ def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Ten
     elif isinstance(model, FewShotModel):
         extra = model.meta.published_extra
         published = {k: v for k, v in published.items() if not (extra and k.startswith(extra))}
-        published = model.meta.read_published(published)
+        published = _with_own_shot_bound(model, model.meta.read_published(published))
     ours = {published_name: name for name, published_name in published_names(model).items()}
     return {ours.get(name, name): value for name, value in published.items()}
+
+
+def _with_own_shot_bound(model: FewShotModel, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give entries of shot-bound parts our names, which a model that was built without them cannot tell."""
+    rules = {f"{model.meta.published_names.get(part, part)}.": part for part in model.meta.shot_bound}
+    absent = {theirs: f"meta.{part}." for theirs, part in rules.items() if _part(model, part) is None}
+    ordered = sorted(absent, key=len, reverse=True)
+    return {_rename(name, ordered, absent): value for name, value in published.items()}
 
 
 def to_published(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

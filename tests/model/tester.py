@@ -14,7 +14,7 @@ from model.create import METHODS
 from model.fewshot import FewShotModel
 from model.interface import Episode
 from model.layer.encoding import group_encoding, stack_encodings
-from model.published import load_strict
+from model.published import load_published, load_strict, to_published
 
 
 def random_episode(
@@ -234,7 +234,9 @@ class ShotWeightsTester(MetaLearnerTester):
     @pytest.mark.filterwarnings("error")
     def test_weights_of_several_shots_run_with_one(self) -> None:
         model = self.build(shot=1)
-        load_strict(model, self.build(shot=5).state_dict(), whole=True)
+        several = self.build(shot=5)
+        load_strict(model, several.state_dict(), whole=True)
+        load_published(model, to_published(several, several.state_dict()), whole=True)
 
     def test_training_with_more_supports_names_the_option_that_needs_no_weights_for_them(self) -> None:
         weights, model = self.build(shot=1).state_dict(), self.build(shot=5)
