@@ -47,6 +47,10 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torc
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
         meter = score_base_learner(model, loader, device, check)
         score = meter.mean_iou(present_only=fold.protocol.leaves_absent_out)
+        found = meter.class_iou_if_tested()[1:]
+        if None in found and fold.protocol.leaves_absent_out:
+            tested = sum(iou is not None for iou in found)
+            get_log("train").info("mIoU_base: %d of %d classes tested", tested, len(found))
         return score, {"mIoU_base": score}
 
     return validate

@@ -106,8 +106,8 @@ def _read(picture: Picture, ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndar
     check_same_size(image, mask, picture.image, first)
     if kind_of(mask, palette=mask_file.mode == "P") is MaskKind.SOFT:
         raise DataError(
-            f"{first}: a black and white mask with soft edges among masks of class ids, or with several "
-            "classes in classes.txt; save it as class ids, or give every class its folder of masks"
+            f"{first}: a black and white mask with soft edges among masks of class ids; save it as class ids "
+            "too, or give every class its folder of masks"
         )
     return image, mask
 

@@ -21,6 +21,9 @@ def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
     That is how tools save the outline of a single object; read as ids, it would be void. Pictures in several
     folders show the classes that the folders are called after. Otherwise there is one class, the one that is
     named, or ``object``.
+
+    Raises:
+        DataError: such masks, one per image, but several classes.
     """
     if layout.binary:
         return layout
@@ -37,7 +40,10 @@ def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
     elif names is None or len(names) == 2:
         called = dict.fromkeys((picture.name for picture in layout.pictures), names[1] if names else OBJECT)
     else:
-        return layout
+        raise DataError(
+            f"{layout.source}: every mask is black and white, so it shows one class, but classes.txt names "
+            f"{len(names) - 1}; put the masks of every class into a folder of its name, or name one class"
+        )
     if soft:
         get_log("prepare").warning("%d of %d masks are %s", soft, len(layout.pictures), MaskKind.SOFT.value)
     pictures = tuple(replace(p, masks={called[p.name]: p.masks[""]}) for p in layout.pictures)
@@ -47,7 +53,7 @@ def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
 def _folder_of(picture: Picture) -> str:
     """Return the folder that a picture lies in, those of training and test pictures left aside."""
     parts = picture.name.split("/")[1 if part_of(picture.name) else 0 : -1]
-    return parts[-1] if parts else ""
+    return picture.image.parent.name if parts else ""  # its name may hold blanks
 
 
 def _kind_of(path: Path) -> MaskKind | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataset.base import BaseBatch
 from dataset.prepare.options import Options
 from dataset.prepare.run import prepare_folder
 from dataset.transform import class_table, relabel
@@ -24,6 +24,7 @@ from engine.validate import base_validation
 from model.interface import Prediction
 from util.config import Config, load_config
 from util.errors import ConfigError
+from util.metrics import IoUMeter, intersection_union_target
 from util.tables import build_table, to_terminal
 
 CONFIG = "config/folder/bam_resnet50.yaml"
@@ -146,21 +147,22 @@ class TestSettings:
 
 @pytest.mark.parametrize(("small_classes", "score"), [("leave_out", 1.0), ("error", 2 / 3)])
 def test_a_base_learner_is_not_judged_by_classes_that_no_test_image_shows(
-    wardrobe: Path, monkeypatch: pytest.MonkeyPatch, small_classes: str, score: float
+    wardrobe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_classes: str,
+    score: float,
 ) -> None:
+    right = IoUMeter(4)  # of background and three classes, of which the last one never occurs
     label = torch.tensor([[0, 1], [2, 2]])
-
-    class Right(torch.nn.Module):
-        classes = 4
-
-        def forward(self, image: Tensor) -> Tensor:
-            return certain(label, self.classes)
-
-    batch = BaseBatch(torch.zeros(1, 3, 2, 2), label[None], ("one",))
-    monkeypatch.setattr("engine.validate.base_evaluation_loader", lambda *_: [batch])
+    right.add(intersection_union_target(label, label, 4))
+    monkeypatch.setattr("engine.validate.base_evaluation_loader", lambda *_: None)
+    monkeypatch.setattr("engine.validate.score_base_learner", lambda *_: right)
     config = opened(wardrobe, "Data.protocol_options.small_classes", small_classes)
-    validate = base_validation(config, fold_of(config), Right(), torch.device("cpu"))
-    assert validate(1, nothing)[0] == pytest.approx(score)
+    validate = base_validation(config, fold_of(config), torch.nn.Identity(), torch.device("cpu"))
+    with caplog.at_level(logging.INFO, logger="fewseg"):
+        assert validate(1, nothing)[0] == pytest.approx(score)
+    assert ("mIoU_base: 2 of 3 classes tested" in caplog.text) == (small_classes == "leave_out")
 
 
 @pytest.mark.filterwarnings("ignore:.*left out of this fold's episodes")

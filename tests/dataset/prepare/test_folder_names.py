@@ -41,6 +41,25 @@ class TestSoftMasks:
         assert "6 of 6 masks are a binary mask with soft edges" in caplog.text
         assert set(read_mask(tmp_path / "data/SegmentationClass/0.png").flat) == {0, 1}
 
+    @pytest.mark.parametrize("form", ["soft", "hard"])
+    def test_one_per_picture_cannot_show_several_classes(self, tmp_path, form):
+        source = self.soft(tmp_path / "own")
+        if form == "hard":
+            for number in range(6):
+                save(source / f"masks/{number}.png", 255 * (mask_of(number) > 0))
+        (source / "classes.txt").write_text("\n".join(NAMES))
+        with pytest.raises(DataError, match=r"own: every mask is black and white.*classes\.txt names 3"):
+            prepare(source, tmp_path / "data")
+
+    def test_class_folders_may_have_blanks_in_their_names(self, tmp_path):
+        for number in range(6):
+            folder = tmp_path / "own" / ("black dog", "cat")[number % 2]
+            save(folder / f"{number}.jpg", photograph(number))
+            save(folder / f"{number}.png", 255 * (mask_of(number) > 0))
+        (tmp_path / "own/classes.txt").write_text("cat\nblack dog\ncow\n")
+        assert "3 classes" in prepare(tmp_path / "own", tmp_path / "data")
+        assert set(read_mask(tmp_path / "data/SegmentationClass/black_dog/0.png").flat) == {0, 2}
+
     def test_one_among_masks_of_ids_is_refused(self, tmp_path):
         source = draw(tmp_path / "own", "index")
         self.soft(source, 1)
