@@ -18,6 +18,7 @@ import torch
 
 from engine.board import Board
 from engine.build import build_network
+from engine.course import check_course, course_of, keeps_moments, placed, resumed
 from engine.data import fold_of, training_data, training_loader
 from engine.expectations import say_what_to_expect
 from engine.loop_settings import LoopSettings
@@ -29,11 +30,10 @@ from engine.script import run_script
 from engine.snapshot import Progress, Snapshot
 from engine.train import TrainingLoop
 from engine.validate import base_validation, few_shot_validation
-from engine.weights import BINDING, describe, start_weights
+from engine.weights import describe, start_weights
 from model.fewshot import FewShotModel
 from util import distributed
 from util.config import Config, load_config
-from util.errors import CheckpointError
 from util.log import get_log, start_log
 from util.seed import set_seed
 
@@ -50,6 +50,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="begin anew where an earlier training lies, and remove that"
     )
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="go on under other settings than the run had so far"
+    )
     return parser.parse_args(arguments)
 
 
@@ -59,16 +62,19 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(given.config, given.opts)
     device = distributed.start()
     start_log()
-    train(config, device, overwrite=given.overwrite)
+    train(config, device, overwrite=given.overwrite, allow_changes=given.allow_changes)
 
 
-def train(config: Config, device: torch.device, overwrite: bool = False) -> Progress:
+def train(
+    config: Config, device: torch.device, overwrite: bool = False, allow_changes: bool = False
+) -> Progress:
     """Run, or go on with, the training that ``config`` describes; return how far it came.
 
     Args:
         config: of the training.
         device: to train on.
         overwrite: begin anew where an earlier training lies.
+        allow_changes: go on under other settings than the run had so far.
     """
     log = get_log("train")
     with RunFolder(config, overwrite) as folder:
@@ -76,7 +82,7 @@ def train(config: Config, device: torch.device, overwrite: bool = False) -> Prog
             *("training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set),
             *(config.Data.split, folder.path),
         )
-        loop = prepare(config, device, folder)
+        loop = prepare(config, device, folder, allow_changes)
         folder.begin()
         start = loop.reached.epoch
         reached = loop.run()
@@ -86,15 +92,23 @@ def train(config: Config, device: torch.device, overwrite: bool = False) -> Prog
     return reached
 
 
-def prepare(config: Config, device: torch.device, folder: RunFolder) -> TrainingLoop:
+def prepare(
+    config: Config, device: torch.device, folder: RunFolder, allow_changes: bool = False
+) -> TrainingLoop:
     """Build all that the training needs, and write nothing."""
     snapshot = Snapshot.read(folder.earlier_state) if folder.earlier_state else None
-    reached = snapshot.progress if snapshot else new_progress(config)
+    reached = new_progress(config)
+    if snapshot is not None:
+        reached = resumed(snapshot, config, reached.seed)
     set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
 
     fold = fold_of(config)
     data = training_data(config, fold, reached.seed)
+    course = course_of(config, fold, len(data))
+    changes = check_course(snapshot, course, allow_changes) if snapshot else ()
     loader, batches = training_loader(config, data)
+    if snapshot is not None:
+        reached = placed(snapshot, reached, course, len(batches))
 
     model = build_network(config, fold.split)
     if snapshot is None:
@@ -110,22 +124,8 @@ def prepare(config: Config, device: torch.device, folder: RunFolder) -> Training
         rules=model.meta.group_rules if isinstance(model, FewShotModel) else None,
         clip_norm=config.Train.clip_norm,
     )
-    meta = describe(config, fold.split)
-    plan = {key: meta[key] for key in BINDING} | {
-        "shot": config.Data.shot,
-        "epochs": config.Train.epochs,
-        "batch_size": config.Train.batch_size,
-        "images": len(data),
-    }
     if snapshot is not None:
-        for key, value in plan.items():
-            theirs = snapshot.plan.get(key)
-            if theirs != value:
-                raise CheckpointError(
-                    f"{snapshot.path}: was written with {key} {theirs}, but this run has {key} {value}; "
-                    "resume with the same settings, or start anew from its weights: --opts weight PATH"
-                )
-        snapshot.restore(model, optimizer)
+        snapshot.restore(model, optimizer, moments=keeps_moments(changes))
         snapshot.tell_other_processes()
 
     board = Board(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
@@ -140,7 +140,9 @@ def prepare(config: Config, device: torch.device, folder: RunFolder) -> Training
         loader=loader,
         batches=batches,
         validate=validate,
-        snapshots=Snapshots(folder.path, meta, plan, config.Train.save_minutes, snapshot),
+        snapshots=Snapshots(
+            folder.path, describe(config, fold.split), course, config.Train.save_minutes, snapshot
+        ),
         board=board,
         reached=reached,
         settings=settings_of(config),

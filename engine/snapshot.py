@@ -106,15 +106,20 @@ class Snapshot:
         except (ValidationError, TypeError) as failure:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def restore(self, model: nn.Module, optimizer: Optimizer, *, moments: bool = True) -> None:
         """Put model and optimizer where the run stopped; rates and decay stay those of ``optimizer``.
+
+        Args:
+            model, optimizer: of the run that goes on.
+            moments: the optimizer takes over what it had gathered.
 
         Raises:
             CheckpointError: the state is not one of such a model and optimizer.
         """
         try:
             load_strict(model, self.model)
-            restore_optimizer(optimizer, self.optimizer)
+            if moments:
+                restore_optimizer(optimizer, self.optimizer)
             if broken := not_finite(self.model):
                 raise ValueError(f"{broken} has values that are NaN or infinite")
             if isinstance(model, FewShotModel):

@@ -92,7 +92,7 @@ def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -
 
     A path counts by its last two parts, so that a run has the same name on two machines.
     """
-    our_values, their_values = _values(ours, effects), _values(theirs, effects)
+    our_values, their_values = values(ours, effects), values(theirs, effects)
     return {
         key_path: our_values.get(key_path)
         for key_path in [*our_values, *(other for other in their_values if other not in our_values)]
@@ -144,7 +144,11 @@ def _term(key: str, value: Any) -> str:
     return f"{key}{text}" if text[:1].isdigit() or text[:1] == "-" else f"{key}_{text}"
 
 
-def _values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+    """Return the keys with one of these effects as plain values, a path by its last two parts.
+
+    Options are keys of their own: ``Method.options.channels``.
+    """
     return {
         key_path: _comparable(value)
         for section, keys in config.as_dict().items()

@@ -145,7 +145,7 @@ def test_resuming_refuses_another_plan_and_a_wrong_path(configure, tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         train(configure("pspnet", resume=tmp_path / "nowhere.state.pt"), CPU)
     train(configure("pspnet", batch_size=60, epochs=1, evaluate=False), CPU)
-    with pytest.raises(CheckpointError, match="written with batch_size 60, but this run has batch_size 30"):
+    with pytest.raises(CheckpointError, match=r"Train.batch_size \(was 60, now 30\)"):
         train(configure("pspnet", batch_size=30, epochs=1, resume=tmp_path / "run"), CPU)
 
 
