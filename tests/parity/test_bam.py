@@ -5,11 +5,11 @@ import functools
 
 import pytest
 import torch
-from recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 from model import create_model
 from model.fewshot import FewShotModel
 from model.layer.gram import gram_distance
+from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 VARIANTS = {
     "bam/resnet50": {"backbone": "resnet50"},

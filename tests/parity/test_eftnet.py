@@ -1,33 +1,34 @@
-"""EFTNet's adaptation against the recorded runs of the published code, which wraps MSANet.
-
-Learning amplifies rounding, so logits may differ by ten times what a relative weight noise of 1e-6 does to
-them.
-"""
+"""EFTNet's adaptation against the recorded runs of the published code, which wraps MSANet."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from recorded import assert_close, episode_of, fill, load_case
+from torch import Tensor
 
 from model import create_adapter, create_model
 from model.adapt.eftnet import EFTNet
-from model.interface import Episode
+from model.adapt.episode import AdaptedEpisode, Outcome
+from model.interface import Episode, Prediction
 from model.published import published_names
+from tests.parity.recorded import assert_close, assert_norms_and_sums, episode_of, fill, load_case
+from tests.parity.rounding import FACTOR, amplified, perturb
 
 CASES = [
     ("resnet50", "finetune_1shot_pseudo"),
     ("resnet50", "finetune_1shot_official"),
-    ("resnet50", "finetune_1shot_official_default_lr"),
     ("resnet50", "finetune_2shot_official"),
     ("vgg16", "finetune_1shot_pseudo"),
     ("vgg16", "finetune_1shot_official"),
 ]
-SENSITIVITY = "sensitivity_to_1e-6_relative_weight_noise (max abs change)"
+DIVERGING = ("resnet50", "finetune_1shot_official_default_lr")
+"""Random weights diverge at the default rate: from round 3 on no foreground is predicted."""
+
 PADDED_ROWS = 9
+TOLERANCE = 1e-4
+SENSITIVITY = "sensitivity_to_1e-6_relative_weight_noise (max abs change)"
+"""Of the published code in float32, whose steps of learning round as well: by how much its logits changed."""
 
 
 def build(backbone: str, name: str) -> tuple[EFTNet, object]:
@@ -51,7 +52,36 @@ def build(backbone: str, name: str) -> tuple[EFTNet, object]:
             **{key: config[key] for key in ("q2s_filt_para", "sr_aux_weight1", "momentum", "weight_decay")},
         )
     assert adapter.oracle == oracle
+    adapter.Adapted = following(case)
     return adapter, case
+
+
+def following(case: object) -> type[AdaptedEpisode]:
+    """Return an adapted episode that goes on with the recorded decisions, having compared its own.
+
+    What is learnt in a round depends on which pixels lie above a threshold. A single one that rounding moves
+    across it would set the next rounds on another course.
+    """
+
+    def decided(ours: Tensor, recorded: str) -> Tensor:
+        theirs = torch.from_numpy(case.arrays[recorded]).reshape(ours.shape).to(ours.dtype)
+        assert (ours != theirs).double().mean() < 2e-3
+        return theirs
+
+    class Following(AdaptedEpisode):
+        number = 0
+
+        def round(self, before: Prediction) -> Outcome:
+            self.number += 1
+            return super().round(before)
+
+        def pseudo_label(self, before: Prediction) -> Tensor:
+            return decided(super().pseudo_label(before), f"round{self.number}_pseudo")
+
+        def confident_mask(self, before: Prediction) -> Tensor:
+            return decided(super().confident_mask(before), f"round{self.number}_q2s_mask")
+
+    return Following
 
 
 def padded_episode(case: object) -> Episode:
@@ -61,61 +91,43 @@ def padded_episode(case: object) -> Episode:
     return replace(episode, query_padding=padding)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Fine-tuning amplifies rounding, which depends on the number of threads; the cases are of one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize(("backbone", "name"), CASES)
+@pytest.mark.parametrize(("backbone", "name"), [*CASES, DIVERGING])
+@amplified
 def test_every_round(backbone: str, name: str) -> None:
     adapter, case = build(backbone, name)
-    arrays, finetune, noise = case.arrays, case.meta["finetune"], case.meta[SENSITIVITY]
-    last = f"round{finetune['rounds']}_final_sub2"
-    limit = max(10 * noise[last], 1e-4)
-    loss_limit = 1e-2 if name.endswith("default_lr") else 1e-3  # random weights diverge at that rate
+    arrays, finetune = case.arrays, case.meta["finetune"]
+    limit = max(case.meta[SENSITIVITY][f"round{finetune['rounds']}_final_sub2"], TOLERANCE)
     before_all = {k: v.clone() for k, v in adapter.model.state_dict().items()}
     with adapter.adaptation(padded_episode(case)) as adapted:
         before = adapted.untouched()
-        assert_close(before.logits, arrays["zero_final"], max(10 * noise["zero_final"], 1e-4))
-        assert_close(before.parts["meta"], arrays["zero_meta"], max(30 * noise["zero_final"], 1e-3))
+        assert_close(before.logits, arrays["zero_final"], TOLERANCE)
+        assert_close(before.parts["meta"], arrays["zero_meta"], 1e-3)
         for recorded in finetune["per_round"]:
             number = recorded["round"]
+            if arrays[f"round{number}_q2s_mask"].all():  # see the test of the diverging case
+                return
             outcome = adapted.round(before)
             rate = adapter.options.rate(number)
             assert rate == pytest.approx(finetune["learning_rates"][number - 1], rel=1e-12)
-            for ours, theirs in (
-                (outcome.pseudo_label, arrays[f"round{number}_pseudo"]),
-                (outcome.confident_mask, arrays[f"round{number}_q2s_mask"]),
-            ):
-                assert (ours.numpy() != theirs.reshape(ours.shape)).mean() < 2e-3
-            assert_close(
-                outcome.prediction.logits[:, :, ::2, ::2], arrays[f"round{number}_final_sub2"], limit
-            )
-            reverse = outcome.reverse[-1].logits[:, :, ::2, ::2]
-            assert_close(reverse, arrays[f"round{number}_s2q_final_sub2"], limit)
-            assert outcome.score == pytest.approx(recorded["s2q_iou"], abs=1e-3)
-            assert outcome.losses["main"].item() == pytest.approx(recorded["main_loss"], abs=loss_limit)
+            for ours, theirs in ((outcome.prediction, "final"), (outcome.reverse[-1], "s2q_final")):
+                assert_close(ours.logits[:, :, ::2, ::2], arrays[f"round{number}_{theirs}_sub2"], limit)
+            assert_close(outcome.score, recorded["s2q_iou"], 1e-3, 0)
+            assert_close(outcome.losses["main"], recorded["main_loss"], 1e-3, 0)
             meta = adapter.options.sr_aux_weight1 * recorded["aux_loss1"]
-            assert outcome.losses["meta"].item() == pytest.approx(meta, rel=loss_limit)
+            assert_close(outcome.losses["meta"], meta, 0, 1e-3)
             adapted.step(outcome, rate)
             before = outcome.prediction
         assert_change(adapter, before_all, finetune["parameter_delta_after_last_step [l2 norm, sum]"])
     assert all(torch.equal(v, before_all[k]) for k, v in adapter.model.state_dict().items())
 
 
-def assert_change(adapter: EFTNet, before: dict[str, torch.Tensor], recorded: dict[str, list[float]]) -> None:
+def assert_change(adapter: EFTNet, before: dict[str, Tensor], recorded: dict[str, list[float]]) -> None:
     ours = {published: name for name, published in published_names(adapter.model).items()}
     after = adapter.model.state_dict()
     moved = {k for k, v in after.items() if not torch.equal(v, before[k])}
     assert moved == {ours[name] for name, (norm, _) in recorded.items() if norm > 0}
-    for published, (norm, total) in recorded.items():
-        change = after[ours[published]] - before[ours[published]]
-        assert float(change.norm()) == pytest.approx(norm, rel=2e-2, abs=2e-7), published
-        assert abs(float(change.sum()) - total) <= 2e-2 * norm * change.numel() ** 0.5 + 1e-7, published
+    changes = {published: after[ours[published]] - before[ours[published]] for published in recorded}
+    assert_norms_and_sums(changes, recorded, 2e-2, 2e-2, smallest=1e-7)
 
 
 @pytest.mark.parametrize(("backbone", "name"), CASES)
@@ -124,8 +136,29 @@ def test_chosen_round(backbone: str, name: str) -> None:
     prediction = adapter(padded_episode(case))
     noise = case.meta[SENSITIVITY]["chosen_final"]
     assert prediction.parts["round"].item() == case.meta["finetune"]["chosen_round"]
-    assert_close(prediction.logits, case.arrays["chosen_final"], max(10 * noise, 1e-4))
+    assert_close(prediction.logits, case.arrays["chosen_final"], max(10 * noise, TOLERANCE))
     assert_close(prediction.parts["meta"], case.arrays["chosen_meta"], max(100 * noise, 1e-3), 1e-3)
     assert_close(prediction.parts["base"][:, :, ::4, ::4], case.arrays["chosen_base_sub4"])
     scores = [recorded["s2q_iou"] for recorded in case.meta["finetune"]["per_round"]]
-    np.testing.assert_allclose(prediction.parts["scores"][0], scores, atol=1e-3)
+    assert_close(prediction.parts["scores"][0], scores, 1e-3, 0)
+
+
+def test_rounding_decides_after_a_collapse() -> None:
+    """The record of the diverging case cannot be met more closely than the last digit of the weights allows.
+
+    Without foreground the whole query stands in for a support. Every position then matches itself with a
+    cosine of 1 but for rounding, which the prior stretches to [0,1].
+    """
+
+    def chosen(seed: int | None) -> tuple[Tensor, object]:
+        adapter, case = build(*DIVERGING)
+        if seed is not None:
+            perturb(adapter.model, seed=seed)
+        prediction = adapter(padded_episode(case))
+        assert prediction.parts["round"].item() == case.meta["finetune"]["chosen_round"] == 3
+        return prediction.logits, case
+
+    ours, case = chosen(None)
+    change = max((chosen(seed)[0] - ours).abs().max() for seed in (1, 2))
+    assert change > 10 * TOLERANCE
+    assert_close(ours, case.arrays["chosen_final"], float(FACTOR * change), 0)

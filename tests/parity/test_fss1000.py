@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +19,7 @@ from tests.parity.recorded import (
     load_case,
     reader,
 )
+from tests.parity.rounding import amplified, precise
 
 VARIANT = "fss1000/vgg16"
 EVALUATIONS = [
@@ -40,7 +39,7 @@ def inputs_of(case: object) -> dict[str, Tensor]:
     for name, (function, seed, *size) in case.meta["inputs"].items():
         size = [value for value in size if not isinstance(value, str)]
         ignore = {"ignore": None} if function == "mask" else {}
-        built[name] = torch.from_numpy(getattr(inputs, function)(seed, *size, **ignore))
+        built[name] = precise(getattr(inputs, function)(seed, *size, **ignore))
     return built
 
 
@@ -77,14 +76,6 @@ def build(name: str, **options: object) -> tuple[FewShotModel, object]:
     return model, case
 
 
-@functools.cache
-def evaluated(name: str) -> tuple[object, Encoding, Encoding, Prediction, dict[str, Tensor]]:
-    """Run once what several tests only look at."""
-    model, case = build(name)
-    with torch.no_grad():
-        return case, *run(model.eval(), case)
-
-
 def subsampled(tensor: Tensor, case: object, name: str) -> Tensor:
     """Take the elements of ``tensor`` that were recorded as ``name``: every so many channels and cells."""
     steps = case.meta["subsampling"][name].strip("[]").split(", ")
@@ -96,17 +87,15 @@ def foreground_logit(prediction: Prediction) -> Tensor:
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
-def test_outputs(name: str) -> None:
-    case, *_, prediction, _ = evaluated(name)
+@amplified
+def test_outputs_and_intermediates(name: str) -> None:
+    model, case = build(name)
+    with torch.no_grad():
+        query, support, prediction, seen = run(model.eval(), case)
     logit, stride = foreground_logit(prediction), case.meta["final"]["stride"]
     assert_close(logit[..., ::stride, ::stride], case.arrays["logits"])
     assert_close(prediction.logits.softmax(1)[:, 1:, ::stride, ::stride], case.arrays["probability"])
     assert case.arrays["logits"].std() > 0.3
-
-
-@pytest.mark.parametrize("name", EVALUATIONS)
-def test_intermediates(name: str) -> None:
-    case, query, support, _, seen = evaluated(name)
     found = {
         "support_feature": support["feature"],
         "query_feature": query["layer4"],
@@ -118,6 +107,7 @@ def test_intermediates(name: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["mse", "bce"])
+@amplified
 def test_losses_gradients_and_statistics(loss: str) -> None:
     model, case = build("fiveshot_train", loss=loss)
     inputs, recorded = inputs_of(case), case.meta["train"]
@@ -132,7 +122,7 @@ def test_losses_gradients_and_statistics(loss: str) -> None:
         query_mask=inputs["query_masks"],
     )
     losses = model.losses(prediction, episode)
-    assert losses["main"].item() == pytest.approx(recorded[f"loss_{loss}"], abs=1e-5)
+    assert_close(losses["main"], recorded[f"loss_{loss}"], 1e-5, 0)
     losses["main"].backward()
     gradients = recorded["grads" if loss == "mse" else "grads_bce"]
     vanishing = {name: value for name, value in gradients.items() if value[0] < 1e-5}
@@ -141,15 +131,14 @@ def test_losses_gradients_and_statistics(loss: str) -> None:
     biases = {published: name for name, published in published_names(model).items() if published in vanishing}
     assert all(model.get_parameter(name).grad.norm() < 1e-5 for name in biases.values())
     if loss == "mse":
-        norms = [torch.stack([p.grad.norm() for p in g]).norm().item() for g in model.param_groups().values()]
-        assert norms == pytest.approx(list(recorded["grad_norm_before_clip"].values()), rel=1e-3)
+        norms = [torch.stack([p.grad.norm() for p in g]).norm() for g in model.param_groups().values()]
+        assert_close(torch.stack(norms), list(recorded["grad_norm_before_clip"].values()), 0, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["oneshot_batchstats", "fiveshot_224_batchstats"])
 def test_whole_episode_gives_the_same(name: str) -> None:
     """Repeating the supports for every query changes no statistic of theirs."""
-    case, *_, prediction, _ = evaluated(name)
-    model, _ = build(name)
+    model, case = build(name)
     inputs = inputs_of(case)
     queries = len(inputs["query_images"])
     episode = Episode(
@@ -159,5 +148,6 @@ def test_whole_episode_gives_the_same(name: str) -> None:
         torch.zeros(queries, 1, dtype=torch.int64),
     )
     with torch.no_grad():
-        whole = model.eval()(episode)
+        *_, prediction, _ = run(model.eval(), case)
+        whole = model(episode)
     torch.testing.assert_close(whole.logits, prediction.logits, atol=2e-5, rtol=1e-4)

@@ -5,7 +5,12 @@ import functools
 import numpy as np
 import pytest
 import torch
-from recorded import (
+from torch import Tensor
+
+from model import create_model
+from model.fewshot import FewShotModel
+from model.interface import Prediction
+from tests.parity.recorded import (
     SHARED,
     assert_close,
     assert_gradients,
@@ -15,11 +20,7 @@ from recorded import (
     load_case,
     without_dropout,
 )
-from torch import Tensor
-
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Prediction
+from tests.parity.rounding import amplified
 
 FULL_SIZE = [
     pytest.param(f"mianet/{backbone}", "eval_1shot_473", marks=pytest.mark.slow)
@@ -117,6 +118,7 @@ def thinned(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize(("variant", "name"), TRAININGS)
+@amplified
 def test_losses_gradients_and_statistics(variant: str, name: str) -> None:
     batch_statistics = not name.endswith("bneval")
     model, case = build(variant, name, fix_bn=not batch_statistics)
@@ -126,7 +128,7 @@ def test_losses_gradients_and_statistics(variant: str, name: str) -> None:
     losses = model.losses(prediction, episode)
     sum(losses.values()).backward()
     for ours, theirs in (("main", "main"), ("inner", "aux"), ("triplet", "triplet")):
-        assert losses[ours].item() == pytest.approx(recorded[theirs], rel=1e-4), ours
+        assert_close(losses[ours], recorded[theirs], 0, 1e-4)
     inside = prediction.parts["local_object"].flatten(1)
     assert inside.sum(1).tolist() == recorded["triplet_positives_per_item"]
     assert (~inside).sum(1).tolist() == recorded["triplet_negatives_per_item"]

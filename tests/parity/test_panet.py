@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from recorded import SHARED, assert_close, assert_gradients, episode_of, fill, load_case, reader
 
 from model import create_model
 from model.fewshot import FewShotModel
 from model.interface import UNLABELLED, Episode
+from tests.parity.recorded import SHARED, assert_close, assert_gradients, episode_of, fill, load_case, reader
 
 VARIANT = "panet/vgg16"
 

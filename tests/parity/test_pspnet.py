@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from recorded import assert_close, assert_gradients, fill, load_case, reader, without_dropout
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from model import create_base_learner
 from model.interface import BaseLearner
 from model.published import published_names
+from tests.parity.recorded import assert_close, assert_gradients, fill, load_case, reader, without_dropout
+from tests.parity.rounding import amplified, precise
 
 
 def build(backbone: str, case_name: str) -> tuple[BaseLearner, object]:
@@ -19,7 +20,7 @@ def build(backbone: str, case_name: str) -> tuple[BaseLearner, object]:
 
 def make(case: object, name: str) -> torch.Tensor:
     function, *arguments = case.meta["inputs"][name]
-    return torch.from_numpy(getattr(reader().reference_inputs, function)(*arguments))
+    return precise(getattr(reader().reference_inputs, function)(*arguments))
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
@@ -44,6 +45,7 @@ def test_outputs(backbone: str, case_name: str) -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
 @pytest.mark.parametrize(("case_name", "relative"), [("train_bn_eval", 2e-3), ("train", 3e-2)])
+@amplified
 def test_loss_and_gradients(backbone: str, case_name: str, relative: float) -> None:
     network, case = build(backbone, case_name)
     without_dropout(network).train()
@@ -57,9 +59,7 @@ def test_loss_and_gradients(backbone: str, case_name: str, relative: float) -> N
     logits = network(make(case, "image"))
     loss = network.losses(logits, make(case, "label"))["main"]
     loss.backward()
-    assert loss.item() == pytest.approx(
-        case.meta["train"]["main_loss"], abs=1e-5 if relative < 1e-2 else 1e-4
-    )
+    assert_close(loss, case.meta["train"]["main_loss"], 1e-5 if relative < 1e-2 else 1e-4, 0)
     assert_gradients(network, recorded, relative)
     agreement = (logits.argmax(1)[:, ::2, ::2].numpy() == case.arrays["prediction"]).mean()
     assert agreement > 0.999
