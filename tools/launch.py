@@ -56,9 +56,10 @@ def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
 def _reason(number: int, failure: ProcessFailure) -> str:
     if os.path.isfile(failure.error_file):
         return str(failure.message)
-    if failure.exitcode < 0:
+    status = failure.exitcode
+    if status < 0:
         return f"process {number} was ended by {failure.signal_name()}"
-    return f"process {number} ended with status {failure.exitcode}; what it said stands above"
+    return f"process {number} ended with status {status}; the reason stands above or on another machine"
 
 
 if __name__ == "__main__":
