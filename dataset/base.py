@@ -46,7 +46,10 @@ def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
     """
     positions = np.flatnonzero(~areas.at_least(split.unseen).any(axis=1)).tolist()
     if not positions:
-        raise DataError("every training image holds a novel class of this fold; keep them as background")
+        raise DataError(
+            "every training image holds a novel class of this fold; keep the images, the novel classes as "
+            "background, by --opts novel_in_train background"
+        )
     return tuple(positions)
 
 

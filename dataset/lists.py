@@ -210,7 +210,7 @@ def episode_lists(
     if drop_unwanted:
         listed &= ~areas.at_least(other).any(axis=1, keepdims=True)
     supports = {c: tuple(np.flatnonzero(listed[:, i]).tolist()) for i, c in enumerate(wanted)}
-    classes = _drawable(supports, split, shot, source.root, small_classes)
+    classes = _drawable(supports, split, shot, source.root, small_classes, drop_unwanted)
     columns = [wanted.index(c) for c in classes]
     queries = np.flatnonzero(listed[:, columns].any(axis=1)).tolist()
     rows, shown = areas.at_least(classes)[queries].nonzero()
@@ -243,7 +243,12 @@ def generalized_lists(
 
 
 def _drawable(
-    supports: dict[int, tuple[int, ...]], split: ClassSplit, shot: int, root: Path, small_classes: str
+    supports: dict[int, tuple[int, ...]],
+    split: ClassSplit,
+    shot: int,
+    root: Path,
+    small_classes: str,
+    drop_unwanted: bool,
 ) -> tuple[int, ...]:
     if not supports:
         raise DataError(f"{root}: the fold has no base classes to train on; test on it, or change folds")
@@ -251,8 +256,9 @@ def _drawable(
     counts = ", ".join(f"{split.names[c]} ({c}) has {n}" for c, n in few.items())
     message = f"{root}: a {shot}-shot episode needs {shot + 1} images of a class, but {counts}"
     if len(few) == len(supports):
+        keep = ", or keep images with novel classes by --opts novel_in_train background" * drop_unwanted
         raise DataError(
-            f"{message}: no class of the fold is left; check the fold, the list, the shot and min_area"
+            f"{message}: no class of the fold is left; check the fold, the list, the shot and min_area{keep}"
         )
     if any(few.values()) and small_classes == "error":
         raise DataError(f"{message}; lower the shot or min_area, or set small_classes: leave_out")

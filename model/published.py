@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.fewshot import FewShotModel
 from model.interface import BaseLearner
+from model.misfit import Misfit, shorten
 
 _MODEL_PARTS = ("backbone.", "base_head.", "ensemble.")
 _MODEL_NAMES = {
@@ -20,7 +21,6 @@ _MODEL_NAMES = {
     "meta.": "",
 }
 _BASE_LEARNER_NAMES = {"backbone.": "", "head.": ""}
-_SHOWN = 6
 
 
 def load_published(
@@ -110,22 +110,16 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
     needed = {part for part in spare if whole and _part(model, part) is not None}
     left_out = tuple(f"meta.{part}." for part in spare if part not in needed)
     state = {name: value for name, value in state.items() if not name.startswith(left_out)}
-    missing, unexpected, misshaped = (
-        [name for name in names if not name.startswith(left_out)] for names in differences(model, state)
-    )
-    if missing or unexpected or misshaped:
+    misfit = Misfit.between(model, state).without(left_out)
+    if misfit.names:
+        cures = [f"{_option(spare[part])} does without {part}" for part in sorted(needed)]
+        cause = None if cures else misfit.likely_cause()
         raise ValueError(
-            "the checkpoint does not fit this network: "
-            + "; ".join(
-                f"{len(names)} {kind} ({_shorten(names)})"
-                for kind, names in (
-                    ("missing", missing),
-                    ("unexpected", unexpected),
-                    ("misshaped", misshaped),
+            "; ".join(
+                filter(
+                    None, [f"the checkpoint does not fit this network: {misfit.described()}", cause, *cures]
                 )
-                if names
             )
-            + "".join(f"; {_option(spare[part])} does without {part}" for part in sorted(needed))
         )
     _require_floating(model, state)
     present = [part for part in spare if _part(model, part) is not None]
@@ -138,7 +132,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
 def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
     """Return those of the meta-learner's shot-bound parts that ``state`` does not fit, with their options."""
     parts = model.meta.shot_bound if isinstance(model, FewShotModel) else {}
-    wrong = [name for names in differences(model, state) for name in names] if parts else []
+    wrong = Misfit.between(model, state).names if parts else ()
     return {part: parts[part] for part in parts if any(name.startswith(f"meta.{part}.") for name in wrong)}
 
 
@@ -171,21 +165,8 @@ def _require_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     if wrong:
         raise ValueError(
             f"{len(wrong)} of the checkpoint's tensors hold no fractions where this network has them "
-            f"({_shorten(wrong)}); take the checkpoint that they were made from"
+            f"({shorten(wrong)}); take the checkpoint that they were made from"
         )
-
-
-def differences(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Return the entries that ``state`` lacks, those that ``model`` lacks, and those of another shape."""
-    wanted = model.state_dict()
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in wanted]
-    misshaped = [
-        f"{k} {list(state[k].shape)} instead of {list(v.shape)}"
-        for k, v in wanted.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    return missing, unexpected, misshaped
 
 
 def _rename(name: str, prefixes: list[str], rules: Mapping[str, str]) -> str:
@@ -202,7 +183,3 @@ def _plain(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
     if not entries:
         raise ValueError("the checkpoint holds no tensors; expected a state dict, or one under 'state_dict'")
     return {name.removeprefix("module."): value for name, value in entries.items()}
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

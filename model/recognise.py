@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from model.backbone.resnet import BLOCKS
 from model.create import BACKBONES, METHODS, create_base_learner, create_model
-from model.published import differences, to_ours
+from model.misfit import Misfit, shorten
+from model.published import to_ours
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
 """The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
@@ -49,14 +50,11 @@ def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
     """
     nearest: tuple[int, str] = (len(state_dict) + 1, "")
     for candidate in _candidates({name.removeprefix("module."): value for name, value in state_dict.items()}):
-        missing, unexpected, misshaped = differences(
-            candidate.network, to_ours(candidate.network, state_dict)
-        )
-        count = len(missing) + len(unexpected) + len(misshaped)
-        if count == 0:
+        misfit = Misfit.between(candidate.network, to_ours(candidate.network, state_dict))
+        if not misfit.names:
             return candidate
         kind = f"{candidate.name} with {candidate.backbone}"
-        nearest = min(nearest, (count, f"{kind}: e.g. {(missing + unexpected + misshaped)[0]}"))
+        nearest = min(nearest, (len(misfit.names), f"{kind}: e.g. {shorten(misfit.names[:1])}"))
     raise ValueError(
         f"no known network has these entries; nearest is {nearest[1]} ({nearest[0]} differences)"
     )

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dataset.area_index import AreaIndex, index_masks
+from dataset.base import without_novel
 from dataset.lists import ImageList, check_labels, episode_lists, generalized_lists, read_image_list
 from dataset.split import ClassSplit, class_split
 from util.errors import DataError
@@ -270,3 +271,12 @@ def test_a_fold_without_base_classes_cannot_be_trained_on(voc):
     areas = AreaIndex.from_areas({name: (40, 50, {1: 4000}) for name in source.masks})
     with pytest.raises(DataError, match="the fold has no base classes to train on"):
         episode_lists(source, areas, alone, novel=False, shot=1)
+
+
+def test_a_fold_whose_training_images_all_hold_novel_classes_names_the_key(voc):
+    source = read(voc)
+    areas = AreaIndex.from_areas({name: (9, 9, {1: 40, 6: 41}) for name in source.masks})
+    with pytest.raises(DataError, match="--opts novel_in_train background"):
+        episode_lists(source, areas, class_split("pascal", 0), novel=False, shot=1, drop_unwanted=True)
+    with pytest.raises(DataError, match="--opts novel_in_train background"):
+        without_novel(areas, class_split("pascal", 0))
