@@ -91,7 +91,8 @@ def require_comparable(runs: Sequence[Run]) -> None:
         if run.result.episode_hash != first.result.episode_hash:
             raise ResultError(
                 f"different episodes: {first.path} and {run.path} do not test fold {run.result.fold} on the "
-                "same ones; use the same seeds and number, or give --mixed for a column that tells them apart"
+                "same ones; name the files of one number of episodes, such as *_5x1000*.json, or give "
+                "--mixed for a column that tells them apart"
             )
 
 
