@@ -115,7 +115,7 @@ class ImageFile:
                 f"{self.path}: the mask has mode {mask.mode}, but one 8-bit class index per pixel is needed; "
                 "save it as a palette or grey PNG without transparency"
             )
-        return values.astype(np.uint8, copy=mask.mode == "1")
+        return np.array(values, np.uint8)  # a copy, since Pillow's own memory cannot be written to
 
 
 def open_pair(image_path: str | Path, mask_path: str | Path) -> tuple[ImageFile, ImageFile]:

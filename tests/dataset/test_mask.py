@@ -42,6 +42,7 @@ def test_a_palette_mask_gives_indices_and_a_grey_one_its_values(tmp_path):
     Image.fromarray(indices).save(tmp_path / "grey.png")
     for name in ("palette.png", "grey.png"):
         np.testing.assert_array_equal(read_mask(tmp_path / name), indices)
+        assert read_mask(tmp_path / name).flags.writeable  # torch warns of others
 
 
 def test_a_bilevel_mask_gives_zero_and_one(tmp_path):
