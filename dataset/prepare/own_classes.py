@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,28 @@ def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None
             "or rename the masks"
         )
     return names
+
+
+def warn_of_moved_names(path: Path, names: Sequence[str]) -> None:
+    """Warn if names have other ids than in the list of an earlier preparation, whose masks held the same ids.
+
+    Args:
+        path: of that list; perhaps there is none.
+        names: the new ones.
+    """
+    try:
+        earlier = read_class_names(path)
+    except DataError:
+        return
+    moved = [name for i, name in enumerate(earlier) if name in names and i not in _ids(name, names)]
+    if moved:
+        get_log("prepare").warning(
+            "%s: %s was class %d and is now class %d%s; masks hold ids, so if only a line of classes.txt was "
+            "taken off or added, put it back, or write every name behind its id",
+            *(path, moved[0], earlier.index(moved[0]), names.index(moved[0])),
+            f" ({len(moved) - 1} more names moved)" if len(moved) > 1 else "",
+        )
+
+
+def _ids(name: str, names: Sequence[str]) -> list[int]:
+    return [i for i, other in enumerate(names) if other == name]

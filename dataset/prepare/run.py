@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dataset.class_names import CLASSES_FILE
 from dataset.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
 from dataset.names import VOC_NAMES
 from dataset.prepare import folder, fss1000, pascal
@@ -13,7 +15,7 @@ from dataset.prepare.files import is_archive, link_folder, require_folder, requi
 from dataset.prepare.layout import read_record
 from dataset.prepare.made import MadeFiles
 from dataset.prepare.options import Options, is_half_unpacked
-from dataset.prepare.own_classes import class_names, told_apart
+from dataset.prepare.own_classes import class_names, told_apart, warn_of_moved_names
 from dataset.prepare.own_division import divide
 from dataset.prepare.own_layout import find_layout
 from dataset.prepare.pascal import Sources
@@ -131,7 +133,7 @@ def prepare_folder(
         share: of the images for testing, where the folder neither has lists nor is divided.
     """
     if is_archive(source):
-        source = options.unpacked(source, options.downloads / source.stem, lambda path: path)
+        source = _unpacked(options, source)
     layout = told_apart(find_layout(source), classes)
     root = require_root(options.root)
     read_record(root, "folder")  # refuses the root of another data set
@@ -144,6 +146,8 @@ def prepare_folder(
         last = max((c for p in placed for c in p.labels if c != VOID), default=BACKGROUND)
         names = ("background", *(f"class_{c}" for c in range(1, last + 1)))
         get_log("prepare").warning("no classes.txt: the classes are called class_1 to class_%d", last)
+    if not layout.binary:
+        warn_of_moved_names(root / CLASSES_FILE, names)
     if layout.without_mask:
         get_log("prepare").warning(
             "%d images have no mask and are left out, first %s",
@@ -163,6 +167,14 @@ def prepare_folder(
     sizes = ", ".join(str(len(fold)) for fold in dealt.novel)
     counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
     return f"{root}: {len(names) - 1} classes, {len(dealt.novel)} folds of {sizes}; {counts} images"
+
+
+def _unpacked(options: Options, archive: Path) -> Path:
+    """Unpack a folder of one's own to a place of its own: another archive of that name may be another folder."""
+    status = archive.stat()
+    state = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
+    target = options.downloads / f"{archive.stem}-{zlib.crc32(state.encode()):08x}"
+    return options.unpacked(archive, target, lambda path: path)
 
 
 def _folds(

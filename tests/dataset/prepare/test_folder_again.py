@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from own_pictures import NAMES, draw, mask_of, photograph, prepare, save
 from PIL import Image
 
 from dataset.mask import read_mask
+from dataset.prepare.options import Options
+from dataset.prepare.run import prepare_folder
 from dataset.prepare.verify import verify
 from util.errors import DataError
 
@@ -100,6 +105,14 @@ class TestPreparingAgain:
         with pytest.raises(DataError, match="data: holds coco, not folder; give another --root"):
             prepare(source, root)
         assert files(root) == before
+
+    def test_an_archive_of_the_same_name_is_unpacked_on_its_own(self, tmp_path):
+        options = Options(tmp_path / "data", tmp_path / "downloads", workers=1, progress=False)
+        for count in (12, 7):
+            source = draw(tmp_path / f"own{count}", "index", count)
+            archive = Path(shutil.make_archive(str(tmp_path / "own"), "zip", source))
+            prepare_folder(options, archive)
+            assert len([path for path in files(tmp_path / "data") if path.startswith("JPEGImages")]) == count
 
     def test_folds_that_nobody_edited_follow_other_classes(self, tmp_path):
         root = tmp_path / "data"

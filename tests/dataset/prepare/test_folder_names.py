@@ -97,6 +97,16 @@ class TestClassList:
         path.write_text("0 background\n1 hat\n2 shoe\n")
         assert "label outside the classes 0..2 and 255" in self.findings(root)
 
+    def test_names_that_moved_since_an_earlier_preparation_are_told(self, tmp_path, caplog):
+        root, source = self.prepared(tmp_path), tmp_path / "own"
+        (source / "classes.txt").write_text("hat\nbag\ncape\n")
+        prepare(source, root)
+        assert "classes.txt: bag was class 3 and is now class 2; masks hold ids" in caplog.text
+        caplog.clear()
+        (source / "classes.txt").write_text("0 background\n3 cape\n1 hat\n2 bag\n")
+        prepare(source, root)
+        assert "masks hold ids" not in caplog.text
+
     def test_a_list_of_an_earlier_version_is_read_by_its_lines(self, tmp_path):
         root = self.prepared(tmp_path)
         (root / "classes.txt").write_text("\n".join(("background", *NAMES)))
