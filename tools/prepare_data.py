@@ -22,8 +22,9 @@ import util.interpreter  # noqa: F401 (first: it refuses a Python without the re
 
 from dataset.prepare.doctor import to_table
 from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_folder, prepare_fss1000, prepare_pascal
+from dataset.prepare.run import prepare_fss1000, prepare_pascal
 from dataset.prepare.run_coco import prepare_coco
+from dataset.prepare.run_folder import prepare_folder
 from dataset.prepare.verify import verify
 from dataset.shapes import draw_shapes
 from util.errors import UserError

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_folder
+from dataset.prepare.run_folder import prepare_folder
 from dataset.transform import class_table, relabel
 from engine.data import fold_of, test_fold_of, test_manifests
 from engine.generalized import GeneralizedScores

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_folder
+from dataset.prepare.run_folder import prepare_folder
 
 NAMES = ("hat", "shoe", "bag")
 SIZE = (20, 30)

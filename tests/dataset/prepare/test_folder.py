@@ -15,7 +15,7 @@ from dataset.fold import open_fold
 from dataset.folds_file import Folds, balanced_folds, read_folds
 from dataset.mask import read_mask
 from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_folder
+from dataset.prepare.run_folder import prepare_folder
 from dataset.prepare.verify import verify
 from dataset.protocol import load_protocol
 from dataset.store import ImageStore

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.mask import read_mask
 from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_folder
+from dataset.prepare.run_folder import prepare_folder
 from dataset.prepare.verify import verify
 from util.errors import DataError
 
@@ -81,7 +81,7 @@ class TestPreparingAgain:
     def test_what_an_interrupted_run_began_is_removed_too(self, changed, monkeypatch):
         source, root = changed
         with monkeypatch.context() as broken:
-            broken.setattr("dataset.prepare.run.divide", lambda *_: 1 / 0)
+            broken.setattr("dataset.prepare.run_folder.divide", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 prepare(source, root)
         assert (root / "SegmentationClass/lane_4.png").is_file()

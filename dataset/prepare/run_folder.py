@@ -1,0 +1,113 @@
+"""The steps from a folder of one's own images and masks to a data root. All can be repeated."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset.class_names import CLASSES_FILE
+from dataset.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
+from dataset.prepare import folder
+from dataset.prepare.files import is_archive, require_root
+from dataset.prepare.layout import read_record
+from dataset.prepare.made import MadeFiles
+from dataset.prepare.options import Options
+from dataset.prepare.own_classes import class_names, told_apart, warn_of_moved_names
+from dataset.prepare.own_division import divide
+from dataset.prepare.own_layout import find_layout
+from dataset.split import BACKGROUND, FOLDS, VOID
+from util.errors import DataError
+from util.log import get_log
+
+
+def prepare_folder(
+    options: Options,
+    source: Path,
+    classes: Path | None = None,
+    folds: int | None = None,
+    folds_file: Path | None = None,
+    share: float = 0.34,
+    seed: int = 0,
+) -> str:
+    """Prepare a folder of one's own images and masks.
+
+    Args:
+        classes: class names; unset: ``classes.txt``, or the names of mask folders, or made up.
+        folds: how many folds to deal; unset: those of an earlier run, or four.
+        folds_file: the folds themselves, as ``folds.txt``.
+        share: of the images for testing, where the folder neither has lists nor is divided.
+    """
+    if is_archive(source):
+        source = _unpacked(options, source)
+    layout = told_apart(find_layout(source), classes)
+    root = require_root(options.root)
+    read_record(root, "folder")  # refuses the root of another data set
+    names = class_names(layout, classes)
+    processes = {"workers": options.workers, "progress": options.progress}
+    made = MadeFiles(root, **processes)
+    placed = folder.place_pictures(layout, root, names, made, **processes)
+    lines = {picture.name: picture.line for picture in placed}
+    if names is None:
+        last = max((c for p in placed for c in p.labels if c != VOID), default=BACKGROUND)
+        names = ("background", *(f"class_{c}" for c in range(1, last + 1)))
+        get_log("prepare").warning("no classes.txt: the classes are called class_1 to class_%d", last)
+    if not layout.binary:
+        warn_of_moved_names(root / CLASSES_FILE, names)
+    if layout.without_mask:
+        get_log("prepare").warning(
+            "%d images have no mask and are left out, first %s",
+            len(layout.without_mask),
+            layout.without_mask[0],
+        )
+    parts = divide(layout.source, placed, share, seed)
+    images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
+    if not images:
+        raise DataError(f"{source}: no mask holds a class; every pixel is background or void")
+    dealt = _folds(made, names, images, folds, folds_file)
+    lists = {f"{part}.txt": [lines[name] for name in ids] for part, ids in parts.items()}
+    options.finish("folder", lists, names, [line.split()[1] for line in lines.values()])
+    removed = made.finish([FOLDS_FILE, *(path for line in lines.values() for path in line.split())])
+    if removed:
+        get_log("prepare").warning("%s: %d files of an earlier preparation removed", root, removed)
+    sizes = ", ".join(str(len(fold)) for fold in dealt.novel)
+    counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
+    return f"{root}: {len(names) - 1} classes, {len(dealt.novel)} folds of {sizes}; {counts} images"
+
+
+def _unpacked(options: Options, archive: Path) -> Path:
+    """Unpack an archive to a place of its own: another one of its name may hold another folder."""
+    status = archive.stat()
+    state = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
+    target = options.downloads / f"{archive.stem}-{zlib.crc32(state.encode()):08x}"
+    return options.unpacked(archive, target, lambda path: path)
+
+
+def _folds(
+    made: MadeFiles, names: Sequence[str], images: Mapping[int, int], folds: int | None, given: Path | None
+) -> Folds:
+    """Return the folds, and write them unless those of an earlier run, perhaps edited since, are kept."""
+    path = made.root / FOLDS_FILE
+    if given is None and folds is None and path.is_file():
+        try:
+            kept = read_folds(path, names)
+            outside = [names[c] for c in sorted(images) if not any(c in fold for fold in kept.novel)]
+            if outside:
+                get_log("prepare").warning(
+                    "%s: %s stand in no fold, so they are base classes of all; --folds deals anew",
+                    path,
+                    ", ".join(outside),
+                )
+            return kept
+        except DataError:
+            if not made.is_untouched(FOLDS_FILE):
+                raise
+            get_log("prepare").warning("%s: was of other classes and is dealt anew", path)
+    if given is not None:
+        dealt = read_folds(given, names)
+    else:
+        dealt = balanced_folds(images, min(FOLDS, len(images)) if folds is None else folds, names)
+    dealt.write(path)
+    made.add(FOLDS_FILE)
+    return dealt
