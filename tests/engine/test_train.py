@@ -19,6 +19,7 @@ from engine.weights import describe
 from train import train
 from util.checkpoint import load_checkpoint, save_checkpoint
 from util.errors import CheckpointError
+from util.metrics import IoUMeter
 from util.state_file import load_training_state
 
 CPU = torch.device("cpu")
@@ -122,7 +123,7 @@ def test_nan_loss_names_the_batch(configure, tmp_path, monkeypatch):
 
 
 def test_training_stops_without_a_new_best(configure, monkeypatch):
-    monkeypatch.setattr("engine.validate.score_base_learner", lambda *_: _Worse())
+    monkeypatch.setattr("engine.validate.score_base_learner", lambda *_: _Worse(classes=5))
     reached = train(configure("pspnet", epochs=9, stop_interval=1, batch_size=60), CPU)
     assert (reached.best_epoch, reached.epoch) == (1, 3)
 
@@ -133,10 +134,10 @@ def test_epochs_without_a_validation_stop_nothing(configure, tmp_path):
     assert (tmp_path / "run" / BEST).is_file()
 
 
-class _Worse:
+class _Worse(IoUMeter):
     score = 1.0
 
-    def mean_iou(self, **_):
+    def mean_iou(self, *_, **__):
         _Worse.score /= 2
         return _Worse.score
 
