@@ -33,7 +33,6 @@ from util.lock import lock_folder
 from util.log import get_log, start_log
 from util.result_folder import ResultFolder
 from util.results import Result, read_result
-from util.run_folder import run_folder
 from util.tables import Table, to_terminal
 
 _PATIENCE = 600.0
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = distributed.start()
     start_log()
     plans = look_up(runs)
-    folder = ResultFolder(require_writable(given.out or results_folder(runs)))
+    folder = ResultFolder(require_writable(given.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")
     with locked(folder, plans):
         tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=given.again)]
@@ -104,10 +103,10 @@ def runs_of(given: argparse.Namespace) -> Iterator[Config]:
         yield config
 
 
-def results_folder(runs: list[Config]) -> Path:
+def results_folder(plans: Sequence[Plan]) -> Path:
     """Return where results go by custom: into the one run's folder, or beside several runs' folders."""
-    folders = {run_folder(config) for config in runs}
-    return (folders.pop() if len(folders) == 1 else run_folder(runs[0]).parent) / "results"
+    folders = {plan.folder for plan in plans}
+    return (folders.pop() if len(folders) == 1 else plans[0].folder.parent) / "results"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from util import distributed
 from util.config import Config
 from util.result_folder import ResultFolder
 from util.results import Result
+from util.run_folder import run_folder
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Plan:
 
     Attributes:
         config: of the run.
+        folder: of the run whose weights are tested; by the config where those were named.
         results: that it gives, without figures.
         untrained: the result of the network with random weights, where that is asked for.
     """
 
     config: Config
+    folder: Path
     results: tuple[Result, ...]
     untrained: Result | None
 
@@ -55,7 +58,8 @@ def look_up(configs: Sequence[Config]) -> list[Plan]:
 
 def _plan(config: Config) -> Plan:
     run = open_run(config)
+    folder = run.path.parent if config.Test_Finetune.weight is None else run_folder(config)
     if config.Test_Finetune.generalized:
-        return Plan(config, tuple(expected_generalized(config, run)), None)
+        return Plan(config, folder, tuple(expected_generalized(config, run)), None)
     result, untrained = expected(config, run)
-    return Plan(config, (result,), untrained)
+    return Plan(config, folder, (result,), untrained)

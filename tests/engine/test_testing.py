@@ -271,3 +271,16 @@ class TestAtTheSameTime:
             assert test.returncode == 0, error
         (table,) = (tmp_path / "out" / "tables").rglob("mIoU.csv")
         assert column(table, "method")[:2] == list(ARCHS)
+
+
+def test_results_go_where_the_weights_are(script, weights, command, shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exp" / "shapes" / "bam_resnet18" / "split0_shot1"
+    folder.mkdir(parents=True)
+    weights().rename(folder / "best.safetensors")  # in a folder without a config, as older runs have it
+    given = command("--episodes", 2)
+    for flag in ("--out", "--weight"):
+        del given[given.index(flag) : given.index(flag) + 2]
+    script.main([*given, "save_path", "''"])
+    assert list((folder / "results").glob("bam_*.json"))
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
