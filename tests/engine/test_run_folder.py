@@ -202,6 +202,8 @@ def test_longer_run_says_how_to_go_on_with_the_shorter_one(start, tmp_path, monk
     start("save_path", "''", "epochs", 2, "resume", "auto")
     assert "begins anew" in (said := capsys.readouterr().err)
     assert f"--opts resume {state.parent.relative_to(tmp_path)}" in said
+    start("save_path", "''", "epochs", 2, "resume", state.parent)
+    assert read_meta(state.with_name(LAST))["epoch"] == 2
 
 
 def test_folder_that_was_taken_meanwhile_is_refused(start, tmp_path, monkeypatch):
