@@ -139,13 +139,8 @@ class Result(BaseModel):
         tested, classes = self.tested
         if tested == classes:
             return ""
-        one = classes - tested == 1
-        others = "the other has no episode and" if one else "the others have no episodes and"
-        if self.absent_classes == "zero":
-            count = f"{'counts' if one else 'count'} as 0 in the mean"
-        else:
-            count = f"{'is' if one else 'are'} left out of the mean"
-        return f"{self.classes_tested} classes tested; {others} {count}"
+        rest = "counts as 0 in the mean" if self.absent_classes == "zero" else "is left out of the mean"
+        return f"{self.classes_tested} classes tested; the rest {rest}"
 
     def values_of(self, class_name: str) -> list[float]:
         """Return the IoU of a class under every seed that tests it."""

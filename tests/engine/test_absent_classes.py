@@ -117,7 +117,7 @@ def test_log_result_and_tables_say_which_classes_were_tested(wardrobe: Path) -> 
     result = result_of(config, scores[0].fold, manifests, scores, method="perfect", seconds=0.0)
     assert sorted(result.class_iou.values(), key=str) == [pytest.approx(1.0), None]
     assert result.model_dump()["classes_tested"] == "1 of 2"
-    words = "1 of 2 classes tested; the other has no episode and is left out of the mean"
+    words = "1 of 2 classes tested; the rest is left out of the mean"
     assert result.tested_in_words == words
     assert f"fold 0, 1-shot: {words}" in to_terminal(build_table([result]))
 

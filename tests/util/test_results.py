@@ -160,12 +160,12 @@ class TestClassesThatWereNotTested:
         assert read_result(path) == result
 
     @pytest.mark.parametrize(
-        ("rule", "end"), [("zero", "count as 0 in the mean"), ("left_out", "left out of")]
+        ("rule", "end"), [("zero", "counts as 0 in the mean"), ("left_out", "is left out of the mean")]
     )
     def test_tables_say_what_became_of_them(self, rule: str, end: str) -> None:
         result = self.result(absent_classes=rule)
         for name, (_, write) in FORMATS.items():
-            line = "fold 0, 1-shot: 2 of 4 classes tested; the others have no episodes and"
+            line = "fold 0, 1-shot: 2 of 4 classes tested; the rest"
             assert (line in write(build_table([result]))) == (name != "csv")
         assert end in result.tested_in_words
         assert build_table([result], "mIoU_base").notes == ()
