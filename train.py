@@ -15,6 +15,7 @@ import argparse
 import secrets
 
 import torch
+from torch.optim import Optimizer
 
 from engine.board import Board
 from engine.build import build_network
@@ -32,6 +33,7 @@ from engine.train import TrainingLoop
 from engine.validate import base_validation, few_shot_validation
 from engine.weights import describe, start_weights
 from model.fewshot import FewShotModel
+from model.interface import BaseLearner
 from util import distributed
 from util.config import Config, load_config
 from util.log import get_log, start_log
@@ -115,15 +117,7 @@ def prepare(
         say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.split))
     model = synchronised(model, device).to(device, memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
-    optimizer = create_optimizer(
-        model.param_groups(),
-        config.Train.optimizer,
-        lr=config.Train.base_lr,
-        momentum=config.Train.momentum,
-        weight_decay=config.Train.weight_decay,
-        rules=model.meta.group_rules if isinstance(model, FewShotModel) else None,
-        clip_norm=config.Train.clip_norm,
-    )
+    optimizer = optimizer_of(config, model)
     if snapshot is not None:
         snapshot.restore(model, optimizer, moments=keeps_moments(changes))
         snapshot.tell_other_processes()
@@ -155,6 +149,20 @@ def new_progress(config: Config) -> Progress:
     seed = config.Train.manual_seed
     seed = distributed.from_main(secrets.randbits(31) if seed is None else seed)
     return Progress(seed=seed, epoch=config.Train.start_epoch)
+
+
+def optimizer_of(config: Config, model: FewShotModel | BaseLearner) -> Optimizer:
+    """Return the optimiser of what learns in ``model``."""
+    train = config.Train
+    return create_optimizer(
+        model.param_groups(),
+        train.optimizer,
+        lr=train.base_lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        rules=model.meta.group_rules if isinstance(model, FewShotModel) else None,
+        clip_norm=train.clip_norm,
+    )
 
 
 def schedule_of(config: Config, steps_per_epoch: int) -> PolySchedule:

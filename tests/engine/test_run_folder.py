@@ -182,7 +182,17 @@ def test_running_folder_is_refused_at_once(start, tmp_path, monkeypatch):
 
 
 def test_second_training_is_told_of_the_first(config_file, start, tmp_path):
-    command = [sys.executable, "train.py", "--config", config_file, "--opts", *QUICK[:4], "epochs", "500"]
+    command = [
+        sys.executable,
+        "-u",
+        "train.py",
+        "--config",
+        config_file,
+        "--opts",
+        *QUICK[:4],
+        "epochs",
+        "500",
+    ]
     first = subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
