@@ -46,6 +46,11 @@ class ClassSplit:
         table[VOID] = VOID
         return table
 
+    def label(self, class_id: int) -> str:
+        """Return the name of a class, with its id where several classes have that name."""
+        name = self.names[class_id]
+        return name if self.names.count(name) == 1 else f"{name} ({class_id})"
+
     @property
     def unseen(self) -> tuple[int, ...]:
         """The classes that training must not see, ascending."""

@@ -97,7 +97,7 @@ class GeneralizedScores(Scores):
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every base and every novel class by its name; None where no query shows it."""
         split = self.fold.split
-        names = [split.names[class_id] for class_id in (*split.base, *split.novel)]
+        names = map(split.label, (*split.base, *split.novel))
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
 

@@ -91,7 +91,7 @@ class Scores:
 
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every novel class by its name; None for a class that no query shows."""
-        names = [self.fold.split.names[class_id] for class_id in self.fold.split.novel]
+        names = map(self.fold.split.label, self.fold.split.novel)
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
     def _novel_metrics(self, part: str, suffix: str) -> dict[str, float]:

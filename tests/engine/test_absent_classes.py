@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,11 @@ def test_generalised_means_leave_out_the_same_classes(wardrobe: Path) -> None:
         scores.add(number, Prediction(10 * novel, {"base": base}), label)
     assert scores.metrics()["mIoU_n"] == pytest.approx(1.0)
     assert scores.metrics()["mIoU_b"] == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*left out of this fold's episodes")
+def test_classes_of_one_name_are_counted_each(wardrobe: Path) -> None:
+    fold = test_fold_of(opened(wardrobe))
+    split = replace(fold.split, names=("background", *["thing"] * len(CLASSES)))
+    scores = Scores(replace(fold, split=split), fold.manifest(1, 1, episodes=2))
+    assert list(scores.class_iou()) == [f"thing ({class_id})" for class_id in split.novel]
