@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,8 +12,10 @@ from util.checkpoint import read_meta
 from util.config import Config, load_config
 from util.errors import CheckpointError, ConfigError
 from util.log import get_log
-from util.run_folder import RUN_CONFIG, plain_folder, run_folder, shipped_config
+from util.run_folder import RUN_CONFIG, key, plain_folder, run_folder, shipped_config
 from util.run_name import TRAINING, Effect, differences
+
+_ANY_KEY = "?" * 8
 
 _UNTOLD = "Method.base_weight"
 """A key that tells no two trainings apart here, for it says where the base learner lay in several ways."""
@@ -130,9 +133,14 @@ def _tell_differences(folder: Path, config: Config, effects: Collection[Effect] 
 def _other_runs(config: Config, name: str) -> dict[Path, Config | None]:
     """Return the weights of runs of the same method, fold and shot, each with its config.
 
-    Those by custom, and the one whose ``config.yaml`` was read.
+    Those by custom, or those of the same ``save_path`` but for its key, and the one whose ``config.yaml`` was
+    read.
     """
-    runs = {} if config.Train.save_path is not None else _runs(plain_folder(config), name)
+    if config.Train.save_path is None:
+        runs = _runs(plain_folder(config), name)
+    else:
+        pattern = glob.escape(str(run_folder(config) / name)).replace(key(config, TRAINING), _ANY_KEY)
+        runs = {Path(path): _config_of(Path(path).parent) for path in sorted(glob.glob(pattern))}
     folder = config.file.parent if config.file is not None and config.file.name == RUN_CONFIG else None
     theirs = _config_of(folder) if folder is not None and (folder / name).is_file() else None
     if folder is not None and theirs is not None and plain_folder(theirs) == plain_folder(config):

@@ -98,6 +98,13 @@ class TestTrained:
         with pytest.raises(CheckpointError, match="with data_root data/clothes"):
             find_trained(config_of(FOLDER, "data_root", "data/shoes"), BEST)
 
+    def test_key_of_a_save_path_may_be_another(self) -> None:
+        place = ("save_path", "runs/{fold}_{key}")
+        path = trained(config_of(BAM, *place))
+        assert find_trained(config_of(BAM, *place, "ann_type", "bbox"), BEST) == path
+        with pytest.raises(CheckpointError, match=r"no such file; .* with base_lr 0\.005"):
+            find_trained(config_of(BAM, *place, "base_lr", 0.1), BEST)
+
     def test_run_that_was_moved_is_found_by_its_config(self, tmp_path: Path) -> None:
         path = trained(config_of(BAM, "base_lr", 0.1), tmp_path / "moved")
         for opts in ((), ("ann_type", "bbox"), ("episodes", 5)):
