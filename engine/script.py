@@ -16,7 +16,8 @@ from util.config import Config, load_config
 from util.errors import UserError
 from util.log import log_warnings
 
-LOST, USER_ERROR, STOPPED = 1, 2, 130
+USER_ERROR, LOST, STOPPED = 2, 3, 130
+"""Exit statuses: an error that the user can mend; another process has ended; a request to stop."""
 
 LAUNCHED = "FEWSEG_LAUNCHED"
 """Set for processes whose errors are printed by the one that started them (``tools/launch.py``)."""
@@ -51,9 +52,13 @@ def run_script(main: Callable[[], None]) -> None:
         _say_error(f"{place}{failure.strerror}; free space, on the disk or in /dev/shm")
         sys.exit(USER_ERROR)
     except RuntimeError as error:
-        if not distributed.is_broken_off(error):
+        if not distributed.is_connection_error(error):
             raise
-        sys.exit(LOST)  # another process ended, and says why
+        if LAUNCHED not in os.environ or not distributed.is_broken_off(error):  # else another one says why
+            reason = " ".join(str(error).split())
+            line = f"process {distributed.rank()} lost the connection to the others: {reason}"
+            print(line, file=sys.stderr)
+        sys.exit(LOST)
     finally:
         distributed.stop()
 
@@ -64,13 +69,24 @@ def _say(line: str) -> None:
 
 
 def _say_error(message: str) -> None:
-    """Print an error once; hand it to torchrun, which then reports it as the cause."""
-    if file := os.environ.get(_ERROR_FILE):
-        Path(file).write_text(
-            json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8"
-        )
-    if LAUNCHED not in os.environ:
-        _say(f"error: {message}")
+    """Print an error once for all processes; where ``tools/launch.py`` started them, leave that to it."""
+    handed_over = _hand_over(message)
+    if not handed_over or (LAUNCHED not in os.environ and os.environ.get("RANK") == "0"):
+        print(f"error: {message}", file=sys.stderr)
+
+
+def _hand_over(message: str) -> bool:
+    """Give torchrun the reason of a failure; return whether there is one, and it could be given."""
+    if _ERROR_FILE not in os.environ:
+        return False
+    file = Path(os.environ[_ERROR_FILE])
+    facts = {"message": message, "timestamp": int(time.time()), "status": USER_ERROR}
+    try:
+        file.write_text(json.dumps(facts), encoding="utf-8")
+    except OSError:  # a full disk, say
+        file.unlink(missing_ok=True)  # an empty file would be an error of its own
+        return False
+    return True
 
 
 def one_line(error: Exception) -> str:

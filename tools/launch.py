@@ -24,7 +24,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from engine.script import LAUNCHED, STOPPED
+from engine.script import LAUNCHED, LOST, STOPPED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,20 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.run(run.parse_args(arguments))
     except ChildFailedError as failed:
         number, failure = _first(failed.failures)
-        if failure.exitcode != STOPPED:
+        # A process that has told its error may yet be ended by torchrun before it has left with its status.
+        status = failure.error_file_data.get("status", failure.exitcode)
+        if status != STOPPED:
             print(f"error: {_reason(number, failure)}", file=sys.stderr)
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        return status if status > 0 else 128 - status
     except SignalException:  # the processes have been told, and have said how to go on
         return STOPPED
     return 0
 
 
 def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """Return the failure that led to the others: one that was explained, or else one that was not ordered."""
+    """Return the failure that led to the others: one that was explained, or else one that no other caused."""
 
     def order(numbered: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
         failure = numbered[1]
-        return not os.path.isfile(failure.error_file), failure.exitcode == -signal.SIGTERM, failure.timestamp
+        follows = failure.exitcode in (-signal.SIGTERM, LOST)
+        return not os.path.isfile(failure.error_file), follows, failure.timestamp
 
     return min(failures.items(), key=order)
 

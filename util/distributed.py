@@ -35,11 +35,14 @@ def stop() -> None:
         distributed.destroy_process_group()
 
 
+def is_connection_error(error: RuntimeError) -> bool:
+    """Return whether the connection between the processes failed."""
+    return isinstance(error, distributed.DistError) or is_broken_off(error)
+
+
 def is_broken_off(error: RuntimeError) -> bool:
     """Return whether an error only says that another process has ended."""
-    if _started_processes() == 1:
-        return False
-    return isinstance(error, distributed.DistError) or any(words in str(error) for words in _BROKEN_OFF)
+    return _started_processes() > 1 and any(words in str(error) for words in _BROKEN_OFF)
 
 
 def _started_processes() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import DistBackendError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from engine.script import LAUNCHED, run_script
+from tools import launch
+from util.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,6 +26,7 @@ import torch
 from engine.interrupt import StopRequest
 from engine.script import run_script
 from util import distributed
+from tools import launch
 from util.errors import DataError
 
 def main():
@@ -92,6 +101,81 @@ def test_a_stop_is_one_line_with_the_status_of_a_stopped_script(tmp_path):
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
     assert said.splitlines()[-1] == "stopped by SIGTERM" and said.count("stopped") == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status", "said"),
+    [
+        ((3, None), (-15, {"message": "no such file", "status": 2}), 2, "no such file"),
+        ((3, None), (-9, None), 137, "process 1 was ended by SIGKILL"),
+        ((-15, None), (1, None), 1, "process 1 ended with status 1; the reason stands above"),
+        ((1, {"message": "no such file", "status": 2}), (1, None), 2, "no such file"),
+    ],
+)
+def test_the_failure_that_caused_the_others_is_told(
+    first, second, status, said, tmp_path, monkeypatch, capsys
+):
+    failures = {}
+    for number, (code, facts) in enumerate((first, second)):
+        file = tmp_path / f"{number}.json"
+        if facts:
+            file.write_text(json.dumps({**facts, "timestamp": 1}))
+        failures[number] = ProcessFailure(number, 1, code, str(file))
+
+    def fail(_: object) -> None:
+        raise ChildFailedError("script.py", failures)
+
+    monkeypatch.setattr("torch.distributed.run.run", fail)
+    monkeypatch.setattr(logging, "disable", lambda _: None)
+    monkeypatch.setenv(LAUNCHED, "1")  # set by main, and taken back with the test
+    assert launch.main(["script.py"]) == status
+    assert said in capsys.readouterr().err
+
+
+def broken_off() -> None:
+    raise RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:29500")
+
+
+def misconfigured() -> None:
+    raise DistBackendError("NCCL error: no route\nto host")
+
+
+@pytest.mark.parametrize(
+    ("fails", "launched", "said"),
+    [
+        (broken_off, False, "Connection closed by peer"),
+        (broken_off, True, None),
+        (misconfigured, True, "NCCL error: no route to host"),
+    ],
+)
+def test_a_lost_connection_is_one_line_unless_another_process_says_why(
+    fails, launched, said, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if launched:
+        monkeypatch.setenv(LAUNCHED, "1")
+    with pytest.raises(SystemExit) as ended:
+        run_script(fails)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 3 and shown.count("\n") == bool(said)
+    assert said is None or said in shown
+
+
+def wrong() -> None:
+    raise DataError("b.png: the image is corrupt")
+
+
+@pytest.mark.parametrize(("size", "printed"), [(1000, 0), (0, 1)])
+def test_an_error_is_printed_where_it_cannot_be_handed_over(
+    size, printed, monkeypatch, capsys, tmp_path, small_files
+):
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setenv(LAUNCHED, "1")
+    with small_files(size), pytest.raises(SystemExit) as ended:
+        run_script(wrong)
+    assert ended.value.code == 2 and file.exists() == (not printed)
+    assert capsys.readouterr().err.count("error: b.png: the image is corrupt\n") == printed
 
 
 @pytest.mark.slow
