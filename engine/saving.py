@@ -58,9 +58,15 @@ class Snapshots:
     ) -> None:
         self.folder, self._meta, self._plan, self._minutes = folder, meta, plan, minutes
         self._earlier = earlier
+        self._begun = earlier is not None
         self._best: str | None = None
         self._named: str | None = None
         self._written = time.monotonic()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self._begun
 
     def due(self) -> bool:
         """Return whether the last snapshot is so old that this process, the main one, wants another."""
@@ -94,7 +100,7 @@ class Snapshots:
             "best": self._best,
         }
         save_training_state(self.folder / STATE, state)
-        self._named = self._best
+        self._named, self._begun = self._best, True
         write_checkpoint(self.folder / LAST, content)
         (self.folder / EARLIER).unlink(missing_ok=True)
         self._written = time.monotonic()

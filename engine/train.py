@@ -178,6 +178,8 @@ class TrainingLoop:
         if best:
             reached = replace(self.reached, best_score=float(score), best_epoch=float(epoch))
             if distributed.is_main():
+                if not self.snapshots.begun:  # so that no best weights lie there without a state
+                    self.snapshots.save_last(self.model, self.optimizer, self.reached, self.gathered)
                 self.snapshots.save_best(self.model, reached)
             self.reached = reached
         self.gathered = None

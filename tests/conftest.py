@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("model", "e
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the full-size cases, which take minutes")
+    parser.addoption("--kills", type=int, default=2, help="how often test_kills.py kills every run")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -101,6 +101,7 @@ def test_killed_at_any_write_and_resumed_ends_the_same(whole, tmp_path, monkeypa
         folder = tmp_path / str(number)
         if not run_killed_at(monkeypatch, folder, number, done):
             break
+        assert (folder / STATE).is_file() or not (folder / BEST).exists()
         if (folder / STATE).is_file():
             begun(small_loop(folder))
             assert_pair(folder)
