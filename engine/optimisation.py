@@ -86,9 +86,11 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                 f"the optimizer's moments of parameter {number} are not {sorted(_MOMENTS[kind])}"
             )
         for name, value in moments.items():
-            if value is not None and value.shape not in (torch.Size(), shapes[number]):
+            if name == "momentum_buffer" and value is None:
+                continue
+            if value.shape != (torch.Size() if name == "step" else shapes[number]):
                 raise ValueError(f"the optimizer's {name} of parameter {number} has another shape than that")
-            if value is not None and not torch.isfinite(value).all():
+            if not torch.isfinite(value).all():
                 raise ValueError(f"the optimizer's {name} of parameter {number} is NaN or infinite")
     options = [{key: value for key, value in group.items() if key != "params"} for group in own]
     optimizer.load_state_dict(dict(state))

@@ -98,12 +98,15 @@ class Snapshot:
         if not {"model", "optimizer", "progress", "plan"} <= state.keys():
             raise CheckpointError(f"{file}: no snapshot of a training run; name a folder that holds {STATE}")
         fields = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
-        if "memory" in state:  # earlier versions kept that of the main process only
-            fields["memories"] = [state["memory"]]
+        if "best" not in state:  # earlier versions, which kept the memory of the main process only
+            fields["memories"] = [state["memory"]] if state.get("memory") else []
         try:
+            missing = Progress.__dataclass_fields__.keys() - state["progress"].keys()
+            if missing or "memories" not in fields:
+                raise TypeError(f"{', '.join(sorted(missing)) or 'memories'} is missing")
             fields["progress"] = Progress(**state["progress"])
             return cls(**{**fields, "path": file})
-        except (ValidationError, TypeError) as failure:
+        except (ValidationError, TypeError, AttributeError) as failure:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
 
     def restore(self, model: nn.Module, optimizer: Optimizer, *, moments: bool = True) -> None:
@@ -150,7 +153,7 @@ class Snapshot:
             )
 
 
-def _fault(failure: ValidationError | TypeError) -> str:
+def _fault(failure: ValidationError | TypeError | AttributeError) -> str:
     """Say which field is wrong, and how."""
     if not isinstance(failure, ValidationError):
         return f"progress: {first_line(failure)}"

@@ -242,6 +242,13 @@ class TestMalformed:
         if (key, value) != ("plan", {"a": "b"}):
             self.refused(folder, lambda state: state.update({key: value}))
 
+    @pytest.mark.parametrize("key", ["seed", "epoch", "step", "best_score", "best_epoch"])
+    def test_missing_progress(self, folder, key):
+        assert f"{key} is missing" in self.refused(folder, lambda state: state["progress"].pop(key))
+
+    def test_missing_memories(self, folder):
+        assert "memories is missing" in self.refused(folder, lambda state: state.pop("memories"))
+
     @pytest.mark.parametrize("key", ["model", "optimizer", "progress", "plan"])
     def test_missing(self, folder, key):
         assert "no snapshot" in self.refused(folder, lambda state: state.pop(key))
@@ -265,6 +272,8 @@ class TestMalformed:
             lambda optimizer: optimizer["state"].update({0: 5}),
             lambda optimizer: optimizer["state"][0].update({"exp_avg": torch.zeros(9)}),
             lambda optimizer: optimizer["state"][0].update({"exp_avg": "text"}),
+            lambda optimizer: optimizer["state"][0].update({"exp_avg": None}),
+            lambda optimizer: optimizer["state"][0].update({"step": torch.zeros(2, 3)}),
             lambda optimizer: optimizer["state"][0]["exp_avg"].fill_(torch.inf),
             lambda optimizer: optimizer["param_groups"].clear(),
             lambda optimizer: optimizer["param_groups"][0].pop("betas"),
