@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.errors import DataError
+from util.errors import DataError, shortened
 
 CLASSES_FILE = "classes.txt"
 _BACKGROUND = "background"
+_LONGEST = 200
 _NUMBERED = re.compile(r"(\d{1,9})\s*[\s:;,=]\s*(\S.*)")
 """A line that begins with an id."""
 
@@ -45,6 +46,11 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def parse_class_names(lines: Sequence[str], path: str | Path) -> tuple[str, ...]:
     """Return the names that the lines of a list give; see ``read_class_names``."""
     filled = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    for number, text in filled:
+        if not text.isprintable() or len(text) > _LONGEST:
+            raise DataError(
+                f"{path}:{number}: {shortened(text)} is no name; write it plainly, below {_LONGEST} letters"
+            )
     names = _by_id(filled, path) if _has_ids(filled) else _by_line(filled)
     if len(names) < 2:
         raise DataError(f"{path}: names no class; write one name per line")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_type_hints
 
 from dataset.lists import EpisodeLists
 from dataset.sampling import EpisodeSpec, complete, draw_for_query, generator
@@ -170,13 +171,29 @@ def read_manifest(path: str | Path) -> Manifest:
         claimed = header.pop("hash")
         specs = tuple(_spec(row) for row in rows)
         manifest = Manifest(**header, episodes=specs)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        if not _is_well_typed(manifest):
+            raise ValueError
+        hashed = manifest.hash
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(
             f"{path}: this is no manifest of episodes; write one with tools/episodes.py"
         ) from None
-    if manifest.hash != claimed:
+    if hashed != claimed:
         raise DataError(f"{path}: the episodes do not fit their hash: the file was edited; write it anew")
     return manifest
+
+
+def _is_well_typed(manifest: Manifest) -> bool:
+    """Whether fields have their types exactly: ``True`` and ``1.0`` equal 1, but number no class."""
+    hints = get_type_hints(Manifest)
+    header = all(type(value) is hints[key] for key, value in manifest.header.items())
+    counts = (
+        all(getattr(manifest, key) >= 0 for key in ("fold", "seed")) and manifest.shot * manifest.ways > 0
+    )
+    names = (n for spec in manifest for n in (spec.query, *(name for way in spec.supports for name in way)))
+    ids = (class_id for spec in manifest for class_id in spec.class_ids)
+    known = header and counts and manifest.query_order in QUERY_ORDERS
+    return known and all(type(name) is str for name in names) and all(type(i) is int for i in ids)
 
 
 def _spec(row: dict) -> EpisodeSpec:

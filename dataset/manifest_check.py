@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset.episodes import Manifest
 from dataset.fold import Fold
-from util.errors import DataError
+from util.errors import DataError, as_word
 
 
 def check_manifest(
@@ -22,6 +22,7 @@ def check_manifest(
     """
     wanted = {
         "data_set": fold.data_set,
+        "protocol": fold.protocol.name,
         "fold": fold.number,
         "shot": shot,
         "ways": ways,
@@ -29,7 +30,9 @@ def check_manifest(
     }
     drawn_for = manifest.header
     wrong = [
-        f"{key} {drawn_for[key]}, not {value}" for key, value in wanted.items() if drawn_for[key] != value
+        f"{key} {as_word(drawn_for[key])}, not {value}"
+        for key, value in wanted.items()
+        if drawn_for[key] != value
     ]
     if wrong:
         raise DataError(f"{path}: drawn for {'; '.join(wrong)}; take the file that was drawn for this run")
@@ -46,7 +49,7 @@ def _check_names(manifest: Manifest, fold: Fold, path: str | Path) -> None:
     missing = [name for name in names if name not in fold.val_images.position]
     if missing:
         raise DataError(
-            f"{path}: {len(missing)} of its {len(names)} images, first {missing[0]}, are not in "
+            f"{path}: {len(missing)} of its {len(names)} images, first {as_word(missing[0])}, are not in "
             f"{fold.val_list}; it belongs to another data set or another list"
         )
 

@@ -18,7 +18,7 @@ from model.interface import BaseLearner
 from model.published import load_published, load_strict
 from util.checkpoint import load_checkpoint, load_weights
 from util.config import Config
-from util.errors import CheckpointError
+from util.errors import CheckpointError, as_word
 from util.log import get_log
 
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
@@ -70,7 +70,7 @@ def load_trained(
         state, meta = load_checkpoint(path)
         differing = [key for key in BINDING if key in meta and meta[key] != expected[key]]
         if differing:
-            theirs = ", ".join(f"{key} {meta[key]}" for key in differing)
+            theirs = ", ".join(f"{key} {as_word(meta[key])}" for key in differing)
             wanted = ", ".join(f"{key} {expected[key]}" for key in differing)
             raise CheckpointError(
                 f"{path}: is of {theirs}, but {wanted} is wanted; choose its own checkpoint"

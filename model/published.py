@@ -114,13 +114,8 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
     if misfit.names:
         cures = [f"{_option(spare[part])} does without {part}" for part in sorted(needed)]
         cause = None if cures else misfit.likely_cause()
-        raise ValueError(
-            "; ".join(
-                filter(
-                    None, [f"the checkpoint does not fit this network: {misfit.described()}", cause, *cures]
-                )
-            )
-        )
+        differences = f"the checkpoint does not fit this network: {misfit.described()}"
+        raise ValueError("; ".join(filter(None, [differences, cause, *cures])))
     _require_floating(model, state)
     present = [part for part in spare if _part(model, part) is not None]
     for part in present:

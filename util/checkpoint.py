@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ from torch import Tensor
 from util.errors import CheckpointError
 from util.files import write_atomically
 from util.log import get_log
+
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, zipfile.BadZipFile),
+)
+"""What torch's reader raises on bytes that are no torch file, or not any more."""
 
 META_KEY = "fewseg"
 """The entry of the safetensors metadata that holds ours, as JSON."""
@@ -107,7 +114,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     if (
         not isinstance(content, dict)
         or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     ):
         raise CheckpointError(
             f"{path}: holds no weights (a dict of tensors, or one under 'state_dict'); check the path"
@@ -158,7 +165,7 @@ def _opened(path: str | Path) -> Iterator[safe_open]:
 def _meta_of(file: safe_open, path: str | Path) -> dict[str, Any]:
     try:
         meta = json.loads((file.metadata() or {}).get(META_KEY, "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict):
         raise CheckpointError(
@@ -213,7 +220,7 @@ def load_torch_file(path: Path) -> Any:
             f"{path}: holds Python objects beside tensors and could run code when read, so it is refused; "
             "ask for a file that holds a state_dict only"
         ) from failure
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as failure:
+    except _DAMAGE as failure:
         raise CheckpointError(
             f"{path}: truncated or no torch file ({first_line(failure)}); copy it again"
         ) from failure

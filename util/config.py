@@ -19,8 +19,8 @@ from util.config_file import Entry, parse_value, read_config_files
 from util.config_names import nearest
 from util.config_published import SECTION_ALIASES, SPELLINGS, UNUSED, guess_arch, translate
 from util.config_schema import FREE_MAPPINGS, SECTIONS, contradictions
-from util.config_yaml import dump, require_word, shortened
-from util.errors import ConfigError
+from util.config_yaml import dump, require_word
+from util.errors import ConfigError, shortened
 
 _LOG = logging.getLogger("fewseg.config")
 _HOMES: dict[str, list[str]] = {}

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from util.config_yaml import pairs, parse, plain, shortened
-from util.errors import ConfigError
+from util.config_yaml import pairs, parse, plain
+from util.errors import ConfigError, shortened
 from util.files import is_path
 
 BASE_KEY = "_base_"

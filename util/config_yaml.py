@@ -12,13 +12,12 @@ from typing import Any
 
 import yaml
 
-from util.errors import ConfigError
+from util.errors import ConfigError, shortened
 
 _MOST_CHARACTERS = 1 << 20
 _MOST_VALUES = 10_000
 _DEEPEST = 10
 _LONGEST_NUMBER = 40
-_SHOWN = 80
 
 _TAG = "tag:yaml.org,2002:"
 _KEPT = {f"{_TAG}{kind}" for kind in ("null", "bool")}
@@ -113,12 +112,6 @@ def require_word(key: str, source: str) -> str:
     if not _WORD.fullmatch(key):
         raise ConfigError(f"{source}: a key must be a plain word, got {shortened(key)}")
     return key
-
-
-def shortened(value: Any) -> str:
-    """Return a value as Python would write it, cut to what a line can hold."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 
 def _plain(node: yaml.Node, source: str, budget: Iterator[int], depth: int) -> Any:

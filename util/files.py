@@ -52,8 +52,8 @@ def write_atomically(
 
 def is_path(text: str) -> bool:
     """Return whether a text can name a file: without control characters, no longer than systems take."""
-    parts = text.encode("utf-8", "surrogateescape").split(b"/")
-    return text.isprintable() and sum(map(len, parts)) < 4096 and all(len(part) < 256 for part in parts)
+    encoded = text.encode("utf-8", "surrogateescape")
+    return text.isprintable() and len(encoded) < 4096 and all(len(part) < 256 for part in encoded.split(b"/"))
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from util.errors import DataError
+from util.errors import DataError, shortened
+from util.files import is_path
 
 
 def require_inside(name: str, source: str | Path) -> str:
@@ -15,10 +16,15 @@ def require_inside(name: str, source: str | Path) -> str:
         source: where it was read, for the message: ``list.txt:12``.
 
     Raises:
-        DataError: it is absolute, or climbs by ``..``, or can be no file's name.
+        DataError: it is absolute, or climbs by ``..``, or can be no file's name: too long, with control
+            characters.
     """
-    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise DataError(f"{source}: {name!r} leads out of its folder; name files by their path below it")
+    if not is_path(name) or name in ("", "."):
+        raise DataError(f"{source}: {shortened(name)} is no file's name; correct it")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise DataError(
+            f"{source}: {shortened(name)} leads out of its folder; name files by their path below it"
+        )
     return name
 
 

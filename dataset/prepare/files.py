@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from dataset.shapes import voc_palette
-from util.errors import DataError
+from util.errors import DataError, shortened
+from util.files import is_path
 from util.inside import is_inside
 from util.progress import progress as progress_bar
 
@@ -24,7 +27,13 @@ Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
 """From a member's path to where it goes below the target, or None to leave it out."""
 
 _PALETTE = voc_palette().tobytes()
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error)
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, LookupError, OverflowError, ValueError),
+)
+
+_UNCHECKED = (".tgz", ".gz")
+"""Ends of archives with one checksum for all, at their end."""
 
 
 def is_archive(path: Path) -> bool:
@@ -41,7 +50,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
     Raises:
         DataError: the archive is damaged or truncated, or the disk is full.
     """
-    wanted = 0
+    wanted, written = 0, []
     try:
         with _members(archive) as members:
             bar = progress_bar(members, f"unpacking {archive.name}", unit="file", disable=not progress)
@@ -51,19 +60,38 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
                     continue
                 wanted += 1
                 path = target / place
-                if not is_inside(target, path):
-                    raise DataError(f"{archive}: {name} would be written outside {target}; do not use it")
+                if not is_path(name) or path == target or not is_inside(target, path):
+                    raise DataError(
+                        f"{archive}: {shortened(name)} would be written outside {target}; do not use it"
+                    )
                 if not path.is_file() or path.stat().st_size != size:
+                    written.append(path)
                     with read() as content:
                         put(path, lambda part, content=content: _copy(content, part))
+    except DataError:
+        raise
     except _DAMAGE as failure:
+        reason = (str(failure) or type(failure).__name__).splitlines()[0].rstrip(":")
         raise DataError(
-            f"{archive}: damaged or truncated ({failure or type(failure).__name__}); it stays where it is: "
-            f"delete or replace it, and run again. {wanted} files before the damage are kept in {target}"
+            f"{archive}: damaged or truncated ({reason}); it stays where it is: delete or replace it, and "
+            f"run again. {_kept(archive, target, wanted, written)}"
+        ) from failure
+    except RuntimeError as failure:  # zipfile's, of a password or another method
+        raise DataError(
+            f"{archive}: cannot be unpacked ({str(failure).splitlines()[0]}); pack it anew, plainly"
         ) from failure
     except OSError as failure:
         raise DataError(f"{archive}: cannot be read ({failure.strerror or failure})") from failure
     return wanted
+
+
+def _kept(archive: Path, target: Path, wanted: int, written: list[Path]) -> str:
+    """Say what is left of a damaged archive; what no checksum of its own vouches for is removed."""
+    if not archive.name.lower().endswith(_UNCHECKED):
+        return f"{wanted} files before the damage are kept in {target}"
+    for path in written:
+        path.unlink(missing_ok=True)
+    return f"The {len(written)} files that came of it are removed, since the damage may be in any of them"
 
 
 @contextmanager
@@ -76,11 +104,22 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, int, Callable[[], IO
     else:
         with tarfile.open(archive) as tar:
             yield ((m.name, m.size, lambda m=m: tar.extractfile(m)) for m in tar if m.isfile())
+            while tar.fileobj and _read(tar.fileobj):
+                pass  # to the end, where a compressed archive has its checksum
 
 
 def _copy(content: IO[bytes], path: Path) -> None:
     with path.open("wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+        while block := _read(content):
+            file.write(block)
+
+
+def _read(content: IO[bytes]) -> bytes:
+    """Read a part of a member; what goes wrong is no fault of the file that is written."""
+    try:
+        return content.read(1 << 20)
+    except OSError as failure:
+        raise EOFError(str(failure)) from failure
 
 
 def put(path: Path, write: Callable[[Path], None]) -> None:

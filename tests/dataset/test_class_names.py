@@ -8,6 +8,14 @@ from dataset.class_names import read_class_names, to_lines
 from util.errors import DataError
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "\x1b[2J"])
+def test_names_with_control_characters_are_refused(tmp_path, name):
+    path = tmp_path / "classes.txt"
+    path.write_text(f"cat\n{name}\n")
+    with pytest.raises(DataError, match=r"classes\.txt:2: .* is no name"):
+        read_class_names(path)
+
+
 def test_class_names_count_from_the_background(tmp_path):
     (tmp_path / "with.txt").write_text("background\ncat\ndog\n")
     (tmp_path / "without.txt").write_text("cat\ndog\n")

@@ -213,6 +213,27 @@ class TestManifestFiles:
         with pytest.raises(DataError, match="drawn for data_set pascal, not shapes"):
             self.read(configure, path)
 
+    def test_another_protocol_is_refused(self, configure, tmp_path):
+        path, _ = self.written(configure, tmp_path, protocol="hsnet")
+        with pytest.raises(DataError, match="drawn for protocol hsnet, not bam"):
+            self.read(configure, path)
+
+    @pytest.mark.parametrize(
+        "changes", [{"fold": False}, {"shot": 1.0}, {"ways": True}, {"seed": "1"}, {"query_order": "any"}]
+    )
+    def test_fields_of_other_types_are_refused(self, configure, tmp_path, changes):
+        path, _ = self.written(configure, tmp_path, **changes)
+        with pytest.raises(DataError, match="this is no manifest of episodes"):
+            self.read(configure, path)
+
+    def test_class_ids_are_whole_numbers(self, configure, tmp_path):
+        _, manifest = self.written(configure, tmp_path)
+        for odd in (float(manifest[0].class_ids[0]), True, str(manifest[0].class_ids[0])):
+            spec = replace(manifest[0], class_ids=(odd,))
+            path, _ = self.written(configure, tmp_path, episodes=(spec, *manifest.episodes[1:]))
+            with pytest.raises(DataError, match="this is no manifest of episodes"):
+                self.read(configure, path)
+
     def test_unknown_images_and_wrong_supports_are_named(self, configure, tmp_path):
         _, manifest = self.written(configure, tmp_path)
         first = manifest[0]
