@@ -80,7 +80,8 @@ def _hand_over(message: str) -> bool:
     if _ERROR_FILE not in os.environ:
         return False
     file = Path(os.environ[_ERROR_FILE])
-    facts = {"message": message, "timestamp": int(time.time()), "status": USER_ERROR}
+    more = {"py_callstack": message, "timestamp": str(int(time.time()))}  # torchrun shows the first one
+    facts = {"message": {"message": message, "extraInfo": more}, "status": USER_ERROR}
     try:
         file.write_text(json.dumps(facts), encoding="utf-8")
     except OSError:  # a full disk, say

@@ -119,7 +119,8 @@ def test_the_failure_that_caused_the_others_is_told(
     for number, (code, facts) in enumerate((first, second)):
         file = tmp_path / f"{number}.json"
         if facts:
-            file.write_text(json.dumps({**facts, "timestamp": 1}))
+            message = {"message": facts["message"], "extraInfo": {"timestamp": "1"}}
+            file.write_text(json.dumps({**facts, "message": message}))
         failures[number] = ProcessFailure(number, 1, code, str(file))
 
     def fail(_: object) -> None:
