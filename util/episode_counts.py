@@ -126,13 +126,14 @@ def read_counts(path: str | Path) -> EpisodeCounts:
         ResultError: missing, damaged, or no counts of FewSeg.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy leaves a damaged file open that it opened itself.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if int(stored["version"]) != VERSION:
                 raise ResultError(f"{path}: has another version than {VERSION}; test again")
             found = {field.name: stored[field.name] for field in fields(EpisodeCounts)}
     except ResultError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as failure:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as failure:
         reason = getattr(failure, "strerror", None) or "damaged, or no counts of FewSeg"
         raise ResultError(f"{path}: cannot be read ({reason}); test again") from failure
     scalars = {key: found[key].item() for key in ("classes", "first_novel", "left_out")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ class TestCounts:
         path = tmp_path / "r.npz"
         counted().write(path)
         whole = path.read_bytes()
-        for content in (whole[:300], b"text", b""):
+        array = io.BytesIO()
+        np.save(array, np.zeros(3))
+        for content in (whole[:300], b"text", b"", array.getvalue()):
             path.write_bytes(content)
             with pytest.raises(ResultError, match="cannot be read"):
                 read_counts(path)
