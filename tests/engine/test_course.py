@@ -83,7 +83,9 @@ class TestRefused:
     )
     def test_base_learner(self, configure, run, key, value):
         named = key if "." in key else f".{key}"
-        assert f"{named} (was" in refusal(configure("pspnet", **{**SHORT, key: value}, resume=run))
+        assert f"{named} (was" in refusal(
+            configure("pspnet", **{**SHORT, "epochs": 2, key: value}, resume=run)
+        )
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -110,7 +112,9 @@ class TestRefused:
         [("split", 1), ("start_epoch", 1), ("pretrained", "imagenet"), ("data_set", "pascal")],
     )
     def test_what_cannot_change_on_the_way(self, configure, run, key, value):
-        message = refusal(configure("pspnet", **{**SHORT, key: value}, resume=run), allow_changes=True)
+        message = refusal(
+            configure("pspnet", **{**SHORT, "epochs": 2, key: value}, resume=run), allow_changes=True
+        )
         assert "cannot be changed on the way" in message and f".{key} (was" in message
 
     def test_network_of_another_width(self, configure, run):
@@ -183,7 +187,7 @@ class TestStates:
     )
     def test_earlier_version_under_other_settings(self, configure, run, key, value):
         self.earlier(run)
-        message = refusal(configure("pspnet", **{**SHORT, key: value}, resume=run))
+        message = refusal(configure("pspnet", **{**SHORT, "epochs": 2, key: value}, resume=run))
         assert key in message
 
     @pytest.mark.parametrize(
