@@ -96,7 +96,7 @@ class TrainingLoop:
                 raise Interrupted(f"{request} in {self.reached}; {self._keep(request.together)}") from None
             except Exception:
                 if self.reached != start and distributed.is_main():
-                    self.log.warning("%s: %s", self.reached, self._keep())
+                    self.log.warning("an error ends the run in %s; %s", self.reached, self._keep())
                 raise
             finally:
                 self.board.close()
@@ -210,7 +210,8 @@ class TrainingLoop:
                 memories = self.gathered or memories_alone(self.model)
                 self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
         except Exception as failure:  # must not hide why the run ends
-            return f"no snapshot is written: {first_line(failure)}; an earlier one stays"
+            stays = "an earlier one stays" if self.snapshots.begun else "there is none to go on from"
+            return f"no snapshot is written: {first_line(failure)}; {stays}"
         return f"go on with --opts resume {self.snapshots.folder}"
 
     def _set_training_mode(self) -> None:

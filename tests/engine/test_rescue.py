@@ -97,7 +97,7 @@ def test_any_error_leaves_the_last_complete_step(tmp_path, monkeypatch, caplog, 
         loop.run()
     progress = Snapshot.read(tmp_path).progress
     assert (progress.epoch + 1, progress.step) == position
-    assert f"{progress}: go on with --opts resume {tmp_path}" in caplog.text
+    assert f"an error ends the run in {progress}; go on with --opts resume {tmp_path}" in caplog.text
     assert_goes_on(tmp_path, whole)
 
 
@@ -107,7 +107,7 @@ def test_error_amid_an_update_keeps_the_earlier_snapshot(tmp_path, monkeypatch, 
     with pytest.raises(RuntimeError, match="lost"):
         loop.run()
     assert (
-        "epoch 3, step 3: no snapshot is written: the error came amid an update of the weights" in caplog.text
+        "epoch 3, step 3; no snapshot is written: the error came amid an update of the weights" in caplog.text
     )
     assert str(Snapshot.read(tmp_path).progress) == "epoch 3, step 0"
     assert_goes_on(tmp_path, whole)
@@ -124,7 +124,7 @@ def test_error_of_saving_does_not_hide_the_first(tmp_path, monkeypatch, caplog):
     loop.settings = LoopSettings(epochs=6, save_freq=100, evaluate=False)
     with pytest.raises(torch.OutOfMemoryError):
         loop.run()
-    assert "epoch 2, step 2: no snapshot" in caplog.text and "No space left" in caplog.text
+    assert "epoch 2, step 2; no snapshot" in caplog.text and "No space left" in caplog.text
     assert not (tmp_path / STATE).exists()
 
 
