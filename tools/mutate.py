@@ -3,8 +3,9 @@
     python tools/mutate.py util/metrics.py util/tables.py --count 50
     python tools/mutate.py util --seed 3
 
-A fault is one operator, comparison or constant changed. The tests that run against it are those that import
-the changed module. They run in a copy of the checkout; nothing in it is touched.
+A fault is one operator, comparison or constant changed. The tests that run against it are those of the same
+package that import the changed module, its own test file first; --all-tests adds those of other packages. All
+runs in a copy of the checkout; nothing in it is touched.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT = 300
-"""Seconds after which a test run counts as having noticed: the fault made a loop endless."""
+ENDLESS = 10
+"""A fault that makes the tests compute this many times as long has made a loop endless, and is noticed."""
+
+WAITING = 900
+"""Seconds after which tests that compute nothing are given up, and the fault is noticed likewise."""
 
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult},
@@ -105,25 +109,44 @@ def _kept(node: ast.AST) -> Iterator[ast.AST]:
         parts += node.decorator_list
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         parts += [node.value]
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        parts += [node.value]
     if isinstance(node, ast.keyword) and node.arg == "strict":  # checks of our own reasoning, no behaviour
         parts += [node.value]
     for part in parts:
         yield from ast.walk(part) if part is not None else ()
 
 
-def tests_of(path: Path) -> list[str]:
-    """Return the test files that import the module at ``path``."""
-    module = ".".join(path.with_suffix("").parts)
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    ours = [file for file in files if f"{module} import" in file.read_text(encoding="utf-8")]
-    ours.sort(key=lambda file: file.stem != f"test_{path.stem}")  # the likeliest to notice comes first
-    return [str(file.relative_to(ROOT)) for file in ours]
+def tests_of(path: Path, all_tests: bool) -> list[str]:
+    """Return the test files that import the module at ``path``: its own first, then others of its package.
+
+    Args:
+        path: of the module, relative to the checkout.
+        all_tests: whether those of other packages follow, which may be slow.
+    """
+    module, package = ".".join(path.with_suffix("").parts), ROOT / "tests" / path.parent
+    own = package / f"test_{path.stem}.py"
+    importing = [
+        file
+        for file in sorted((ROOT / "tests").rglob("test_*.py"))
+        if f"{module} import" in file.read_text(encoding="utf-8")
+    ]
+    near = [file for file in importing if file.parent == package and file != own]
+    far = [file for file in importing if file.parent != package]
+    files = [*([own] if own.exists() else []), *near, *(far if all_tests else [])]
+    return [str(file.relative_to(ROOT)) for file in files]
 
 
-def passes(tests: list[str], checkout: Path, fault: Fault | None = None) -> bool:
+def passes(tests: list[str], checkout: Path, fault: Fault | None = None, seconds: float = 0) -> bool:
     """Return whether these test files pass in a checkout, into which ``fault`` is put for that time.
 
     The tests run in a fork of this process, which has loaded the heavy libraries already.
+
+    Args:
+        tests: the files, relative to the checkout.
+        checkout: a copy that may be changed.
+        fault: what is put in; nothing if None.
+        seconds: of computing after which they fail; 0 for no limit. How busy the machine is plays no part.
     """
     file = checkout / fault.path if fault else None
     whole = file.read_text(encoding="utf-8") if file else ""
@@ -131,7 +154,8 @@ def passes(tests: list[str], checkout: Path, fault: Fault | None = None) -> bool
         file.write_text(fault.source, encoding="utf-8")
     child = os.fork()
     if child == 0:
-        signal.alarm(TIMEOUT)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.alarm(WAITING if seconds else 0)
         os.chdir(checkout)
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
@@ -144,6 +168,16 @@ def passes(tests: list[str], checkout: Path, fault: Fault | None = None) -> bool
     return status == 0
 
 
+def limit_of(tests: list[str], checkout: Path) -> float:
+    """Return the seconds of computing that these test files may take, after a run without any fault."""
+    before = os.times()
+    if not passes(tests, checkout):
+        sys.exit(f"error: the tests fail without any fault; run pytest {' '.join(tests)}")
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return ENDLESS * (1 + spent)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Report the share of noticed faults and the others one by one."""
     parser = argparse.ArgumentParser(
@@ -152,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="files or folders, relative to the checkout")
     parser.add_argument("--count", type=int, default=50, help="faults to draw from all possible ones")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
+    parser.add_argument("--all-tests", action="store_true", help="also those of other packages")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True  # a cached file of the same second would hide a fault
@@ -160,19 +195,17 @@ def main(arguments: list[str] | None = None) -> int:
         for path in given.paths
         for file in ([ROOT / path] if (ROOT / path).is_file() else sorted((ROOT / path).rglob("*.py")))
     ]
-    possible = [fault for file in files if tests_of(file) for fault in faults(file)]
-    for file in files:
-        if not tests_of(file):
-            print(f"{file}: no test imports it")
+    tests = {file: tests_of(file, given.all_tests) for file in files}
+    for file in (file for file in files if not tests[file]):
+        print(f"{file}: no test imports it")
+    possible = [fault for file in files if tests[file] for fault in faults(file)]
     drawn = random.Random(given.seed).sample(possible, min(given.count, len(possible)))
+    unnoticed = 0
     with tempfile.TemporaryDirectory() as folder:
         checkout = _copied(Path(folder))
-        tests = sorted({test for fault in drawn for test in tests_of(fault.path)})
-        if not passes(tests, checkout):
-            sys.exit(f"error: the tests fail without any fault; run pytest {' '.join(tests)}")
-        unnoticed = 0
+        limits = {file: limit_of(tests[file], checkout) for file in {fault.path for fault in drawn}}
         for fault in drawn:
-            if passes(tests_of(fault.path), checkout, fault):
+            if passes(tests[fault.path], checkout, fault, limits[fault.path]):
                 unnoticed += 1
                 print(f"{fault.path}:{fault.line}: {fault.change[:200]}", flush=True)
     print(f"{len(drawn) - unnoticed} of {len(drawn)} faults noticed ({len(possible)} possible)")

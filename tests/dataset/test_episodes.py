@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import warnings
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from dataset import episodes
+from dataset.episodes import test_episodes as draw_episodes
 from dataset.lists import EpisodeLists, ImageList, episode_lists, generalized_lists
 from dataset.mask import read_mask
 from dataset.sampling import draw_for_query, draw_supports
@@ -106,7 +108,19 @@ def test_a_known_train_episode_never_changes(lists):
     assert spec == episodes.EpisodeSpec("image3", (1,), (("image9", "image0"),))
 
 
-@pytest.mark.parametrize("query_order", episodes.QUERY_ORDERS)
+def test_a_train_episode_takes_the_next_number_of_its_order_unless_told_which(lists):
+    order = episodes.train_order(10, 1, 2)
+    for index in range(10):
+        spec = episodes.train_episode(lists, 2, 1, 2, index)
+        assert spec.query == f"image{order[index]}" and len(spec.class_ids) == 1
+        assert episodes.train_episode(lists, 2, 1, 2, index, number=order[index]) == spec
+        assert episodes.train_episode(lists, 2, 1, 2, index, number=7).query == "image7"
+
+
+ORDERS = ("list", "uniform", "class", "pairs")
+
+
+@pytest.mark.parametrize("query_order", ORDERS)
 @pytest.mark.parametrize("ways", [1, 2])
 def test_every_query_order_gives_valid_episodes(lists, query_order, ways):
     drawn = manifest(lists, query_order=query_order, ways=ways)
@@ -123,6 +137,63 @@ def test_queries_follow_the_list_or_the_pairs(lists):
     assert pairs[:4] == [("image0", 1), ("image0", 3), ("image1", 1), ("image1", 2)]
     with pytest.raises(DataError, match="query_order sorted: known are list"):
         manifest(lists, query_order="sorted")
+
+
+def plain_episode(lists, order, index, shot):
+    """The query's number and the class of an episode of seed 3, and its supports, drawn step by step."""
+    digest = hashlib.sha256(f"test/3/{index}".encode()).digest()
+    rng = random.Random(int.from_bytes(digest[:8], "big"))
+    shown = [[c for c in (1, 2, 3) if query in lists.supports[c]] for query in range(10)]
+    if order in ("list", "uniform"):
+        query = index % 10 if order == "list" else rng.randrange(10)
+        class_id = shown[query][rng.randint(1, len(shown[query])) - 1]
+    elif order == "class":
+        class_id = rng.choice((1, 2, 3))
+        query = rng.choice(lists.supports[class_id])
+    else:
+        pairs = [(query, c) for query in range(10) for c in shown[query]]
+        query, class_id = pairs[index % len(pairs)]
+    supports, pool = [], lists.supports[class_id]
+    while len(supports) < shot:
+        rng.randint(1, len(pool))
+        support = query
+        while support == query or support in supports:
+            support = pool[rng.randint(1, len(pool)) - 1]
+        supports.append(support)
+    return f"image{query}", (class_id,), (tuple(f"image{support}" for support in supports),)
+
+
+@pytest.mark.parametrize("query_order", ORDERS)
+def test_test_episodes_are_drawn_as_a_plain_loop_draws_them(lists, query_order):
+    drawn = manifest(lists, query_order=query_order, episodes=60)
+    wanted = [plain_episode(lists, query_order, index, 2) for index in range(60)]
+    assert [(spec.query, spec.class_ids, spec.supports) for spec in drawn] == wanted
+    assert episodes.QUERY_ORDERS == ORDERS
+
+
+def test_a_manifest_says_what_it_was_drawn_for_and_its_file_is_plain_json(lists, tmp_path):
+    named = replace(lists, source=replace(lists.source, names=tuple(f"Größe {i}" for i in range(10))))
+    drawn = draw_episodes(named, data_set="own", fold=2, protocol="pfenet", seed=3, shot=1, episodes=3)
+    header = {"data_set": "own", "fold": 2, "protocol": "pfenet", "seed": 3, "shot": 1, "ways": 1}
+    header |= {"query_order": "list", "generalized": False}
+    assert drawn.header == header
+    rows = [
+        {"class_ids": list(spec.class_ids), "query": spec.query, "supports": [list(spec.supports[0])]}
+        for spec in drawn
+    ]
+
+    def line(value):
+        return (
+            json.dumps(dict(sorted(value.items())), ensure_ascii=False).replace(": ", ":").replace(", ", ",")
+        )
+
+    text = "\n".join(line(value) for value in (header, *rows))
+    assert drawn.hash == hashlib.sha256(text.encode()).hexdigest()
+    assert drawn.header == header  # the hash, which is kept once it is computed, is no part of it
+    drawn.write(tmp_path / "episodes.jsonl")
+    lines = [line(header | {"hash": drawn.hash}), *map(line, rows)]
+    assert (tmp_path / "episodes.jsonl").read_text(encoding="utf-8") == "\n".join(lines) + "\n"
+    assert drawn[1] == drawn.episodes[1] and len(drawn) == 3
 
 
 def test_the_first_episodes_do_not_depend_on_how_many_follow(lists):
