@@ -213,8 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _copied(folder: Path) -> Path:
-    """Copy the checkout's tracked files into ``folder``, with the recorded figures beside it."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Copy the checkout's files into ``folder``, but for those that git ignores; recorded figures beside it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     checkout = folder / "checkout"
     for name in listed.stdout.splitlines():
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)

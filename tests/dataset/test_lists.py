@@ -18,25 +18,7 @@ from dataset.base import without_novel
 from dataset.lists import ImageList, check_labels, episode_lists, generalized_lists, read_image_list
 from dataset.split import ClassSplit, class_split
 from util.errors import DataError
-
-
-@pytest.fixture
-def voc(tmp_path, monkeypatch):
-    """Six images in VOC layout: class 1 in four of them, class 6 in three, class 2 in one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = tmp_path / "voc"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / folder).mkdir(parents=True)
-    names = [f"2007_{i:06}" for i in range(6)]
-    for name, labels in zip(names, [(1,), (1, 6), (1, 6), (1,), (6,), (2,)], strict=True):
-        mask = np.zeros((40, 50), np.uint8)
-        for place, label in enumerate(labels):
-            mask[:, 20 * place : 20 * place + 15] = label
-        mask[0] = 255
-        Image.fromarray(mask).save(root / f"SegmentationClass/{name}.png")
-        Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(root / f"JPEGImages/{name}.jpg")
-    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names) + "\n")
-    return root
+from util.progress import progress
 
 
 def assert_same_index(found, wanted):
@@ -45,46 +27,32 @@ def assert_same_index(found, wanted):
         np.testing.assert_array_equal(getattr(found, key), getattr(wanted, key))
 
 
-def read(root, path="ImageSets/Segmentation/train.txt"):
-    return read_image_list(root, root / path)
+def read(root):
+    return read_image_list(root, root / "ImageSets/Segmentation/train.txt")
 
 
-def test_ids_and_published_lines_name_the_same_files(voc):
-    ids = read(voc)
-    lines = [f"{image} {mask}" for image, mask in zip(ids.images, ids.masks, strict=True)]
-    (voc / "lines.txt").write_text("\n".join(lines))
-    assert read(voc, "lines.txt") == ids
-    assert ids.images[0] == "JPEGImages/2007_000000.jpg" and ids.names[5] == "2007_000005"
+def test_progress_is_shown_unless_told_otherwise(voc, monkeypatch):
+    shown = []
+
+    def bar(*arguments, disable, **options):
+        shown.append(not disable)
+        return progress(*arguments, disable=True, **options)
+
+    monkeypatch.setattr("dataset.area_index.progress_bar", bar)
+    for name, options in (("2007_000001", {}), ("2007_000002", {"progress": False})):
+        (voc / "ImageSets/Segmentation/train.txt").write_text(f"{name}\n")
+        read(voc).index(**options)
+    assert shown == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "cannot be read"),
-        ("", "is empty"),
-        ("../2007_000000\n", r"list\.txt:1: '\.\./2007_000000' leads out of its folder"),
-        ("a.jpg a.png\nb.jpg m/../../b.png\n", r"list\.txt:2: 'm/\.\./\.\./b\.png' leads out of its folder"),
-        ("/data/a.jpg m/a.png\n", r"list\.txt:1: '/data/a\.jpg' leads out of its folder"),
-        ("a b c\n", r"list\.txt:1: expected an image id"),
-        ("JPEGImages/a.jpg m/a.png\nJPEGImages/a.png m/a.png\n", r":2: a is listed before with other files"),
-    ],
-)
-def test_a_bad_list_is_one_line(voc, content, message):
-    if content is not None:
-        (voc / "list.txt").write_text(content)
-    with pytest.raises(DataError, match=message):
-        read(voc, "list.txt")
-
-
-def test_repeated_lines_count_once(voc):
-    (voc / "list.txt").write_text("2007_000003\n2007_000001\n2007_000003\n" * 2)
-    with pytest.warns(UserWarning, match=r"list\.txt: 4 lines repeat an earlier one and are left out"):
-        assert read(voc, "list.txt").names == ("2007_000003", "2007_000001")
-
-
-def test_a_missing_root_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere: the data root is missing"):
-        read_image_list(tmp_path / "nowhere", tmp_path / "list.txt")
+def test_label_areas_have_the_class_that_the_list_tells(voc):
+    names = ("2007_000000", "2007_000001")
+    masks = tuple(f"SegmentationClass/{name}.png" for name in names)
+    areas = ImageList(voc, names, names, masks, (300, 4)).index(progress=False)
+    assert [areas.areas(i) for i in (0, 1)] == [
+        {0: 39 * 35, 300: 39 * 15, 255: 50},
+        {0: 39 * 20, 4: 39 * 15, 6: 39 * 15, 255: 50},
+    ]
 
 
 def test_the_index_counts_labels_and_is_kept_until_a_mask_changes(voc):

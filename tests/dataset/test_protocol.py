@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.protocol import PROTOCOLS, Protocol, load_protocol
+from dataset.protocol import LIST_FILES, PROTOCOLS, Protocol, load_protocol
 from util.errors import ConfigError
 
 
@@ -54,7 +54,17 @@ def test_every_point_can_be_changed_and_the_difference_shows():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ({"episode": 5}, "no point episode; did you mean episodes"),
+        ({"episode": 5}, r"^protocol bam: there is no point episode; did you mean episodes\?$"),
+        (
+            {"xyz": 5},
+            "^protocol bam: there is no point xyz; known are novel_in_train, train_images, .*, backbone$",
+        ),
+        (
+            {"min_area": -1},
+            "^protocol bam: min_area cannot be -1: Input should be greater than or equal to 0$",
+        ),
+        ({"seeds": [1, -2]}, "seeds cannot be -2"),
+        ({"selection": "best"}, "selection cannot be 'best'"),
         ({"resize": "squeeze"}, "resize cannot be 'squeeze'"),
         ({"episodes": 0}, "episodes cannot be 0"),
         ({"episodes": "many"}, "episodes cannot be 'many'"),
@@ -68,6 +78,47 @@ def test_a_bad_point_is_one_line(points, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_least_values_are_allowed():
+    assert load_protocol("bam", min_area=0, episodes=1, input_size=1, seeds=[0]).seeds == (0,)
+
+
+@pytest.mark.parametrize("point", ["train_images", "test_images"])
+def test_images_may_come_from_any_list_that_the_readme_of_lists_names(point):
+    text = (Path(__file__).parents[2] / "lists/README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`pascal/(\w+\.txt)`", text)) == set(LIST_FILES.values())
+    for source, file in LIST_FILES.items():
+        assert getattr(load_protocol("bam", **{point: source}), point) == source
+        assert file == ("voc_sbd_merge_noduplicate.txt" if source == "merged" else f"{source}.txt")
+    assert getattr(load_protocol("bam", **{point: "own"}), point) == "own"
+
+
+def test_the_name_is_no_point_to_be_changed():
+    with pytest.raises(ConfigError, match="there is no point name"):
+        load_protocol("bam").with_overrides(name="mine")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_data_set_of_ones_own_has_only_its_own_lists(name):
+    own, pascal = load_protocol(name, "folder"), load_protocol(name)
+    assert (own.train_images, own.test_images) == ("own", "own")
+    assert set(own.difference()) <= {"train_images", "test_images"}
+    assert pascal == PROTOCOLS[name] and load_protocol(name, "coco").train_images == "train"
+    assert load_protocol(name, "shapes", test_images="val").test_images == "val"
+
+
+def test_classes_that_are_left_out_of_the_episodes_are_left_out_of_the_mean():
+    assert not load_protocol("bam").leaves_absent_out and load_protocol("mlc").leaves_absent_out
+    few = load_protocol("bam", small_classes="leave_out")
+    assert few.leaves_absent_out and few.difference() == {
+        "small_classes": ("error", "leave_out"),
+        "absent_classes": ("zero", "left_out"),
+    }
+    assert load_protocol("bam", small_classes="error").difference() == {}
+    assert load_protocol("bam", absent_classes="left_out").small_classes == "error"
+    with pytest.raises(ConfigError, match="small_classes leave_out leaves classes without episodes"):
+        load_protocol("bam", small_classes="leave_out", absent_classes="zero")
+
+
 def test_an_unknown_protocol_lists_the_known_ones():
     with pytest.raises(ConfigError, match="protocol mine: known are bam, pfenet"):
         load_protocol("mine")
@@ -77,6 +128,11 @@ def test_a_label_in_a_square_needs_an_image_in_a_square():
     with pytest.raises(ConfigError, match="label_size square goes with resize letterbox or shrink"):
         load_protocol("hsnet", label_size="square")
     assert load_protocol("bam", resize="stretch", label_size="original").resize == "stretch"
+    for resize in ("letterbox", "shrink"):
+        assert load_protocol("hsnet", label_size="square", resize=resize).resize == resize
+    for resize in ("stretch", "native"):
+        with pytest.raises(ConfigError, match=f"not with {resize}; set label_size"):
+            load_protocol("bam", resize=resize)
 
 
 def test_what_training_settled_stays_when_another_protocol_tests():
