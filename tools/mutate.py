@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _copied(folder: Path) -> Path:
-    """Copy the checkout's files into ``folder``, but for those that git ignores; recorded figures beside it."""
+    """Copy what git does not ignore of the checkout into ``folder``, with the recorded figures beside it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     checkout = folder / "checkout"
