@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from functools import cache as remembered
+
+import pytest
 import torch
 
-from engine.cache import EncodingCache, size_of
+from engine.cache import GIB, EncodingCache, size_of
 
 BYTES = 40
 
@@ -46,3 +50,32 @@ def test_without_memory_everything_is_made_anew():
 
 def test_size_counts_all_tensors():
     assert size_of({"a": torch.zeros(3), "b": torch.zeros(2, 2, dtype=torch.int64)}) == 12 + 32
+
+
+def fewest(uses: str, room: int) -> int:
+    """The least number of encodings that any choice of what to keep has to make."""
+
+    @remembered
+    def made(position: int, kept: frozenset[str]) -> int:
+        if position == len(uses):
+            return 0
+        key = uses[position]
+        choices = (
+            [kept | {key}] if len(kept | {key}) <= room else [(kept | {key}) - {out} for out in kept | {key}]
+        )
+        return (key not in kept) + min(made(position + 1, frozenset(choice)) for choice in choices)
+
+    return made(0, frozenset())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_choice_of_what_to_keep_makes_fewer(seed: int) -> None:
+    rng = random.Random(seed)
+    uses = "".join(rng.choice("abcde") for _ in range(16))
+    for room in (1, 2, 3):
+        cache = run(uses, room * BYTES + rng.randrange(BYTES))
+        assert cache.made == fewest(uses, room) and cache.held == 0
+
+
+def test_a_gib_is_a_power_of_two():
+    assert GIB == 1024**3
