@@ -46,6 +46,35 @@ def test_panets_chain_flips_half_of_the_images_with_their_masks() -> None:
     assert 15 < flipped < 45
 
 
+class Told(random.Random):
+    """Gives what it is told to, and remembers the bounds that it was asked with."""
+
+    def __init__(self, *values: int) -> None:
+        super().__init__(0)
+        self.values, self.bounds = list(values), []
+
+    def random(self) -> float:
+        return 0.5
+
+    def randint(self, a: int, b: int) -> int:
+        self.bounds.append((a, b))
+        return self.values.pop(0)
+
+
+def test_mlcs_windows_lie_anywhere_on_the_image_and_half_a_draw_flips_nothing() -> None:
+    image, mask = gradient()
+    for top, left in ((0, 0), (10, 30), (3, 7)):
+        rng = Told(top, left)
+        out, (label,) = PlainTransform(20, crops=True, flips=True)(image, [mask], rng)
+        assert rng.bounds == [(0, 10), (0, 30)]
+        wanted = (image[top : top + 20, left : left + 20] - np.array(MEAN)) / np.array(STD)
+        np.testing.assert_allclose(out.permute(1, 2, 0), wanted, atol=1e-5)
+        np.testing.assert_array_equal(label, mask[top : top + 20, left : left + 20])
+    rng = Told(0, 3)
+    PlainTransform(40, crops=True)(image, [mask], rng)
+    assert rng.bounds == [(0, 0), (0, 10)]
+
+
 def test_mlcs_chain_cuts_image_and_mask_at_the_same_place() -> None:
     columns = set()
     for out, label in drawn(PlainTransform(20, crops=True)):

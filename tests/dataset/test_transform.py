@@ -14,6 +14,7 @@ from dataset.mask import read_image, read_mask
 from dataset.transform import (
     MEAN,
     STD,
+    Buffer,
     Resize,
     TrainTransform,
     blur,
@@ -22,6 +23,7 @@ from dataset.transform import (
     fill_around,
     look_up,
     normalise,
+    relabel,
     rotate,
     scale,
     square_label,
@@ -153,6 +155,77 @@ def test_the_fused_chain_equals_the_plain_one(seed):
     np.testing.assert_array_equal(second, want_label)
 
 
+@pytest.mark.parametrize(("shown", "draws"), [((20, 20), 32), ((4, 4), 1), ((0, 0), 1)])
+def test_a_crop_is_drawn_again_31_times_where_it_keeps_too_little(shown, draws):
+    """Of 20 x 20 pixels, a window of 8 x 8 never keeps 85 %; of 4 x 4 in its corner and of none, all."""
+    mask = np.zeros((20, 20), np.uint8)
+    mask[: shown[0], : shown[1]] = 9
+    calls = Replay([("randint", 0, 12, value) for value in [0] * 62 + [5, 7]])
+    crop = draw_crop(mask, 8, 9, calls)
+    assert len(calls.calls) == 2 * (32 - draws)
+    assert (crop.top, crop.start) == ((5, 7) if draws == 32 else (0, 0))
+
+
+def test_a_crop_may_lose_15_in_100_pixels_and_no_more():
+    mask = np.zeros((20, 20), np.uint8)
+    mask[0, :20] = 1
+    calls = Replay([("randint", 0, 3, 0), ("randint", 0, 3, 3), ("randint", 0, 3, 1), ("randint", 0, 3, 0)])
+    crop = draw_crop(mask, 17, 1, calls)  # 17 of 20 pixels are enough
+    assert (crop.top, crop.start) == (0, 3) and len(calls.calls) == 2
+
+
+def test_half_a_draw_neither_turns_nor_blurs_nor_flips_and_scales_by_the_middle():
+    draw = np.random.default_rng(0)
+    image, mask = draw.integers(0, 256, (24, 30, 3), np.uint8), draw.integers(0, 3, (24, 30), np.uint8)
+    calls = [*[("random", 0.5)] * 4, ("randint", 0, 4, 2), ("randint", 0, 10, 9)]
+    out = torch.empty(3, 20, 20)
+    found, (label,) = TrainTransform(20)(image, [np.minimum(mask, 0)], Replay(calls), out=out)
+    assert found is out and (label == 0).all()
+    wanted = (image[2:22, 9:29] - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(out.permute(1, 2, 0), wanted, atol=1e-5)
+
+
+def test_the_published_ranges_of_scale_and_angle_are_the_default():
+    assert (TrainTransform(9).scale, TrainTransform(9).rotate) == ((0.9, 1.1), (-10.0, 10.0))
+    image = np.random.default_rng(1).integers(0, 256, (30, 34, 3), np.uint8)
+    mask = np.zeros((30, 34), np.uint8)
+    mask[4:20, 6:30] = 1
+    for low_scale, low_angle in ((0.0, 0.0), (0.75, 0.75)):
+        calls = [("random", low_scale), ("random", 0.0), ("random", low_angle), *[("random", 0.9)] * 2]
+        out, (label,) = TrainTransform(48)(image, [mask], Replay([*calls, *[("randint", 0, 0, 0)] * 2]))
+        factor, angle = 0.9 + 0.2 * low_scale, -10 + 20 * low_angle
+        turned = rotate(scale(mask, factor, cv2.INTER_NEAREST), angle, cv2.INTER_NEAREST, 255)
+        above, left = (48 - turned.shape[0]) // 2, (48 - turned.shape[1]) // 2
+        np.testing.assert_array_equal(label[above:, left:][: turned.shape[0], : turned.shape[1]], turned)
+        assert (label == 1).sum() == (turned == 1).sum() and out.shape == (3, 48, 48)
+
+
+def test_the_crop_keeps_the_label_1_of_the_first_mask_unless_told_another():
+    image, mask = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8)
+    mask[:4, :4], mask[-4:, -4:] = 1, 2
+    for keep, options in ((1, {}), (1, {"keep": 1}), (2, {"keep": 2})):
+        for seed in range(8):
+            transform = TrainTransform(39, scale=(1.0, 1.0), rotate=(0.0, 0.0))
+            _, (label, _) = transform(image, [mask, mask * 0], random.Random(seed), **options)
+            assert (label == keep).sum() >= 0.85 * 16
+
+
+def test_intermediate_images_share_the_memory_of_their_buffer():
+    image = np.random.default_rng(2).random((20, 31, 3), np.float32)
+    for change in (
+        lambda out: scale(image, 1.3, cv2.INTER_LINEAR, out),
+        lambda out: rotate(image, 7, cv2.INTER_LINEAR, MEAN, out),
+        lambda out: blur(image, out),
+    ):
+        buffer = Buffer()
+        memory = buffer.array((60, 60, 3))
+        np.testing.assert_array_equal(change(buffer), change(None))
+        assert np.shares_memory(change(buffer), memory)
+        assert np.shares_memory(buffer.array((60, 180)), memory)
+        assert not np.shares_memory(buffer.array((60, 181)), memory)
+    assert TrainTransform(9) == TrainTransform(9) and "Buffer" not in repr(TrainTransform(9))
+
+
 def test_validation_equals_the_recorded_outputs(shared):
     folder = shared / "parity" / "data"
     recorded = json.loads((folder / "val_transform.json").read_text())
@@ -184,6 +257,15 @@ def test_the_other_rules_keep_their_word():
     assert Resize(64, "native").label(mask).shape == (20, 40)
 
 
+def test_an_image_of_just_the_size_keeps_it_where_larger_ones_shrink():
+    for height, width in ((20, 64), (64, 13)):
+        assert Resize(64, "shrink").content(height, width) == (height, width)
+        assert Resize(64, "native").content(height, width) == (height, width)
+        assert Resize(64).content(height, width) == (height // 8 * 8, width // 8 * 8)
+    assert Resize(64, "shrink").content(20, 65) == Resize(64).content(20, 65) == (16, 64)
+    assert Resize(64).rule == "letterbox" and Resize(60).content(31, 60) == (24, 56)
+
+
 def test_a_sliver_of_an_image_keeps_at_least_eight_pixels():
     assert Resize(64).content(5, 400) == (8, 64)
 
@@ -196,6 +278,17 @@ def test_a_label_goes_top_left_into_a_square_of_void():
 def test_tables_map_ways_and_keep_void():
     found = look_up(np.array([[0, 3, 7, 255]], np.uint8), class_table([7, 3]))
     assert found.dtype == torch.int64 and found.tolist() == [[0, 2, 1, 255]]
+
+
+@pytest.mark.parametrize(("ids", "length"), [((), 256), ((7, 3), 256), ((254,), 256), ((4, 300), 301)])
+def test_masks_of_both_types_go_through_tables_of_any_length(ids, length):
+    table = class_table(ids)
+    assert len(table) == length and table.dtype == np.uint8
+    for largest, kind in ((255, np.uint8), (400, np.uint16)):
+        mask = np.arange(largest + 1).astype(kind)[None]
+        wanted = [255 if i == 255 else 1 + ids.index(i) if i in ids else 0 for i in range(largest + 1)]
+        assert relabel(mask, table).tolist() == [wanted]
+    assert look_up(np.array([[300, 301, 65535]], np.uint16), table).tolist() == [[2 * (300 in ids), 0, 0]]
 
 
 def test_padding_is_normalised_like_the_image():
