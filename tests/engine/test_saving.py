@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_loop import small_loop
 
+from engine.saving import Snapshots, memories_alone
 from engine.snapshot import BEST, LAST, STATE, Snapshot
 from engine.step import NotFiniteError
 from util.checkpoint import file_hash, load_checkpoint, save_checkpoint
@@ -200,6 +201,61 @@ def test_snapshot_is_due_by_the_clock(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.snapshots, "save_last", note)
     loop.run()
     assert written == [3, 6, 0]
+
+
+@pytest.mark.parametrize("minutes", [10, 0.5, None])
+@pytest.mark.parametrize("main", [True, False])
+def test_snapshot_is_due_when_its_minutes_are_over_and_not_before(tmp_path, monkeypatch, minutes, main):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("util.distributed.is_main", lambda: main)
+    snapshots = Snapshots(tmp_path, {}, {}, minutes)
+    due = {}
+    for waited in (0, 29.9, 30, 599.9, 600, 700):
+        now[0] = 1000 + waited
+        due[waited] = snapshots.due()
+    first = {10: 600, 0.5: 30, None: 1000}[minutes]
+    assert due == {waited: main and waited >= first for waited in due}
+
+
+def test_files_say_what_they_are_of(whole):
+    reached = [load_checkpoint(whole / name)[1] for name in (BEST, LAST)]
+    own = [{key: meta[key] for key in ("arch", "epoch", "step", "score")} for meta in reached]
+    assert own == [
+        {"arch": "linear", "epoch": 4, "step": 6, "score": 0.7},  # reached before the epoch is counted
+        {"arch": "linear", "epoch": 6, "step": 0, "score": 0.7},
+    ]
+    state = load_training_state(whole / STATE)
+    assert state.keys() >= {"model", "optimizer", "progress", "plan", "memories", "best"}
+    assert (state["plan"], state["memories"], state["best"]) == ({"epochs": 6}, [{}], file_hash(whole / BEST))
+
+
+@pytest.mark.parametrize("score", [0.0, 0.4])
+@pytest.mark.parametrize("found", [True, False])
+def test_best_weights_of_an_earlier_version_are_those_that_lie_there(tmp_path, caplog, score, found):
+    loop = small_loop(tmp_path, epochs=1)
+    loop.run()
+    if not found:
+        (tmp_path / BEST).unlink()
+    state = load_training_state(tmp_path / STATE)
+    del state["best"]
+    state["progress"]["best_score"] = score
+    save_training_state(tmp_path / STATE, state)
+    loop = small_loop(tmp_path, epochs=2)
+    assert begun(loop).best_score == (score if found else -1.0)
+    assert [record.name for record in caplog.records] == ["fewseg.train"] * (not found)
+
+
+def test_what_other_processes_remember_is_not_made_up(monkeypatch):
+    memory = {"a": torch.ones(1)}
+    for processes, remembers in ((1, memory), (1, {}), (3, {}), (2, memory)):
+        monkeypatch.setattr("engine.saving.memory_of", lambda _, own=remembers: own)
+        monkeypatch.setattr("util.distributed.world_size", lambda number=processes: number)
+        if processes > 1 and remembers:
+            with pytest.raises(RuntimeError, match="what the other processes remember is lost"):
+                memories_alone(torch.nn.Linear(1, 1))
+        else:
+            assert memories_alone(torch.nn.Linear(1, 1)) == [remembers] * processes
 
 
 class TestMalformed:
