@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from util.errors import CheckpointError
-from util.files import write_atomically
+from util.errors import CheckpointError, shortened
+from util.files import is_path, write_atomically
 from util.log import get_log
 
 _DAMAGE = (
@@ -138,6 +138,8 @@ def existing_file(path: str | Path) -> Path:
         CheckpointError: it is none.
     """
     path = Path(path)
+    if not is_path(str(path)):
+        raise CheckpointError(f"{shortened(str(path))} is no path; correct it")
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name a file in it")
     if not path.is_file():

@@ -48,6 +48,8 @@ def read_config_files(path: str | Path) -> list[ConfigFile]:
     Raises:
         ConfigError: a missing file, a cycle, or text that is no mapping of sections.
     """
+    if not is_path(str(path)):
+        raise ConfigError(f"--config: {shortened(str(path))} is no path; correct it")
     return list(_with_bases(Path(path), (), "--config"))
 
 

@@ -52,8 +52,10 @@ def write_atomically(
 
 def is_path(text: str) -> bool:
     """Return whether a text can name a file: without control characters, no longer than systems take."""
-    encoded = text.encode("utf-8", "surrogateescape")
-    return text.isprintable() and len(encoded) < 4096 and all(len(part) < 256 for part in encoded.split(b"/"))
+    if not text.isprintable():
+        return False
+    encoded = text.encode()
+    return len(encoded) < 4096 and all(len(part) < 256 for part in encoded.split(b"/"))
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.errors import DataError
+from util.errors import DataError, shortened
+from util.files import is_path
 
 WIDTH = 300
 HASHED = "hashed"
@@ -54,6 +55,8 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def _read_table(path: Path, rows: int) -> np.ndarray:
+    if not is_path(str(path)):
+        raise DataError(f"embeddings {shortened(str(path))}: is no path of a table; correct it")
     if not path.is_file():
         raise DataError(
             f"{path}: there is no such table of word vectors; make one with tools/word_vectors.py, "

@@ -204,3 +204,24 @@ class TestNumbers:
 def test_file_hash(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "y" * 300, "a\nb"])
+@pytest.mark.parametrize("read", [load_checkpoint, load_weights])
+def test_names_that_are_none(read, name):
+    with pytest.raises(CheckpointError, match=r"^'.* is no path"):
+        read(name)
+
+
+def test_a_text_file_is_no_weights(tmp_path):
+    for number, text in enumerate((b"no weights\n", b"i\n", b"I1\n.", b"version https://git-lfs")):
+        path = tmp_path / f"{number}.pth"
+        path.write_bytes(text)
+        with pytest.raises(CheckpointError, match=f"{number}.pth: "):
+            load_weights(path)
+
+
+def test_weights_have_names(tmp_path):
+    torch.save({1: torch.zeros(3)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_weights(tmp_path / "odd.pth")

@@ -176,6 +176,11 @@ class TestMistakes:
     def test_missing_file(self, tmp_path: Path) -> None:
         assert complaint(tmp_path / "gone.yaml") == "--config: no such config file: gone.yaml; check the path"
 
+    @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "y" * 300, "a\nb"])
+    def test_names_that_are_none(self, name: str) -> None:
+        with pytest.raises(ConfigError, match=r"^--config: '.* is no path"):
+            load_config(name)
+
     def test_binary_file(self, tmp_path: Path) -> None:
         (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00")
         assert "no text in UTF-8" in complaint(tmp_path / "run.yaml")
