@@ -113,8 +113,12 @@ class Snapshots:
         write_checkpoint(self.folder / BEST, content)
         self._best = hashlib.sha256(content).hexdigest()
 
-    def begin(self, model: nn.Module, progress: Progress) -> Progress:
-        """Bring the weights files in step with the snapshot that has been restored into ``model``, if any.
+    def begin(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> Progress:
+        """Bring all files in step with the snapshot that has been restored, if any, and with its new plan.
+
+        Args:
+            model, optimizer: restored from the snapshot.
+            progress: to go on from.
 
         Returns:
             ``progress``, without a best score if the weights that reached it are lost.
@@ -125,15 +129,21 @@ class Snapshots:
         if distributed.is_main():
             best = _best_of(earlier)
             found = best is None or self._bring_back(best, earlier)
-            if earlier.path.resolve() != (self.folder / STATE).resolve():
-                _copy(earlier.path, self.folder / STATE)
-            content = self._packed(model, progress)
-            if not _is(self.folder / LAST, hashlib.sha256(content).hexdigest()):
-                write_checkpoint(self.folder / LAST, content)
-            (self.folder / EARLIER).unlink(missing_ok=True)
             self._best = self._named = best if found else None
             progress = progress if found else replace(progress, best_score=-1.0)
+            own = earlier.path.resolve() == (self.folder / STATE).resolve()
+            if own and (earlier.plan, earlier.progress) == (self._plan, progress):
+                self._bring_last(model, progress)
+            else:
+                self.save_last(model, optimizer, progress, earlier.memories)
         return distributed.from_main(progress)
+
+    def _bring_last(self, model: nn.Module, progress: Progress) -> None:
+        """Write the weights of the state if they are not there, and remove what it does not need."""
+        content = self._packed(model, progress)
+        if not _is(self.folder / LAST, hashlib.sha256(content).hexdigest()):
+            write_checkpoint(self.folder / LAST, content)
+        (self.folder / EARLIER).unlink(missing_ok=True)
 
     def _bring_back(self, best: str, snapshot: Snapshot) -> bool:
         """Put the best weights that a snapshot names into place; return whether they were found."""

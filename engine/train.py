@@ -87,7 +87,7 @@ class TrainingLoop:
             NotFiniteError: the loss is NaN or infinite.
             Exception: anything that goes wrong; if possible, a snapshot has been written.
         """
-        self.reached = start = self.snapshots.begin(self.model, self.reached)
+        self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
         with worker_deaths(), StopRequest() as stop:
             try:
                 while self.reached.epoch < self.settings.epochs and not self._is_stale():

@@ -138,6 +138,8 @@ class TestAllowed:
         config = configure("pspnet", **SHORT, optimizer="sgd", resume=run)
         loop = opened(config, allow_changes=True)
         assert isinstance(loop.optimizer, torch.optim.SGD) and not loop.optimizer.state_dict()["state"]
+        loop.run()
+        opened(config)  # the state knows of the change from the start
 
     def test_other_batches_begin_where_the_images_were(self, configure, run):
         state = load_training_state(run / STATE)

@@ -80,7 +80,7 @@ def assert_pair(folder):
 
 def begun(loop):
     """Start a run that goes on, without a step."""
-    return loop.snapshots.begin(loop.model, loop.reached)
+    return loop.snapshots.begin(loop.model, loop.optimizer, loop.reached)
 
 
 def run_killed_at(monkeypatch, folder, number, done):
