@@ -98,3 +98,11 @@ def test_ids_need_the_folders_of_voc(voc, missing):
 def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere: the data root is missing"):
         read_image_list(tmp_path / "nowhere", tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "a\x1b[2Jb"])
+def test_names_that_are_none_are_refused(voc, name):
+    (voc / "odd.txt").write_text(f"2007_000000\n{name}\n")
+    with pytest.raises(DataError, match=r"odd\.txt:2: .* is no file's name") as caught:
+        read(voc, "odd.txt")
+    assert len(str(caught.value)) < 300
