@@ -101,12 +101,16 @@ class Snapshot:
         if "best" not in state:  # earlier versions, which kept the memory of the main process only
             fields["memories"] = [state["memory"]] if state.get("memory") else []
         try:
-            missing = Progress.__dataclass_fields__.keys() - state["progress"].keys()
+            if not isinstance(state["progress"], dict):
+                raise TypeError("progress: input should be a valid dictionary")
+            missing = [
+                f"progress.{name}" for name in Progress.__dataclass_fields__.keys() - state["progress"].keys()
+            ]
             if missing or "memories" not in fields:
                 raise TypeError(f"{', '.join(sorted(missing)) or 'memories'} is missing")
             fields["progress"] = Progress(**state["progress"])
             return cls(**{**fields, "path": file})
-        except (ValidationError, TypeError, AttributeError) as failure:
+        except (ValidationError, TypeError) as failure:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
 
     def restore(self, model: nn.Module, optimizer: Optimizer, *, moments: bool = True) -> None:
@@ -153,10 +157,10 @@ class Snapshot:
             )
 
 
-def _fault(failure: ValidationError | TypeError | AttributeError) -> str:
+def _fault(failure: ValidationError | TypeError) -> str:
     """Say which field is wrong, and how."""
     if not isinstance(failure, ValidationError):
-        return f"progress: {first_line(failure)}"
+        return first_line(failure)
     first = failure.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     section = failure.title.lower() + "." if failure.title == "Progress" else ""

@@ -103,7 +103,7 @@ def test_the_memory_of_an_earlier_version_is_that_of_its_one_process(folder: Pat
             lambda state: state["progress"].update(best_score=float("inf")),
             "progress.best_score: input should be",
         ),
-        (lambda state: state.update(progress=[1]), "progress: 'list' object has no attribute 'keys'"),
+        (lambda state: state.update(progress=[1]), "progress: input should be a valid dictionary"),
         (
             lambda state: state["plan"].clear() or state["model"].update(a=3),
             "model.a: input should be an instance",
