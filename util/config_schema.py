@@ -62,6 +62,8 @@ Label = Annotated[Int, Field(ge=0, le=255)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[\w./-]*$", max_length=100), BeforeValidator(_lower)]
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+Unset = BeforeValidator(_none_is_none)
+"""Lets a key that may be unset be switched off by ``None`` on the command line, where it is text."""
 Path = Annotated[str, BeforeValidator(_path)]
 OptionalPath = Annotated[str | None, BeforeValidator(_path), BeforeValidator(_empty_is_none)]
 OneOrMore = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=100)]
@@ -97,7 +99,7 @@ class Data(Section):
     protocol: Annotated[Protocol, BeforeValidator(_lower)] = "bam"
     protocol_options: dict[str, Any] = Field(default_factory=dict)
     """Points in which a run departs from its protocol, checked by the protocol; docs/protocols.md."""
-    novel_in_train: Literal["remove", "background"] | None = None
+    novel_in_train: Annotated[Literal["remove", "background"] | None, Unset] = None
     """What becomes of training images that hold novel classes; unset: as the protocol says."""
     auxiliary: Annotated[Int, Field(ge=0, le=100)] = 0
     """Images per class beside the supports, for methods that can use them."""
@@ -137,21 +139,21 @@ class Train(Section):
     warmup: bool = False
     momentum: Annotated[Number, Field(ge=0, le=0.9999)] = 0.9
     weight_decay: Annotated[Number, Field(ge=0, le=100)] = 1e-4
-    clip_norm: Positive | None = None
+    clip_norm: Annotated[Positive | None, Unset] = None
     """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
     optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
-    manual_seed: Seed | None = 321
+    manual_seed: Annotated[Seed | None, Unset] = 321
     seed_deterministic: bool = False
     fix_random_seed_val: bool = True
-    fix_bn: bool | None = None
+    fix_bn: Annotated[bool | None, Unset] = None
     """Whether every BatchNorm keeps its running statistics; unset: as the method was published."""
-    aux_weight: NotNegative | None = None
-    aux_weight1: NotNegative | None = None
-    aux_weight2: NotNegative | None = None
+    aux_weight: Annotated[NotNegative | None, Unset] = None
+    aux_weight1: Annotated[NotNegative | None, Unset] = None
+    aux_weight2: Annotated[NotNegative | None, Unset] = None
     workers: Annotated[Int, Field(ge=0, le=256)] = 8
     print_freq: Episodes = 10
     save_freq: Epochs = 10
-    save_minutes: Annotated[Number, Field(gt=0, le=100_000)] | None = 10
+    save_minutes: Annotated[Annotated[Number, Field(gt=0, le=100_000)] | None, Unset] = 10
     """Minutes after which a snapshot is written, wherever in an epoch; unset: at ends of epochs only."""
     save_path: OptionalPath = None
     weight: OptionalPath = None
@@ -180,9 +182,9 @@ class Method(Section):
     base_weight: OptionalPath = None
     """Checkpoint of the base learner, for stage 2."""
     low_fea: OptionalName = None
-    kshot_trans_dim: Annotated[Int, Field(ge=0, le=4096)] | None = None
-    ppm_scales: Scales | None = None
-    zoom_factor: Literal[1, 2, 4, 8] | None = None
+    kshot_trans_dim: Annotated[Annotated[Int, Field(ge=0, le=4096)] | None, Unset] = None
+    ppm_scales: Annotated[Scales | None, Unset] = None
+    zoom_factor: Annotated[Literal[1, 2, 4, 8] | None, Unset] = None
     merge: Literal["final", "base"] = "final"
     """Generalised FSS: which of the two predictions wins a pixel."""
     merge_tau: Share = 0.9
@@ -197,24 +199,25 @@ class TestFinetune(Section):
 
     weight: OptionalPath = None
     """The checkpoint to test; unset: the run's best."""
-    test_protocol: Annotated[Protocol | None, BeforeValidator(_lower)] = None
+    test_protocol: Annotated[Protocol | None, BeforeValidator(_lower), Unset] = None
     """What models are tested under, where that is not ``Data.protocol``, which they are trained under."""
     generalized: bool = False
-    untrained: bool = False
     """Test generalised few-shot segmentation: base and novel classes at once."""
+    untrained: bool = False
+    """Test the network with random weights, too."""
     episodes_file: OneOrMore | None = None
     """Manifests of test episodes, one per seed; unset: drawn as the protocol says."""
-    episodes: Episodes | None = None
+    episodes: Annotated[Episodes | None, Unset] = None
     """Per seed; unset: as the protocol says."""
-    seeds: Seeds | None = None
-    folds: Folds | None = None
-    shots: Shots | None = None
+    seeds: Annotated[Seeds | None, Unset] = None
+    folds: Annotated[Folds | None, Unset] = None
+    shots: Annotated[Shots | None, Unset] = None
     cache_gib: Annotated[Number, Field(gt=0, le=10_000)] = 4.0
     """Memory for encodings that later episodes need again."""
     panels: Annotated[Int, Field(ge=0, le=100_000)] = 8
     """Episodes that are drawn as pictures."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    adapt: Annotated[Adaptation | None, BeforeValidator(_lower), BeforeValidator(_none_is_none)] = None
+    adapt: Annotated[Adaptation | None, BeforeValidator(_lower), Unset] = None
     ft_base_lr: Rate = 0.005
     ft_power: Annotated[Number, Field(ge=0, le=100)] = 0.9
     ft_number: Annotated[Int, Field(ge=1, le=100)] = 5

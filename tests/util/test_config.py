@@ -281,3 +281,11 @@ def test_dump_reads_back(write: Write) -> None:
     config = load_config(write(published.EFTNET), ["Method.options.shift", "[1, a]"])
     again = load_config(write(config.dump_yaml(), "dump.yaml"))
     assert again.as_dict() == config.as_dict()
+
+
+def test_none_unsets_a_key_on_the_command_line(write: Write) -> None:
+    path = write("Train: {clip_norm: 0.5}\nTest_Finetune: {seeds: [1, 2]}\n")
+    given = ["clip_norm", "None", "save_minutes", "None", "manual_seed", "None", "seeds", "None"]
+    config = load_config(path, given)
+    assert (config.Train.clip_norm, config.Train.save_minutes, config.Train.manual_seed) == (None,) * 3
+    assert config.Test_Finetune.seeds is None
