@@ -3,9 +3,10 @@
     python tools/mutate.py util/metrics.py util/tables.py --count 50
     python tools/mutate.py util --seed 3
 
-A fault is one operator, comparison or constant changed. The tests that run against it are those of the same
-package that import the changed module, its own test file first; --all-tests adds those of other packages. All
-runs in a copy of the checkout; nothing in it is touched.
+A fault is one operator, comparison or constant changed. The tests that run against it are those that bear the
+module's name, tests/<package>/test_<module>.py and test_<module>_*.py; where there are none, those of the
+package that import it. --all-tests adds all others that do. Nothing in the checkout is touched: all runs in a
+copy.
 """
 
 from __future__ import annotations
@@ -118,22 +119,20 @@ def _kept(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def tests_of(path: Path, all_tests: bool) -> list[str]:
-    """Return the test files that import the module at ``path``: its own first, then others of its package.
+    """Return the test files that run against the faults of the module at ``path``.
 
     Args:
         path: of the module, relative to the checkout.
-        all_tests: whether those of other packages follow, which may be slow.
+        all_tests: whether all that import it follow its own.
     """
-    module, package = ".".join(path.with_suffix("").parts), ROOT / "tests" / path.parent
-    own = package / f"test_{path.stem}.py"
+    package, module = ROOT / "tests" / path.parent, ".".join(path.with_suffix("").parts)
+    own = [*package.glob(f"test_{path.stem}.py"), *sorted(package.glob(f"test_{path.stem}_*.py"))]
     importing = [
         file
         for file in sorted((ROOT / "tests").rglob("test_*.py"))
-        if f"{module} import" in file.read_text(encoding="utf-8")
+        if f"{module} import" in file.read_text(encoding="utf-8") and file not in own
     ]
-    near = [file for file in importing if file.parent == package and file != own]
-    far = [file for file in importing if file.parent != package]
-    files = [*([own] if own.exists() else []), *near, *(far if all_tests else [])]
+    files = own + importing if all_tests else own or [file for file in importing if file.parent == package]
     return [str(file.relative_to(ROOT)) for file in files]
 
 
@@ -188,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="files or folders, relative to the checkout")
     parser.add_argument("--count", type=int, default=50, help="faults to draw from all possible ones")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
-    parser.add_argument("--all-tests", action="store_true", help="also those of other packages")
+    parser.add_argument("--all-tests", action="store_true", help="also all others that import the module")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     files = [
@@ -206,8 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         checkout = _copied(Path(folder))
         limits = {file: limit_of(tests[file], checkout) for file in {fault.path for fault in drawn}}
         for fault in drawn:
-            own, others = tests[fault.path][:1], tests[fault.path][1:]  # apart: collecting others takes time
-            if all(passes(part, checkout, fault, limits[fault.path]) for part in (own, others) if part):
+            if passes(tests[fault.path], checkout, fault, limits[fault.path]):
                 unnoticed += 1
                 print(f"{fault.path}:{fault.line}: {fault.change[:200]}", flush=True)
     print(f"{len(drawn) - unnoticed} of {len(drawn)} faults noticed ({len(possible)} possible)")

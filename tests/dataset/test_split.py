@@ -65,6 +65,11 @@ def test_base_labels_reach_ids_beyond_8_bits():
     assert split.base_index == {1: 0, 254: 1, 300: 2}
 
 
+def test_classes_of_one_name_are_told_apart_by_their_ids():
+    split = ClassSplit((1,), (2, 3), ("background", "cup", "hat", "cup"))
+    assert [split.label(class_id) for class_id in range(4)] == ["background", "cup (1)", "hat", "cup (3)"]
+
+
 @pytest.mark.parametrize("classes", [254, 255, 300])
 def test_a_label_of_8_bits_tells_at_most_254_base_classes_apart(classes: int):
     names = [f"class {i}" for i in range(1, classes + 2)]
