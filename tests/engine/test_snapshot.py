@@ -108,10 +108,10 @@ def test_the_memory_of_an_earlier_version_is_that_of_its_one_process(folder: Pat
             lambda state: state["plan"].clear() or state["model"].update(a=3),
             "model.a: input should be an instance",
         ),
-        (lambda state: state.pop("memories"), "progress: memories is missing"),
+        (lambda state: state.pop("memories"), "memories is missing"),
         (
             lambda state: [state["progress"].pop(key) for key in ("step", "epoch")],
-            "progress: epoch, step is missing",
+            "progress.epoch, progress.step is missing",
         ),
         (lambda state: state.update(best=5), "best: input should be a valid string"),
     ],
