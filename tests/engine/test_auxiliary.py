@@ -84,8 +84,8 @@ def test_images_of_unequal_size_are_evaluated(opened):
 
 
 def test_what_does_not_fit_is_one_line(opened, config_file, tmp_path):
-    with pytest.raises(DataError, match=r"auxiliary 900: an episode needs 902 images"):
-        opened(auxiliary=900)
+    with pytest.raises(DataError, match=r"auxiliary 100: an episode needs 102 images"):
+        opened(auxiliary=100)
     with pytest.raises(ConfigError, match=r"Data\.auxiliary: panet has no use for auxiliary images.*got 2"):
         load = load_config(config_file, ["arch", "panet", "auxiliary", "2"])
         training_data(load, fold_of(load), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -45,6 +46,29 @@ class TestFiles:
         assert written["std"]["mIoU"] == pytest.approx(0.05)  # of the population
         assert written["class_iou"] == pytest.approx({"cat": 0.65, "dog": 0.5})
         assert written["versions"].keys() == {"fewseg", "python", "torch"}
+
+    def test_the_hash_of_all_episodes_never_changes(self) -> None:
+        assert make(0).episode_hash == hashlib.sha256(b"00 01").hexdigest()[:16]
+
+    def test_untested_classes_are_told(self) -> None:
+        seeds = tuple(
+            seed.model_copy(update={"class_iou": {"cat": 0.5, "dog": None}}) for seed in make().seeds
+        )
+        assert make().tested_in_words == ""
+        assert make(seeds=seeds, absent_classes="zero").tested_in_words == (
+            "1 of 2 classes tested; the rest counts as 0 in the mean"
+        )
+        assert make(seeds=seeds, absent_classes="left_out").tested_in_words == (
+            "1 of 2 classes tested; the rest is left out of the mean"
+        )
+
+    def test_a_wrong_value_is_named_by_its_path(self, tmp_path: Path) -> None:
+        path = write_result(tmp_path, make())
+        content = json.loads(path.read_text())
+        content["seeds"][1]["seed"] = "first"
+        path.write_text(json.dumps(content))
+        with pytest.raises(ResultError, match=r"seeds\.1\.seed: "):
+            read_result(path)
 
     def test_hash_tells_episodes_apart(self) -> None:
         assert make(0).episode_hash == make(0).episode_hash != make(1).episode_hash
