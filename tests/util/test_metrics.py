@@ -134,6 +134,28 @@ def test_the_epsilon_lowers_an_iou() -> None:
     assert meter.pooled_iou() == 1 / (1 + 1e-10) < 1
 
 
+def test_only_classes_that_a_label_holds_count_by_panets_rule() -> None:
+    counts = Counts(torch.tensor([3, 0, 1]), torch.tensor([9, 4, 1]), torch.tensor([5, 0, 1]))
+    kept = counts.where_labelled()
+    assert [entry.tolist() for entry in kept] == [[3, 0, 1], [9, 0, 1], [5, 0, 1]]
+
+
+def test_the_iou_of_a_class_is_open_where_no_label_holds_it() -> None:
+    meter = IoUMeter(4)
+    meter.add(Counts(torch.tensor([3, 0, 1, 0]), torch.tensor([9, 4, 2, 8]), torch.tensor([5, 0, 1, 8])))
+    assert meter.class_iou_if_tested() == [pytest.approx(1 / 3), None, pytest.approx(1 / 2), 0]
+
+
+def test_labels_may_come_one_by_one_or_as_a_batch() -> None:
+    label = torch.tensor([[[0, 1], [1, 255]], [[1, 1], [0, 0]]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[[0, 0], [1, 1]], [[1, 0], [0, 1]]]), 2)
+    logits = logits.permute(0, 3, 1, 2).float()
+    both = count_logits(logits, label)
+    alone = [count_logits(logits[i : i + 1], label[i]) for i in (0, 1)]
+    assert [entry.tolist() for entry in both] == [[2, 2], [5, 5], [3, 4]]
+    assert all(torch.equal(entry, sum(parts)) for entry, *parts in zip(both, *alone, strict=True))
+
+
 def test_absent_classes_count_as_zero_unless_left_out() -> None:
     meter = IoUMeter(4)
     meter.add(Counts(torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1, 1])), (0, 2))
@@ -172,11 +194,11 @@ def test_order_and_merging_change_nothing() -> None:
 
 
 def test_values_outside_the_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="label holds values 0 to 7, expected 0 to 1"):
+    with pytest.raises(ValueError, match=r"^label holds values 0 to 7, expected 0 to 1"):
         intersection_union_target(torch.tensor([0, 1]), torch.tensor([0, 7]), 2)
-    with pytest.raises(ValueError, match="prediction holds values 0 to 2, expected 0 to 1"):
+    with pytest.raises(ValueError, match=r"^prediction holds values 0 to 2, expected 0 to 1"):
         intersection_union_target(torch.tensor([0, 2]), torch.tensor([0, 1]), 2)
-    with pytest.raises(ValueError, match="label holds values -1 to 1, expected 0 to 1"):
+    with pytest.raises(ValueError, match=r"^label holds values -1 to 1, expected 0 to 1"):
         intersection_union_target(torch.tensor([0, 1]), torch.tensor([-1, 1]), 2)
     with pytest.raises(ValueError, match="resize one"):
         intersection_union_target(torch.zeros(2, 2), torch.zeros(3, 2), 2)
