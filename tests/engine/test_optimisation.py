@@ -165,6 +165,10 @@ def test_parameters_without_moments_are_restored_without() -> None:
         ),
         (lambda state: state["state"][1].update(more=0), "moments of parameter 1 are not"),
         (
+            lambda state: state["state"][1].update(step=torch.zeros(1)),
+            "optimizer's step of parameter 1 has another shape",
+        ),
+        (
             lambda state: state["state"][1].update(exp_avg=torch.zeros(2)),
             "optimizer's exp_avg of parameter 1 has another shape",
         ),
@@ -192,3 +196,21 @@ def test_moments_of_sgd_are_not_adams_nor_the_other_way_round() -> None:
     state["state"][0] = {"exp_avg": torch.zeros(2)}
     with pytest.raises(ValueError, match=r"moments of parameter 0 are not \['momentum_buffer'\]"):
         restore_optimizer(pair("sgd"), state)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3), "optimizer's momentum_buffer of parameter 0 has another shape"),
+        (torch.tensor([1.0, math.inf]), "optimizer's momentum_buffer of parameter 0 is NaN or infinite"),
+    ],
+)
+def test_momentum_that_does_not_fit_is_refused(value: torch.Tensor, message: str) -> None:
+    """Of an optimizer with a single group."""
+    once = create_optimizer({"all": weights(1.0, 2.0)}, lr=0.1)
+    stepped(once)
+    state = copy.deepcopy(once.state_dict())
+    restore_optimizer(create_optimizer({"all": weights(1.0, 2.0)}, lr=0.1), state)
+    state["state"][0]["momentum_buffer"] = value
+    with pytest.raises(ValueError, match=message):
+        restore_optimizer(create_optimizer({"all": weights(1.0, 2.0)}, lr=0.1), state)
