@@ -1,4 +1,4 @@
-"""The contract between the rooms: what every part of a network must offer.
+"""The contract between the packages: what every part of a network must offer.
 
 A meta-learner is three steps, two of which look at one image only (see ``docs/architecture.md``)::
 

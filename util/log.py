@@ -131,6 +131,6 @@ def log_warnings() -> None:
     warnings.showwarning = show
 
 
-def get_log(room: str = "") -> logging.Logger:
-    """Return the log, or the part of it named after a room."""
-    return logging.getLogger(f"{ROOT}.{room}" if room else ROOT)
+def get_log(package: str = "") -> logging.Logger:
+    """Return the log, or the part of it named after a package."""
+    return logging.getLogger(f"{ROOT}.{package}" if package else ROOT)

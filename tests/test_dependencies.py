@@ -1,4 +1,4 @@
-"""Imports run one way through the house: scripts and tools -> engine -> model, dataset, util."""
+"""Imports run one way: scripts and tools -> engine -> model, dataset, util."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = {"model", "dataset", "engine", "util", "tools"}
+PACKAGES = {"model", "dataset", "engine", "util", "tools"}
 ALLOWED = {
     "util": {"util"},
     "model": {"model"},
@@ -22,16 +22,16 @@ def imports(file: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.append(node.module)
-    return [name for name in names if name.split(".")[0] in ROOMS]
+    return [name for name in names if name.split(".")[0] in PACKAGES]
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_room_imports_only_what_it_may(room: str) -> None:
-    files = sorted((ROOT / room).rglob("*.py"))
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_it_may(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for file in files:
         for name in imports(file):
-            allowed = name in ALLOWED[room] or name.split(".")[0] in ALLOWED[room]
+            allowed = name in ALLOWED[package] or name.split(".")[0] in ALLOWED[package]
             assert allowed, f"{file.relative_to(ROOT)} imports {name}"
 
 
