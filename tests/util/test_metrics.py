@@ -146,6 +146,19 @@ def test_the_iou_of_a_class_is_open_where_no_label_holds_it() -> None:
     assert meter.class_iou_if_tested() == [pytest.approx(1 / 3), None, pytest.approx(1 / 2), 0]
 
 
+def test_a_single_pixel_makes_a_class_present() -> None:
+    meter = IoUMeter(4)
+    meter.add(Counts(torch.tensor([3, 0, 1, 0]), torch.tensor([9, 4, 1, 8]), torch.tensor([5, 0, 1, 8])))
+    assert meter.mean_iou(present_only=True) == pytest.approx(1 / 2)
+    assert meter.mean_iou() == pytest.approx(1 / 3)
+
+
+def test_nine_in_ten_claim_a_pixel_unless_told_otherwise() -> None:
+    claims = torch.tensor([0.89, 0.91])
+    final = torch.stack([(1 - claims).log(), claims.log()])[None, :, None]
+    assert merge_generalised(final, torch.zeros(1, 3, 1, 2)).tolist() == [[[0, 3]]]
+
+
 def test_labels_may_come_one_by_one_or_as_a_batch() -> None:
     label = torch.tensor([[[0, 1], [1, 255]], [[1, 1], [0, 0]]])
     logits = torch.nn.functional.one_hot(torch.tensor([[[0, 0], [1, 1]], [[1, 0], [0, 1]]]), 2)
