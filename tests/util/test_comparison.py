@@ -143,6 +143,10 @@ class TestTables:
         stored(tmp_path / "baselines", "every object", None)
         assert len(read_runs([str(tmp_path)])) == 1
         assert len(read_runs([str(tmp_path), str(tmp_path / "baselines")])) == 2
+        stored(tmp_path / "fold0" / "baselines", "largest object", None)
+        assert (
+            len(read_runs([str(tmp_path)])) == 1 and len(read_runs([str(tmp_path / "fold0/baselines")])) == 1
+        )
 
 
 class TestRefusals:
