@@ -7,9 +7,10 @@ from engine.pretrained import RANDOM
 from util.config import Config
 from util.log import get_log
 
-FEW_IMAGES = 1000
-"""Fewer training images are few. The smallest set that is known to train from random weights is Shapes, with
-1,125 drawings; the smallest fold of PASCAL-5i lists 2,752 photographs and starts from ImageNet weights."""
+FEW_IMAGES = 500
+"""Fewer training images are few. The smallest set that is known to train from random weights is a fold of
+Shapes, with about 600 drawings; the smallest fold of PASCAL-5i has 2,752 photographs and starts from ImageNet
+weights."""
 
 
 def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> None:
