@@ -138,6 +138,20 @@ class TestTables:
         assert [run.result.method for run in runs] == ["ours", "theirs"]
         assert len(comparison_table(runs, "mIoU", None, draws=40).rows) == 2
 
+    def test_an_existing_path_is_no_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        stored(tmp_path / "lr=0.1", "bam", counted(1))
+        stored(tmp_path / "0.1", "pfenet", counted(2))
+        assert [run.result.method for run in read_runs(["lr=0.1"])] == ["bam"]
+        assert [run.result.method for run in read_runs(["rate=0.1"])] == ["rate"]
+
+    def test_the_bootstrap_draws_a_thousand_times_by_default(self, tmp_path: Path) -> None:
+        stored(tmp_path, "bam", counted(1))
+        stored(tmp_path, "pfenet", counted(2, 0.65))
+        runs = read_runs([str(tmp_path)])
+        assert comparison_table(runs, "mIoU", None) == comparison_table(runs, "mIoU", None, draws=1000)
+        assert difference_table(runs, "mIoU") == difference_table(runs, "mIoU", draws=1000)
+
     def test_baselines_are_left_out_unless_named(self, tmp_path: Path) -> None:
         stored(tmp_path, "bam", counted())
         stored(tmp_path / "baselines", "every object", None)
