@@ -81,6 +81,15 @@ class TestValues:
         nothing_left = EpisodeCounts(**{**counts.__dict__, "left_out": True})
         assert nothing_left.value("mIoU") == 0
 
+    def test_of_single_pixels_show_the_published_epsilon(self) -> None:
+        counts = drawn_counts()
+        counts.counts[:] = 0
+        counts.counts[:, 0, :2] = 1
+        lowered = 1 / (1 + 1e-10)
+        assert counts.value("FB-IoU") == pytest.approx(lowered, rel=1e-12)
+        assert counts.value("pIoU") == pytest.approx(lowered, rel=1e-12)
+        assert counts.value("mIoU") == pytest.approx(lowered / (CLASSES - 1), rel=1e-12)
+
     def test_names(self) -> None:
         few_shot = ["mIoU", "FB-IoU", "pIoU"]
         assert drawn_counts().names() == [*few_shot, *(f"{name}_meta" for name in few_shot)]
@@ -120,6 +129,21 @@ class TestBootstrap:
         assert not np.array_equal(drawn, counts.resample("mIoU", 50, seed=1))
         other = EpisodeCounts(**{**counts.__dict__, "hashes": counts.hashes[::-1]})
         assert not np.array_equal(drawn, other.resample("mIoU", 50))
+
+    def test_draws_are_the_same_on_every_machine(self) -> None:
+        counts = drawn_counts()
+        for number, digits in enumerate((0x0123456789ABCDE, 0xFEDCBA987654321)):
+            chosen = np.random.default_rng([3, digits]).integers(EPISODES, size=(4, EPISODES))
+            plain = [plain_metric(counts, "pIoU", number, episodes) for episodes in chosen]
+            alone = EpisodeCounts(
+                **{
+                    **counts.__dict__,
+                    "hashes": counts.hashes[number : number + 1],
+                    "rows": counts.rows[[number]],
+                }
+                | {"counts": counts.counts[[number]], "meta": counts.meta[[number]]}
+            )
+            assert alone.resample("pIoU", 4, seed=3) == pytest.approx(plain, rel=1e-9)
 
     def test_equal_episodes_are_drawn_alike_for_other_methods(self) -> None:
         one, better = drawn_counts(), drawn_counts()
