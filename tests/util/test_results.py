@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from engine.report import Section, write_report, write_tables
 from util.class_table import build_class_table
@@ -46,6 +47,14 @@ class TestFiles:
         assert written["std"]["mIoU"] == pytest.approx(0.05)  # of the population
         assert written["class_iou"] == pytest.approx({"cat": 0.65, "dog": 0.5})
         assert written["versions"].keys() == {"fewseg", "python", "torch"}
+
+    def test_what_was_measured_stays_as_it_is(self, tmp_path: Path) -> None:
+        result = make()
+        for part, field in ((result, "method"), (result.seeds[0], "seed")):
+            with pytest.raises(ValidationError, match="frozen"):
+                setattr(part, field, 7)
+        text = write_result(tmp_path, result).read_text()
+        assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
 
     def test_the_hash_of_all_episodes_never_changes(self) -> None:
         assert make(0).episode_hash == hashlib.sha256(b"00 01").hexdigest()[:16]
