@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import pickle
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from util.checkpoint import (
@@ -225,3 +227,18 @@ def test_weights_have_names(tmp_path):
     torch.save({1: torch.zeros(3)}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_weights(tmp_path / "odd.pth")
+
+
+def test_metadata_lie_under_a_fixed_name_and_are_required(tmp_path):
+    save_checkpoint(tmp_path / "a.safetensors", {"a": torch.ones(1)}, {"arch": "bam"})
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["fewseg"])["arch"] == "bam"
+    save_file({"a": torch.ones(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match="has no FewSeg metadata"):
+        load_checkpoint(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_weights_may_lie_under_a_key_of_a_published_file(tmp_path, key):
+    torch.save({key: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
+    assert load_weights(tmp_path / "a.pth").keys() == {"a"}
