@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from util.checkpoint import (
     file_hash,
+    first_line,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -154,6 +155,8 @@ class TestTrouble:
         assert "tools/convert_checkpoint.py" in complaint(load_checkpoint, tmp_path / "published.pth")
         torch.save({"epoch": 3}, tmp_path / "empty.pth")
         assert "holds no weights" in complaint(load_weights, tmp_path / "empty.pth")
+        (tmp_path / "text.pth").write_text("no torch file")
+        assert "no torch file or a damaged one" in complaint(load_weights, tmp_path / "text.pth")
         torch.save([1], tmp_path / "list.pth")
         assert "not a training state" in complaint(load_training_state, tmp_path / "list.pth")
 
@@ -177,13 +180,15 @@ class TestNumbers:
         state = {"a": torch.zeros(4), "b": torch.tensor([1, wrong, 2, wrong], dtype=dtype)}
         for read in self.read_both(tmp_path, state):
             message = complaint(lambda path, read=read: read(), read.args[0])
-            assert "b has 2 of 4 values that are NaN or infinite" in message
+            assert "b has 2 of 4 values that are NaN or infinite; its training diverged" in message
 
     def test_several_tensors_are_counted(self, tmp_path: Path) -> None:
-        state = {name: torch.full((3,), math.nan) for name in ("a", "b", "c")}
-        for read in self.read_both(tmp_path, state):
-            message = complaint(lambda path, read=read: read(), read.args[0])
-            assert "a has 3 of 3 values" in message and "infinite, as have 2 of its other tensors;" in message
+        for names in ("ab", "abc"):
+            state = {name: torch.full((3,), math.nan) for name in names}
+            for read in self.read_both(tmp_path, state):
+                message = complaint(lambda path, read=read: read(), read.args[0])
+                assert "a has 3 of 3 values" in message
+                assert f"infinite, as have {len(names) - 1} of its other tensors;" in message
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
     def test_another_precision_is_told(
@@ -193,7 +198,17 @@ class TestNumbers:
         for read in self.read_both(tmp_path, state):
             caplog.clear()
             read()
-            assert f"{read.args[0]}: 1 of its 3 tensors, first b, are {str(dtype)[6:]}" in caplog.text
+            assert [record.getMessage() for record in caplog.records] == [
+                f"{read.args[0]}: 1 of its 3 tensors, first b, are {str(dtype)[6:]}; "
+                "they are converted to the network's float32"
+            ]
+
+    def test_several_precisions_are_named(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        state = {"a": torch.zeros(4, dtype=torch.float16), "b": torch.zeros(4, dtype=torch.bfloat16)}
+        for read in self.read_both(tmp_path, state):
+            caplog.clear()
+            read()
+            assert ", are bfloat16, float16; they are converted" in caplog.text
 
     def test_single_precision_and_counters_are_not_worth_a_word(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -242,3 +257,8 @@ def test_metadata_lie_under_a_fixed_name_and_are_required(tmp_path):
 def test_weights_may_lie_under_a_key_of_a_published_file(tmp_path, key):
     torch.save({key: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "a.pth")
     assert load_weights(tmp_path / "a.pth").keys() == {"a"}
+
+
+def test_the_first_line_of_an_error_is_cut_at_200_characters() -> None:
+    assert first_line(ValueError(f"\n{'x' * 300}\nmore")) == "x" * 200
+    assert first_line(KeyError()) == "KeyError"
