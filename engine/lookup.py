@@ -100,13 +100,14 @@ def missing_base_learner(config: Config, name: str) -> str:
     """Say that the base learner is missing, and how to train it."""
     data, method = config.Data, config.Method
     opts = {"split": data.split}
-    if not _same_root(_base_config(config, name), shipped_config(_base_config(config, name))):
+    base = _base_config(config, name)
+    shipped = shipped_config(base)
+    if not _same_root(base, shipped):
         opts["data_root"] = data.data_root
-    shipped = shipped_config(_base_config(config, name)).Method.backbone_options
     opts |= {
         f"Method.backbone_options.{option}": value
         for option, value in method.backbone_options.items()
-        if shipped.get(option) != value
+        if shipped.Method.backbone_options.get(option) != value
     }
     given = " ".join(f"{key} {value}" for key, value in opts.items())
     return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -122,12 +123,15 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return _checked(path, dict(content))
 
 
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits."""
+def file_hash(path: str | Path, size: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of its first ``size`` bytes, as 64 hex digits."""
     digest = hashlib.sha256()
     with existing_file(path).open("rb") as file:
-        while block := file.read(1 << 20):
+        left = file.seek(0, os.SEEK_END) if size is None else size
+        file.seek(0)
+        while left and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 

@@ -6,14 +6,13 @@ Files without a comment, as earlier versions wrote them, are read without that c
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from util.checkpoint import existing_file, first_line, load_torch_file
+from util.checkpoint import existing_file, file_hash, first_line, load_torch_file
 from util.errors import CheckpointError
 from util.files import write_atomically
 
@@ -62,8 +61,9 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     with path.open("rb+") as file:
         file.seek(-2, os.SEEK_END)
         file.write(_COMMENT_SIZE.to_bytes(2, "little"))
+    checksum = file_hash(path).encode()
     with path.open("ab") as file:
-        file.write(_NAME + _digest(path, path.stat().st_size))
+        file.write(_NAME + checksum)
 
 
 def _require_undamaged(path: Path) -> None:
@@ -75,7 +75,7 @@ def _require_undamaged(path: Path) -> None:
         tail = file.read()
     name, written = tail[_END_SIZE : _END_SIZE + len(_NAME)], tail[_END_SIZE + len(_NAME) :]
     if tail.startswith(_END) and name == _NAME:
-        if _digest(path, size - _COMMENT_SIZE) == written:
+        if file_hash(path, size - _COMMENT_SIZE).encode() == written:
             return
     elif tail[-_END_SIZE:].startswith(_END) and tail.endswith(bytes(2)):
         return
@@ -83,13 +83,3 @@ def _require_undamaged(path: Path) -> None:
         f"{path}: truncated or damaged, its checksum does not fit; copy it again, or start from weights: "
         "--opts weight PATH"
     )
-
-
-def _digest(path: Path, size: int) -> bytes:
-    """Return the SHA-256 of the first ``size`` bytes of a file as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while size and (block := file.read(min(size, 1 << 20))):
-            digest.update(block)
-            size -= len(block)
-    return digest.hexdigest().encode()
