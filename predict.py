@@ -9,7 +9,7 @@ An image that cannot be read is reported and left out; the exit status is 1 then
 
 from __future__ import annotations
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import argparse
 import sys
@@ -18,23 +18,30 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.fold import Fold
-from dataset.mask import read_image
-from dataset.transform import Resize
-from engine.build import build_network, require_few_shot
-from engine.data import fold_of
-from engine.measure import weight_path
-from engine.pictures import overlay, panel
-from engine.predict import Example, Segmenter, check_outputs, output_names, query_paths, read_example
-from engine.report import write_picture
-from engine.script import require_writable, run_script, with_changes
-from engine.weights import describe, load_trained
-from model.interface import AuxiliarySet
-from util import distributed
-from util.config import Config, load_config
-from util.errors import DataError, UserError
-from util.log import get_log, start_log
-from util.progress import progress
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.reading.mask import read_image
+from fewseg.dataset.reading.transform import Resize
+from fewseg.engine.evaluation.measure import weight_path
+from fewseg.engine.prediction.predict import (
+    Example,
+    Segmenter,
+    check_outputs,
+    output_names,
+    query_paths,
+    read_example,
+)
+from fewseg.engine.reports.pictures import overlay, panel
+from fewseg.engine.reports.report import write_picture
+from fewseg.engine.setup.build import build_network, require_few_shot
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.script import require_writable, run_script, with_changes
+from fewseg.engine.setup.weights import describe, load_trained
+from fewseg.model.contract import AuxiliarySet
+from fewseg.util import distributed
+from fewseg.util.config import Config, load_config
+from fewseg.util.errors import DataError, UserError
+from fewseg.util.log import get_log, start_log
+from fewseg.util.progress import progress
 
 INCOMPLETE = 1
 """Exit status where images could not be read."""

@@ -13,7 +13,7 @@ the folder holds already of the same weights, settings and episodes is read; --a
 
 from __future__ import annotations
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,18 +22,18 @@ from pathlib import Path
 
 import torch
 
-from engine.plan import Plan, look_up
-from engine.record import record, write_overview
-from engine.report import Section
-from engine.script import configs_of_runs, require_writable, run_script
-from util import distributed
-from util.config import Config
-from util.errors import ConfigError
-from util.lock import lock_folder
-from util.log import get_log, start_log
-from util.result_folder import ResultFolder
-from util.results import Result, read_result
-from util.tables import Table, to_terminal
+from fewseg.engine.evaluation.plan import Plan, look_up
+from fewseg.engine.evaluation.record import record, write_overview
+from fewseg.engine.reports.report import Section
+from fewseg.engine.setup.script import configs_of_runs, require_writable, run_script
+from fewseg.util import distributed
+from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError
+from fewseg.util.lock import lock_folder
+from fewseg.util.log import get_log, start_log
+from fewseg.util.results.folder import ResultFolder
+from fewseg.util.results.result import Result, read_result
+from fewseg.util.results.tables import Table, to_terminal
 
 _PATIENCE = 600.0
 """Seconds to wait for another test that writes the tables of the same folder."""

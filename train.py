@@ -9,7 +9,7 @@ python tools/launch.py --nproc-per-node 4 train.py --config ...   # GPUs; batch_
 
 from __future__ import annotations
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import argparse
 import secrets
@@ -17,27 +17,27 @@ import secrets
 import torch
 from torch.optim import Optimizer
 
-from engine.board import Board
-from engine.build import build_network
-from engine.course import check_course, course_of, keeps_moments, placed, resumed
-from engine.data import fold_of, training_data, training_loader
-from engine.expectations import say_what_to_expect
-from engine.loop_settings import LoopSettings
-from engine.optimisation import PolySchedule, create_optimizer
-from engine.parallel import synchronised
-from engine.run_folder import BOARD, RunFolder
-from engine.saving import Snapshots
-from engine.script import run_script
-from engine.snapshot import Progress, Snapshot
-from engine.train import TrainingLoop
-from engine.validate import base_validation, few_shot_validation
-from engine.weights import describe, start_weights
-from model.fewshot import FewShotModel
-from model.interface import BaseLearner
-from util import distributed
-from util.config import Config, load_config
-from util.log import get_log, start_log
-from util.seed import set_seed
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of, training_data, training_loader
+from fewseg.engine.setup.run_folder import BOARD, RunFolder
+from fewseg.engine.setup.script import run_script
+from fewseg.engine.setup.weights import describe, start_weights
+from fewseg.engine.training.board import Board
+from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
+from fewseg.engine.training.expectations import say_what_to_expect
+from fewseg.engine.training.loop import TrainingLoop
+from fewseg.engine.training.loop_settings import LoopSettings
+from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
+from fewseg.engine.training.parallel import synchronised
+from fewseg.engine.training.saving import Snapshots
+from fewseg.engine.training.snapshot import Progress, Snapshot
+from fewseg.engine.training.validate import base_validation, few_shot_validation
+from fewseg.model.contract import BaseLearner
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util import distributed
+from fewseg.util.config import Config, load_config
+from fewseg.util.log import get_log, start_log
+from fewseg.util.seed import set_seed
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from model.adapt.eftnet import EFTNet
-from model.backbone.resnet import BLOCKS, ResNet
-from model.backbone.vgg import VGG16
-from model.base.pspnet import PSPNet
-from model.ensemble import BaseMetaEnsemble
-from model.fewshot import FewShotModel
-from model.interface import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting, SupportView
-from model.meta.bam import BAM
-from model.meta.canet import CANet
-from model.meta.fsil import FSIL
-from model.meta.fss1000 import FSS1000
-from model.meta.hdmnet import HDMNet
-from model.meta.hsnet import HSNet
-from model.meta.mianet import MIANet
-from model.meta.mlc import MLC, MLCReconstruction
-from model.meta.msanet import MSANet
-from model.meta.oslsm import OSLSM
-from model.meta.panet import PANet
-from model.meta.pfenet import PFENet
-from model.meta.plnet import PLNet
-from model.meta.pmm import PMM
-from model.meta.rare import RARE
-from model.meta.rpmm import RPMM
-from model.meta.sgone import SGOne
-from model.options import OptionError, build_options, checked_arguments, known_part
+from fewseg.model.adapt.eftnet import EFTNet
+from fewseg.model.backbone.resnet import BLOCKS, ResNet
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.base.pspnet import PSPNet
+from fewseg.model.contract import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting, SupportView
+from fewseg.model.ensemble import BaseMetaEnsemble
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.bam import BAM
+from fewseg.model.meta.canet.canet import CANet
+from fewseg.model.meta.fsil import FSIL
+from fewseg.model.meta.fss1000.fss1000 import FSS1000
+from fewseg.model.meta.hdmnet.hdmnet import HDMNet
+from fewseg.model.meta.hsnet.hsnet import HSNet
+from fewseg.model.meta.mianet import MIANet
+from fewseg.model.meta.mlc.mlc import MLC, MLCReconstruction
+from fewseg.model.meta.msanet.msanet import MSANet
+from fewseg.model.meta.oslsm.oslsm import OSLSM
+from fewseg.model.meta.panet import PANet
+from fewseg.model.meta.pfenet import PFENet
+from fewseg.model.meta.plnet.plnet import PLNet
+from fewseg.model.meta.pmm import PMM
+from fewseg.model.meta.rare import RARE
+from fewseg.model.meta.rpmm import RPMM
+from fewseg.model.meta.sgone import SGOne
+from fewseg.model.options import OptionError, build_options, checked_arguments, known_part
 
 METHODS: dict[str, type[MetaLearner]] = {
     "bam": BAM,

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from model.interface import Encoding
-from model.layer.gram import gram_distance, scene_gram
-from model.layer.resize import resize_like
+from fewseg.model.contract import Encoding
+from fewseg.model.layer.gram import gram_distance, scene_gram
+from fewseg.model.layer.resize import resize_like
 
 
 class BaseMetaEnsemble(nn.Module):

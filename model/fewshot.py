@@ -8,9 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from model.backbone.channels import with_own_channels
-from model.ensemble import BaseMetaEnsemble
-from model.interface import (
+from fewseg.model.backbone.channels import with_own_channels
+from fewseg.model.contract import (
     BASE_FEATURE,
     IMAGE_FEATURE,
     AuxiliarySet,
@@ -22,11 +21,12 @@ from model.interface import (
     Prediction,
     SupportView,
 )
-from model.layer.encoding import group_encoding, repeat_encoding
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import foreground
-from model.layer.resize import resize, resize_like
-from model.view import query_input, support_input
+from fewseg.model.encoding import group_encoding, repeat_encoding
+from fewseg.model.ensemble import BaseMetaEnsemble
+from fewseg.model.input_view import query_input, support_input
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import foreground
+from fewseg.model.layer.resize import resize, resize_like
 
 Features = dict[str, Tensor]
 

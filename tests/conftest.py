@@ -50,7 +50,7 @@ def _fixed_seed() -> None:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Shapes data set in VOC layout."""
-    from dataset.shapes import draw_shapes
+    from fewseg.dataset.shapes.files import draw_shapes
 
     root = tmp_path_factory.mktemp("shapes")
     draw_shapes(root, images=160, seed=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.create import ADAPTERS, METHODS
+from fewseg.model.create import ADAPTERS, METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS_PAGE = ROOT / "docs" / "methods.md"

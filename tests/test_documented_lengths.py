@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dataset.area_index import AreaIndex
-from dataset.batches import EpochBatches
-from dataset.fold import Fold
-from dataset.lists import ImageList
-from dataset.shapes import draw_shapes
-from dataset.split import class_split
-from engine.data import fold_of, training_data
-from engine.protocols import list_of, training_protocol
-from util.config import Config, load_config
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import class_split
+from fewseg.dataset.lists.area_index import AreaIndex
+from fewseg.dataset.lists.image_lists import ImageList
+from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.dataset.shapes.files import draw_shapes
+from fewseg.engine.setup.data import fold_of, training_data
+from fewseg.engine.setup.protocols import list_of, training_protocol
+from fewseg.util.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEDULES = "config/_base_/schedule"

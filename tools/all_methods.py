@@ -22,21 +22,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from engine.build import build_network
-from engine.data import fold_of
-from engine.measure import UNTRAINED
-from engine.script import run_script
-from engine.snapshot import BEST
-from engine.weights import base_weight_path
-from model.fewshot import FewShotModel
-from util.config import load_config
-from util.errors import CheckpointError, ConfigError, ResultError
-from util.files import write_text
-from util.progress import progress
-from util.result_folder import ResultFolder
-from util.results import Result, read_result
+from fewseg.engine.evaluation.measure import UNTRAINED
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.script import run_script
+from fewseg.engine.setup.weights import base_weight_path
+from fewseg.engine.training.snapshot import BEST
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util.config import load_config
+from fewseg.util.errors import CheckpointError, ConfigError, ResultError
+from fewseg.util.files import write_text
+from fewseg.util.progress import progress
+from fewseg.util.results.folder import ResultFolder
+from fewseg.util.results.result import Result, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30

@@ -21,14 +21,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import torch
 
-from engine.step import training_step
-from model import create_model
-from model.interface import Episode
-from model.layer.encoding import group_encoding, stack_encodings
+from fewseg.engine.training.step import training_step
+from fewseg.model import create_model
+from fewseg.model.contract import Episode
+from fewseg.model.encoding import group_encoding, stack_encodings
 from tools import benchmark_adapt, benchmark_hsnet, benchmark_loader
 from tools.plain_bam import plain_forward
 

@@ -14,18 +14,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import torch
 from torch import Tensor
 
-from model import create_adapter, create_model
-from model.adapt.eftnet import EFTNet
-from model.adapt.episode import AdaptedEpisode, Support
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.pooling import foreground
-from model.layer.resize import resize_like
+from fewseg.model import create_adapter, create_model
+from fewseg.model.adapt.eftnet import EFTNet
+from fewseg.model.adapt.episode import AdaptedEpisode, Support
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.pooling import foreground
+from fewseg.model.layer.resize import resize_like
 
 
 class ReEncodedEpisode(AdaptedEpisode):

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, group_norm, relu
 
-from model import create_model
-from model.interface import Encoding
-from model.layer.centre_pivot import CentrePivotConv, PivotGroupNorm
-from model.layer.hypercorrelation import hypercorrelation
-from model.layer.resize import resize
-from model.meta.hsnet import HSNet
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding
+from fewseg.model.layer.resize import resize
+from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
+from fewseg.model.meta.hsnet.hsnet import HSNet
+from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation
 
 OBJECT_SHARE = 0.16
 """Of the support image, as the objects of PASCAL cover on average."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import cv2
 import numpy as np
@@ -27,13 +27,13 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from dataset.fewshot import EpisodeDataset
-from dataset.fold import Fold, open_fold
-from dataset.mask import read_mask
-from dataset.protocol import load_protocol
-from dataset.sampling import generator
-from dataset.transform import MEAN, STD, TrainTransform
-from util.progress import progress as progress_bar
+from fewseg.dataset.classes.fold import Fold, open_fold
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.loading.few_shot import EpisodeDataset
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.dataset.reading.transform import MEAN, STD, TrainTransform
+from fewseg.util.progress import progress as progress_bar
 
 SIZE = 473
 BATCH = 4

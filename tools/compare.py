@@ -13,13 +13,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from engine.script import run_script
-from util.comparison import Run, comparison_table, difference_table, read_runs, require_comparable
-from util.errors import ResultError
-from util.files import write_text
-from util.tables import FORMATS, Table
+from fewseg.engine.setup.script import run_script
+from fewseg.util.errors import ResultError
+from fewseg.util.files import write_text
+from fewseg.util.results.comparison import (
+    Run,
+    comparison_table,
+    difference_table,
+    read_runs,
+    require_comparable,
+)
+from fewseg.util.results.tables import FORMATS, Table
 
 LAST = {"mIoU": "FB-IoU", "mIoU_meta": "FB-IoU_meta", "mIoU_t": "FB-IoU"}
 """Metric -> another one that ends the rows of its table."""

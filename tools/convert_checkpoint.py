@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from model.published import load_strict, to_ours
-from model.recognise import join_files, recognise
-from util.checkpoint import load_weights, save_checkpoint
-from util.errors import CheckpointError, UserError
+from fewseg.model.checkpoint.published import load_strict, to_ours
+from fewseg.model.checkpoint.recognise import join_files, recognise
+from fewseg.util.checkpoint import load_weights, save_checkpoint
+from fewseg.util.errors import CheckpointError, UserError
 
 
 def convert(

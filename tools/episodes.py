@@ -19,17 +19,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from dataset.episodes import Manifest, read_manifest, test_episodes
-from dataset.fold import Fold
-from dataset.hsnet_lists import read_hsnet_list
-from dataset.manifest_check import check_manifest
-from engine.data import test_fold_of
-from engine.script import configs_of_runs, run_script, with_changes
-from engine.weights import fill
-from util.config import Config, load_config
-from util.errors import UserError
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.episodes.manifest import Manifest, read_manifest, test_episodes
+from fewseg.dataset.episodes.manifest_check import check_manifest
+from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
+from fewseg.engine.setup.data import test_fold_of
+from fewseg.engine.setup.script import configs_of_runs, run_script, with_changes
+from fewseg.engine.setup.weights import fill
+from fewseg.util.config import Config, load_config
+from fewseg.util.errors import UserError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

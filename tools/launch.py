@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from engine.script import LAUNCHED, LOST, STOPPED
+from fewseg.engine.setup.script import LAUNCHED, LOST, STOPPED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

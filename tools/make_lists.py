@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from dataset.lists import read_image_list
-from dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
-from dataset.prepare.pascal import FILES
-from util.errors import UserError
-from util.files import write_text
+from fewseg.dataset.lists.image_lists import read_image_list
+from fewseg.dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
+from fewseg.dataset.prepare.pascal import FILES
+from fewseg.util.errors import UserError
+from fewseg.util.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,21 +15,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from engine.build import build_network, require_few_shot
-from engine.data import fold_of
-from engine.measure import weight_path
-from engine.mining import Miner, MiningSettings, write_mined
-from engine.predict import query_paths
-from engine.script import require_writable, run_script, with_changes
-from engine.weights import describe, fill, load_trained
-from util import distributed
-from util.checkpoint import file_hash
-from util.config import Config, load_config
-from util.errors import UserError
-from util.log import start_log
-from util.run_folder import run_folder
+from fewseg.engine.evaluation.measure import weight_path
+from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
+from fewseg.engine.prediction.predict import query_paths
+from fewseg.engine.setup.build import build_network, require_few_shot
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.script import require_writable, run_script, with_changes
+from fewseg.engine.setup.weights import describe, fill, load_trained
+from fewseg.util import distributed
+from fewseg.util.checkpoint import file_hash
+from fewseg.util.config import Config, load_config
+from fewseg.util.errors import UserError
+from fewseg.util.log import start_log
+from fewseg.util.runs.folder import run_folder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

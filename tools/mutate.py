@@ -1,6 +1,6 @@
 """Put small faults into the code, one at a time, and report those that the tests do not notice.
 
-    python tools/mutate.py util/metrics.py util/tables.py --count 50
+    python tools/mutate.py util/metrics.py util/results/tables.py --count 50
     python tools/mutate.py util --seed 3
 
 A fault is one operator, comparison or constant changed. The tests that run against it are those that bear the

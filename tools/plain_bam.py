@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from model.fewshot import FewShotModel
-from model.interface import Backbone, Episode
+from fewseg.model.contract import Backbone, Episode
+from fewseg.model.fewshot import FewShotModel
 
 
 def plain_forward(model: FewShotModel, episode: Episode) -> Tensor:

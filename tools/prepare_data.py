@@ -18,17 +18,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from dataset.prepare.doctor import to_table
-from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_fss1000, prepare_pascal
-from dataset.prepare.run_coco import prepare_coco
-from dataset.prepare.run_folder import prepare_folder
-from dataset.prepare.verify import verify
-from dataset.shapes import draw_shapes
-from util.errors import UserError
-from util.log import log_warnings, start_log, stop_log
+from fewseg.dataset.prepare.doctor import to_table
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run import prepare_fss1000, prepare_pascal
+from fewseg.dataset.prepare.run_coco import prepare_coco
+from fewseg.dataset.prepare.run_folder import prepare_folder
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.shapes.files import draw_shapes
+from fewseg.util.errors import UserError
+from fewseg.util.log import log_warnings, start_log, stop_log
 
 Run = Callable[[argparse.Namespace], str]
 ROOTS = {

@@ -18,14 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import numpy as np
 
-from dataset.class_names import parse_class_names
-from util.errors import DataError, UserError
-from util.files import write_atomically
-from util.word_vectors import WIDTH, unit_rows
+from fewseg.dataset.classes.own_names import parse_class_names
+from fewseg.util.errors import DataError, UserError
+from fewseg.util.files import write_atomically
+from fewseg.util.word_vectors import WIDTH, unit_rows
 
 _GZIP = b"\x1f\x8b"
 _LONGEST_LINE = 1 << 16

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from util.errors import CheckpointError, shortened
-from util.files import is_path, write_atomically
-from util.log import get_log
+from fewseg.util.errors import CheckpointError, shortened
+from fewseg.util.files import is_path, write_atomically
+from fewseg.util.log import get_log
 
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),

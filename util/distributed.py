@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from util.errors import UserError
+from fewseg.util.errors import UserError
 
 _BROKEN_OFF = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """What gloo says of a process that is gone."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from util.errors import UserError
+from fewseg.util.errors import UserError
 
 _PART = ".part"
 """Ending of a file that is being written."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from util.errors import DataError, shortened
-from util.files import is_path
+from fewseg.util.errors import DataError, shortened
+from fewseg.util.files import is_path
 
 
 def require_inside(name: str, source: str | Path) -> str:

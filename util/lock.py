@@ -14,9 +14,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from util.errors import UserError
-from util.files import write_text
-from util.log import get_log, is_main
+from fewseg.util.errors import UserError
+from fewseg.util.files import write_text
+from fewseg.util.log import get_log, is_main
 
 LOCK, OWNER = ".fewseg.lock", ".fewseg.owner.json"
 """Files of a locked folder: the one that the kernel locks, and who holds it. The first one stays for good."""
@@ -134,6 +134,6 @@ def _from_main(value: str | None) -> str | None:
     """Return the main process's value. A process without torch is alone, and need not load it to know."""
     if "torch" not in sys.modules:
         return value
-    from util import distributed
+    from fewseg.util import distributed
 
     return distributed.from_main(value)

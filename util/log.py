@@ -11,7 +11,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from util.errors import UserError
+from fewseg.util.errors import UserError
 
 ROOT = "fewseg"
 
@@ -29,7 +29,7 @@ def is_main() -> bool:
     """Whether this process speaks. One that has not loaded torch is alone, and need not load it to know."""
     if "torch" not in sys.modules:
         return True
-    from util import distributed
+    from fewseg.util import distributed
 
     return distributed.is_main()
 

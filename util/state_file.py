@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from util.checkpoint import existing_file, file_hash, first_line, load_torch_file
-from util.errors import CheckpointError
-from util.files import write_atomically
+from fewseg.util.checkpoint import existing_file, file_hash, first_line, load_torch_file
+from fewseg.util.errors import CheckpointError
+from fewseg.util.files import write_atomically
 
 _ARCHIVE = b"PK\x03\x04"
 _END, _END_SIZE = b"PK\x05\x06", 22

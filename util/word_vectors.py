@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.errors import DataError, shortened
-from util.files import is_path
+from fewseg.util.errors import DataError, shortened
+from fewseg.util.files import is_path
 
 WIDTH = 300
 HASHED = "hashed"

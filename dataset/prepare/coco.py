@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from dataset.names import COCO_NAMES
-from dataset.prepare.download import Archive
-from dataset.prepare.files import write_mask
-from dataset.prepare.json_arrays import elements, mapped, text
-from dataset.prepare.parallel import work
-from dataset.split import VOID
-from util.errors import DataError
+from fewseg.dataset.classes.shared_names import COCO_NAMES
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.prepare.download import Archive
+from fewseg.dataset.prepare.files import write_mask
+from fewseg.dataset.prepare.json_arrays import elements, mapped, text
+from fewseg.dataset.prepare.parallel import work
+from fewseg.util.errors import DataError
 
 _SERVERS = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
 """The official server, and the storage behind it, which also speaks HTTPS."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.lists import ImageList
-from dataset.mask import label_counts, read_image, read_mask
-from dataset.prepare.parallel import work
-from dataset.shapes import voc_palette
-from dataset.split import VOID
-from util.errors import DataError
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.lists.image_lists import ImageList
+from fewseg.dataset.prepare.parallel import work
+from fewseg.dataset.reading.mask import label_counts, read_image, read_mask
+from fewseg.dataset.shapes.files import voc_palette
+from fewseg.util.errors import DataError
 
 EXAMPLES = 3
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from util.errors import DataError
-from util.progress import progress
+from fewseg.util.errors import DataError
+from fewseg.util.progress import progress
 
 _LOG = logging.getLogger("fewseg.prepare")  # util.log would bring torch into every worker
 

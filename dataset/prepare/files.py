@@ -17,11 +17,11 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dataset.shapes import voc_palette
-from util.errors import DataError, shortened
-from util.files import is_path
-from util.inside import is_inside
-from util.progress import progress as progress_bar
+from fewseg.dataset.shapes.files import voc_palette
+from fewseg.util.errors import DataError, shortened
+from fewseg.util.files import is_path
+from fewseg.util.inside import is_inside
+from fewseg.util.progress import progress as progress_bar
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
 """From a member's path to where it goes below the target, or None to leave it out."""

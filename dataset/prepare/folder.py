@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.lists import IMAGE_FOLDER
-from dataset.lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
-from dataset.mask import check_same_size, open_pair, read_image
-from dataset.own_mask import MaskKind, kind_of, read_binary
-from dataset.prepare.files import place, put, write_mask
-from dataset.prepare.made import MadeFiles
-from dataset.prepare.own_layout import OwnLayout, Picture
-from dataset.prepare.parallel import work
-from dataset.split import VOID
-from util.errors import DataError
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.lists.image_lists import IMAGE_FOLDER
+from fewseg.dataset.lists.image_lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
+from fewseg.dataset.prepare.files import place, put, write_mask
+from fewseg.dataset.prepare.made import MadeFiles
+from fewseg.dataset.prepare.own_layout import OwnLayout, Picture
+from fewseg.dataset.prepare.parallel import work
+from fewseg.dataset.reading.mask import check_same_size, open_pair, read_image
+from fewseg.dataset.reading.own_mask import MaskKind, kind_of, read_binary
+from fewseg.util.errors import DataError
 
 MASKS = "SegmentationClass"
 

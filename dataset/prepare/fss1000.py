@@ -13,12 +13,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from dataset.lists import IMAGE_FOLDER, IMAGE_SUFFIXES
-from dataset.own_mask import read_binary
-from dataset.prepare.download import Archive
-from dataset.prepare.files import place, put
-from dataset.prepare.parallel import work
-from util.errors import DataError
+from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, IMAGE_SUFFIXES
+from fewseg.dataset.prepare.download import Archive
+from fewseg.dataset.prepare.files import place, put
+from fewseg.dataset.prepare.parallel import work
+from fewseg.dataset.reading.own_mask import read_binary
+from fewseg.util.errors import DataError
 
 TEST_LIST = Archive(
     "fss_test_set.txt",

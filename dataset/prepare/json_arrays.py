@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from util.errors import DataError
+from fewseg.util.errors import DataError
 
 _WINDOW = 1 << 20
 _BLANK = " \t\r\n"

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset.class_names import CLASSES_FILE, to_lines
-from dataset.fold import LIST_FOLDER
-from dataset.prepare.parallel import work
-from util.errors import DataError
-from util.files import write_text
-from util.inside import require_inside
+from fewseg.dataset.classes.fold import LIST_FOLDER
+from fewseg.dataset.classes.own_names import CLASSES_FILE, to_lines
+from fewseg.dataset.prepare.parallel import work
+from fewseg.util.errors import DataError
+from fewseg.util.files import write_text
+from fewseg.util.inside import require_inside
 
 RECORD = ".fewseg/prepared.json"
 """Data set and counts; the checksums of masks stand beside it, one ``crc32 path`` per line."""

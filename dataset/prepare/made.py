@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dataset.prepare.layout import checksums
-from util.errors import DataError
-from util.files import write_text
-from util.inside import is_inside
-from util.log import get_log
+from fewseg.dataset.prepare.layout import checksums
+from fewseg.util.errors import DataError
+from fewseg.util.files import write_text
+from fewseg.util.inside import is_inside
+from fewseg.util.log import get_log
 
 RECORD = ".fewseg/made.crc32"
 """A file per line: CRC-32 in hexadecimal, path below the root."""

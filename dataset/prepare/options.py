@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset.prepare.download import Archive, checksum_like, fetch
-from dataset.prepare.files import Choose, unpack
-from dataset.prepare.layout import list_path, write_list, write_names, write_record
-from util.errors import DataError
-from util.files import write_text
+from fewseg.dataset.prepare.download import Archive, checksum_like, fetch
+from fewseg.dataset.prepare.files import Choose, unpack
+from fewseg.dataset.prepare.layout import list_path, write_list, write_names, write_record
+from fewseg.util.errors import DataError
+from fewseg.util.files import write_text
 
 
 @dataclass(frozen=True)

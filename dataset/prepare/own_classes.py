@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.class_names import CLASSES_FILE, read_class_names
-from dataset.own_mask import MaskKind, read_own_mask
-from dataset.prepare.own_layout import OwnLayout, Picture, part_of
-from util.errors import DataError
-from util.log import get_log
+from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
+from fewseg.dataset.prepare.own_layout import OwnLayout, Picture, part_of
+from fewseg.dataset.reading.own_mask import MaskKind, read_own_mask
+from fewseg.util.errors import DataError
+from fewseg.util.log import get_log
 
 OBJECT = "object"
 """The name of a class that has none."""

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from dataset.prepare.folder import Placed
-from dataset.prepare.own_layout import IMAGE_FOLDERS, IMAGE_SUFFIXES, part_of
-from util.errors import DataError
+from fewseg.dataset.prepare.folder import Placed
+from fewseg.dataset.prepare.own_layout import IMAGE_FOLDERS, IMAGE_SUFFIXES, part_of
+from fewseg.util.errors import DataError
 
 Parts = dict[str, list[str]]
 """Names of the pictures of ``train`` and ``val``."""
@@ -35,7 +35,7 @@ def folder_lists(names: Iterable[str]) -> Parts | None:
 def given_lists(source: Path, known: Container[str]) -> Parts | None:
     """Return the pictures of a folder's own ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both.
 
-    Lines are ids, file names, or image and mask, as in ``dataset.lists``; ids may hold blanks.
+    Lines are ids, file names, or image and mask, as in ``dataset.lists.image_lists``; ids may hold blanks.
 
     Raises:
         DataError: a line names no picture in ``known``.

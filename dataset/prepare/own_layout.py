@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from util.errors import DataError
+from fewseg.util.errors import DataError
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs", "img", "photos")
 MASK_FOLDERS = (

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataset.area_index import AreaIndex
-from dataset.lists import ImageList, episode_lists
-from dataset.names import known_names
-from dataset.split import FOLDS, class_split
+from fewseg.dataset.classes.shared_names import known_names
+from fewseg.dataset.classes.split import FOLDS, class_split
+from fewseg.dataset.lists.area_index import AreaIndex
+from fewseg.dataset.lists.image_lists import ImageList, episode_lists
 
 SYSTEMS = {"pascal": (False,), "coco": (False, True), "shapes": (False,)}
 """Fold systems of each data set: consecutive ids, and for COCO interleaved ones too."""

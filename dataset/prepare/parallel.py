@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from util.errors import DataError
-from util.progress import progress as progress_bar
+from fewseg.util.errors import DataError
+from fewseg.util.progress import progress as progress_bar
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")

@@ -19,12 +19,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset.mask import read_mask
-from dataset.prepare.download import Archive
-from dataset.prepare.files import place, write_mask
-from dataset.prepare.parallel import work
-from util.errors import DataError
-from util.inside import require_inside
+from fewseg.dataset.prepare.download import Archive
+from fewseg.dataset.prepare.files import place, write_mask
+from fewseg.dataset.prepare.parallel import work
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
+from fewseg.util.inside import require_inside
 
 VOC = Archive(
     "VOCtrainval_11-May-2012.tar",

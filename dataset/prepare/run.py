@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.names import VOC_NAMES
-from dataset.prepare import fss1000, pascal
-from dataset.prepare.files import is_archive, link_folder, require_folder, require_root
-from dataset.prepare.options import Options, is_half_unpacked
-from dataset.prepare.pascal import Sources
-from util.log import get_log
+from fewseg.dataset.classes.shared_names import VOC_NAMES
+from fewseg.dataset.prepare import fss1000, pascal
+from fewseg.dataset.prepare.files import is_archive, link_folder, require_folder, require_root
+from fewseg.dataset.prepare.options import Options, is_half_unpacked
+from fewseg.dataset.prepare.pascal import Sources
+from fewseg.util.log import get_log
 
 
 def prepare_pascal(

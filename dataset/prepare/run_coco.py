@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.names import COCO_NAMES
-from dataset.prepare import coco
-from dataset.prepare.files import link_folder, place, require_folder, require_root
-from dataset.prepare.options import Options, is_half_unpacked
-from util.errors import DataError
+from fewseg.dataset.classes.shared_names import COCO_NAMES
+from fewseg.dataset.prepare import coco
+from fewseg.dataset.prepare.files import link_folder, place, require_folder, require_root
+from fewseg.dataset.prepare.options import Options, is_half_unpacked
+from fewseg.util.errors import DataError
 
 
 def prepare_coco(options: Options, source: Path | None = None) -> str:

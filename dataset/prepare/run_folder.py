@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dataset.class_names import CLASSES_FILE
-from dataset.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
-from dataset.prepare import folder
-from dataset.prepare.files import is_archive, require_root
-from dataset.prepare.layout import read_record
-from dataset.prepare.made import MadeFiles
-from dataset.prepare.options import Options
-from dataset.prepare.own_classes import class_names, told_apart, warn_of_moved_names
-from dataset.prepare.own_division import divide
-from dataset.prepare.own_layout import find_layout
-from dataset.split import BACKGROUND, FOLDS, VOID
-from util.errors import DataError
-from util.log import get_log
+from fewseg.dataset.classes.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
+from fewseg.dataset.classes.own_names import CLASSES_FILE
+from fewseg.dataset.classes.split import BACKGROUND, FOLDS, VOID
+from fewseg.dataset.prepare import folder
+from fewseg.dataset.prepare.files import is_archive, require_root
+from fewseg.dataset.prepare.layout import read_record
+from fewseg.dataset.prepare.made import MadeFiles
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.own_classes import class_names, told_apart, warn_of_moved_names
+from fewseg.dataset.prepare.own_division import divide
+from fewseg.dataset.prepare.own_layout import find_layout
+from fewseg.util.errors import DataError
+from fewseg.util.log import get_log
 
 
 def prepare_folder(

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dataset.class_folders import ClassFolders
-from dataset.class_names import CLASSES_FILE, read_class_names
-from dataset.folds_file import FOLDS_FILE, read_folds
-from dataset.lists import IMAGE_FOLDER, ImageList, read_image_list
-from dataset.prepare import coco, folder, fss1000, pascal
-from dataset.prepare.doctor import Finding, examine
-from dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
-from dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
-from util.errors import DataError
+from fewseg.dataset.classes.class_folders import ClassFolders
+from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
+from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
+from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, ImageList, read_image_list
+from fewseg.dataset.prepare import coco, folder, fss1000, pascal
+from fewseg.dataset.prepare.doctor import Finding, examine
+from fewseg.dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
+from fewseg.dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
+from fewseg.util.errors import DataError
 
 PARTS = ("train", "val", "test")
 

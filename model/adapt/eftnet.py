@@ -17,10 +17,10 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
-from model.adapt.episode import AdaptedEpisode
-from model.fewshot import FewShotModel
-from model.interface import Episode, Prediction, SupportView
-from model.options import Between, Count, Share, Weight
+from fewseg.model.adapt.episode import AdaptedEpisode
+from fewseg.model.contract import Episode, Prediction, SupportView
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.options import Between, Count, Share, Weight
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from model.fewshot import FewShotModel
-from model.interface import IGNORE, Encoding, Episode, Prediction
-from model.layer.encoding import group_encoding, stack_encodings
-from model.layer.loss import pixel_cross_entropy
+from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction
+from fewseg.model.encoding import group_encoding, stack_encodings
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.loss import pixel_cross_entropy
 
 _UNION_EPSILON = 1e-10
 _THRESHOLD_EPSILON = 1e-10

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from model.interface import Backbone
+from fewseg.model.contract import Backbone
 
 _RGB = 3
 

@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from model.interface import Backbone
-from model.options import Dilation, Inputs, Width
+from fewseg.model.contract import Backbone
+from fewseg.model.options import Dilation, Inputs, Width
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each of the four stages."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from model.backbone.vgg import VGG16
-from model.interface import Backbone
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import Backbone
 
 
 def torchvision_names(backbone: Backbone) -> dict[str, str]:

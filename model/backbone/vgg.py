@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from model.interface import Backbone
-from model.options import Dilation, Inputs, Stride, Width
+from fewseg.model.contract import Backbone
+from fewseg.model.options import Dilation, Inputs, Stride, Width
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from model.interface import Backbone, BaseLearner
-from model.layer.loss import pixel_cross_entropy
-from model.layer.ppm import PyramidPooling
-from model.layer.resize import resize
+from fewseg.model.base.pyramid_pooling import PyramidPooling
+from fewseg.model.contract import Backbone, BaseLearner
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.resize import resize
 
 _HIDDEN = 512
 """Channels of the published classifier; a backbone narrower than this keeps its own number."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from model.interface import IGNORE
-from model.layer.prototype import cosine_scores
-from model.layer.resize import resize
+from fewseg.model.contract import IGNORE
+from fewseg.model.layer.prototype import cosine_scores
+from fewseg.model.layer.resize import resize
 
 _EPSILON = 1e-5
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from model.interface import IGNORE
-from model.layer.loss import binary_tasks
+from fewseg.model.contract import IGNORE
+from fewseg.model.layer.loss import binary_tasks
 
 
 def two_logits(foreground: Tensor) -> Tensor:

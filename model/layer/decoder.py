@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from model.layer.aspp import ASPP
-from model.layer.block import Residual, classifier, reduction
+from fewseg.model.layer.aspp import ASPP
+from fewseg.model.layer.block import Residual, classifier, reduction
 
 
 class ASPPDecoder(nn.Module):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from model.interface import Prediction
-from model.layer.block import Residual, classifier, reduction
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import tile
-from model.layer.resize import resize_like
+from fewseg.model.contract import Prediction
+from fewseg.model.layer.block import Residual, classifier, reduction
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import tile
+from fewseg.model.layer.resize import resize_like
 
 _INNER = "inner"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from model.interface import Backbone
-from model.layer.resize import resize_like
+from fewseg.model.contract import Backbone
+from fewseg.model.layer.resize import resize_like
 
 
 def middle_features(features: Mapping[str, Tensor], order: Sequence[str] = ("layer3", "layer2")) -> Tensor:

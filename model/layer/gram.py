@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from model.layer.resize import resize_like
+from fewseg.model.layer.resize import resize_like
 
 
 def gram_matrix(features: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from model.interface import IGNORE
-from model.layer.resize import resize
+from fewseg.model.contract import IGNORE
+from fewseg.model.layer.resize import resize
 
 
 def pixel_cross_entropy(

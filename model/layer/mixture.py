@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.layer.fixed_normal import fixed_normal
+from fewseg.model.layer.fixed_normal import fixed_normal
 
 _EPSILON = 1e-6
 

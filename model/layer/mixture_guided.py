@@ -9,17 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.backbone.resnet import DEEPLAB
-from model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
-from model.interface import Backbone, Encoding, GroupRule, MetaLearner, Setting
-from model.layer.block import activated
-from model.layer.features import middle_channels, middle_features
-from model.layer.mixture import PrototypeMixture
-from model.layer.pooling import foreground
-from model.layer.refinement import HistoryRefinement, published_refinement_names
-from model.layer.resize import resize_like
-from model.layer.tiled import DenseComparison
-from model.options import Channels, Count, Dropout, Factor
+from fewseg.model.backbone.resnet import DEEPLAB
+from fewseg.model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
+from fewseg.model.contract import Backbone, Encoding, GroupRule, MetaLearner, Setting
+from fewseg.model.layer.block import activated
+from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.mixture import PrototypeMixture
+from fewseg.model.layer.pooling import foreground
+from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.layer.tiled import DenseComparison
+from fewseg.model.options import Channels, Count, Dropout, Factor
 
 
 @dataclass(frozen=True)

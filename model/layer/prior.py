@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.layer.pooling import gather_positions
-from model.layer.resize import resize_like
+from fewseg.model.layer.pooling import gather_positions
+from fewseg.model.layer.resize import resize_like
 
 _EPSILON = 1e-7
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from model.interface import Backbone, Encoding, MetaLearner, SupportView
-from model.layer.block import reduction
-from model.layer.features import middle_channels, middle_features
-from model.layer.pooling import foreground, masked_average_pool
-from model.layer.prior import object_features
-from model.layer.resize import resize_like
+from fewseg.model.contract import Backbone, Encoding, MetaLearner, SupportView
+from fewseg.model.layer.block import reduction
+from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.pooling import foreground, masked_average_pool
+from fewseg.model.layer.prior import object_features
+from fewseg.model.layer.resize import resize_like
 
 
 class PriorGuided(MetaLearner):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.layer.aspp import ASPP
-from model.layer.block import activated
-from model.layer.resize import resize_like
+from fewseg.model.layer.aspp import ASPP
+from fewseg.model.layer.block import activated
+from fewseg.model.layer.resize import resize_like
 
 
 class HistoryRefinement(nn.Module):

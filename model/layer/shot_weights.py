@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from model.interface import Encoding, Setting
-from model.layer.gram import gram_distance, scene_gram
+from fewseg.model.contract import Encoding, Setting
+from fewseg.model.layer.gram import gram_distance, scene_gram
 
 SHOT_BOUND = {"shot_weights.network": ("shot_weights", "uniform")}
 """``MetaLearner.shot_bound`` of the methods that weigh their supports so."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, unfold
 
-from model.layer.block import activation
+from fewseg.model.layer.block import activation
 
 
 class TiledConv(nn.Conv2d):

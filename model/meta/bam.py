@@ -13,16 +13,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.interface import Encoding, Episode, Prediction, Setting
-from model.layer.block import reduction
-from model.layer.decoder import ASPPDecoder, published_decoder_names
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import tile
-from model.layer.prior import shot_priors
-from model.layer.prior_guided import PriorGuided
-from model.layer.resize import resize_like
-from model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
-from model.options import Channels, Dropout, Hidden
+from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.layer.block import reduction
+from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import tile
+from fewseg.model.layer.prior import shot_priors
+from fewseg.model.layer.prior_guided import PriorGuided
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
+from fewseg.model.options import Channels, Dropout, Hidden
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from model.interface import IGNORE, AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
-from model.layer.alignment import alignment_loss, score_supports
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import masked_average_pool, pool_at_image_resolution
-from model.layer.prototype import cosine_scores
-from model.layer.resize import resize
-from model.options import Cosine, CountOrNone, Factor, Weight
+from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
+from fewseg.model.contract import IGNORE, AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.alignment import alignment_loss, score_supports
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import masked_average_pool, pool_at_image_resolution
+from fewseg.model.layer.prototype import cosine_scores
+from fewseg.model.layer.resize import resize
+from fewseg.model.options import Cosine, CountOrNone, Factor, Weight
 
 _EPSILON = 1e-5
 _TOO_LITTLE = 1e-3

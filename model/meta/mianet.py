@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pairwise_distance
 
-from model.interface import Encoding, Episode, MetaLearner, Prediction, Setting
-from model.layer.block import reduction
-from model.layer.enrichment import (
+from fewseg.model.contract import Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.block import reduction
+from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
     EnrichmentDecoder,
     check_scales,
     enrichment_losses,
     grid_sizes,
 )
-from model.layer.features import middle_channels, middle_features
-from model.layer.pooling import foreground, masked_average_pool
-from model.layer.prior import stretch, unit
-from model.layer.resize import resize, resize_like
-from model.options import Channels, Scales, Share, Weight
+from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.pooling import foreground, masked_average_pool
+from fewseg.model.layer.prior import stretch, unit
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.options import Channels, Scales, Share, Weight
 
 WORD_WIDTH = 300
 _HIDDEN = 128

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from model.interface import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
-from model.layer.alignment import alignment_loss
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import pool_at_image_resolution
-from model.layer.prototype import cosine_scores
-from model.options import Factor, Weight
+from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
+from fewseg.model.contract import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.alignment import alignment_loss
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.prototype import cosine_scores
+from fewseg.model.options import Factor, Weight
 
 
 @dataclass(frozen=True)

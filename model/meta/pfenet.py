@@ -13,18 +13,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.interface import Encoding, Episode, Prediction, Setting
-from model.layer.enrichment import (
+from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
     EnrichmentDecoder,
     check_scales,
     enrichment_losses,
     grid_sizes,
 )
-from model.layer.prior import shot_priors
-from model.layer.prior_guided import PriorGuided
-from model.layer.resize import resize
-from model.options import Channels, Scales, Weight
+from fewseg.model.layer.prior import shot_priors
+from fewseg.model.layer.prior_guided import PriorGuided
+from fewseg.model.layer.resize import resize
+from fewseg.model.options import Channels, Scales, Weight
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from model.interface import Encoding, Episode, Prediction, Setting
-from model.layer.loss import pixel_cross_entropy
-from model.layer.mixture import object_posterior
-from model.layer.mixture_guided import MixtureGuided, MixtureOptions
-from model.options import Count
+from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.mixture import object_posterior
+from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions
+from fewseg.model.options import Count
 
 
 @dataclass(frozen=True)

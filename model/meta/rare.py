@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from model.interface import IGNORE, Encoding, Episode, Prediction, Setting
-from model.layer.block import reduction
-from model.layer.decoder import ASPPDecoder, published_decoder_names
-from model.layer.features import middle_features
-from model.layer.loss import binary_tasks, pixel_cross_entropy
-from model.layer.pooling import foreground, masked_average_pool, tile
-from model.layer.prior import object_features, shot_priors
-from model.layer.prior_guided import PriorGuided
-from model.layer.resize import resize_like
-from model.options import Channels, Weight
+from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction, Setting
+from fewseg.model.layer.block import reduction
+from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
+from fewseg.model.layer.features import middle_features
+from fewseg.model.layer.loss import binary_tasks, pixel_cross_entropy
+from fewseg.model.layer.pooling import foreground, masked_average_pool, tile
+from fewseg.model.layer.prior import object_features, shot_priors
+from fewseg.model.layer.prior_guided import PriorGuided
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.options import Channels, Weight
 
 _EPSILON = 1e-7
 

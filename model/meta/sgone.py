@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from model.backbone.vgg import WITHOUT_LAST_STRIDES
-from model.interface import IGNORE, Encoding, Episode, GroupRule, MetaLearner, Prediction, Setting
-from model.layer.loss import pixel_cross_entropy
-from model.layer.pooling import pool_at_image_resolution
-from model.layer.resize import resize, resize_like
-from model.layer.union import union_of_shots
-from model.options import Channels
+from fewseg.model.backbone.vgg import WITHOUT_LAST_STRIDES
+from fewseg.model.contract import IGNORE, Encoding, Episode, GroupRule, MetaLearner, Prediction, Setting
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.layer.union import union_of_shots
+from fewseg.model.options import Channels
 
 _EPSILON = 1e-8
 """Added to the pixels of a mask; the published code adds nothing and an empty mask gives NaN."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.lists import read_image_list
+from fewseg.dataset.lists.image_lists import read_image_list
 
 
 @pytest.fixture

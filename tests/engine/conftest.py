@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.build import build_network
-from engine.data import fold_of
-from engine.weights import describe
-from model.interface import BaseLearner
-from util.checkpoint import save_checkpoint
-from util.config import Config, load_config
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.weights import describe
+from fewseg.model.contract import BaseLearner
+from fewseg.util.checkpoint import save_checkpoint
+from fewseg.util.config import Config, load_config
 
 COMMON = """
 Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmentation/train.txt,

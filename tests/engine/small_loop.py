@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dataset.base import BaseBatch
-from dataset.batches import EpochBatches
-from engine.board import Board
-from engine.loop_settings import LoopSettings
-from engine.optimisation import PolySchedule, create_optimizer
-from engine.saving import Snapshots
-from engine.snapshot import STATE, Progress, Snapshot
-from engine.train import TrainingLoop
+from fewseg.dataset.loading.base_classes import BaseBatch
+from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.engine.training.board import Board
+from fewseg.engine.training.loop import TrainingLoop
+from fewseg.engine.training.loop_settings import LoopSettings
+from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
+from fewseg.engine.training.saving import Snapshots
+from fewseg.engine.training.snapshot import STATE, Progress, Snapshot
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 24, 4

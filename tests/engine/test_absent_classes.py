@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataset.prepare.options import Options
-from dataset.prepare.run_folder import prepare_folder
-from dataset.transform import class_table, relabel
-from engine.data import fold_of, test_fold_of, test_manifests
-from engine.generalized import GeneralizedScores
-from engine.hooks import nothing
-from engine.outcome import result_of
-from engine.protocols import test_protocol, training_protocol
-from engine.scores import Scores, scored_label
-from engine.validate import base_validation
-from model.interface import Prediction
-from util.config import Config, load_config
-from util.errors import ConfigError
-from util.metrics import IoUMeter, intersection_union_target
-from util.tables import build_table, to_terminal
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run_folder import prepare_folder
+from fewseg.dataset.reading.transform import class_table, relabel
+from fewseg.engine.evaluation.generalized import GeneralizedScores
+from fewseg.engine.evaluation.hooks import nothing
+from fewseg.engine.evaluation.outcome import result_of
+from fewseg.engine.evaluation.scores import Scores, scored_label
+from fewseg.engine.setup.data import fold_of, test_fold_of, test_manifests
+from fewseg.engine.setup.protocols import test_protocol, training_protocol
+from fewseg.engine.training.validate import base_validation
+from fewseg.model.contract import Prediction
+from fewseg.util.config import Config, load_config
+from fewseg.util.errors import ConfigError
+from fewseg.util.metrics import IoUMeter, intersection_union_target
+from fewseg.util.results.tables import build_table, to_terminal
 
 CONFIG = "config/folder/bam_resnet50.yaml"
 CLASSES = ("skin", "hair", "shoes", "bag", "hat", "scarf", "tie", "cape")
@@ -157,8 +157,8 @@ def test_a_base_learner_is_not_judged_by_classes_that_no_test_image_shows(
     right = IoUMeter(4)  # of background and three classes, of which the last one never occurs
     label = torch.tensor([[0, 1], [2, 2]])
     right.add(intersection_union_target(label, label, 4))
-    monkeypatch.setattr("engine.validate.base_evaluation_loader", lambda *_: None)
-    monkeypatch.setattr("engine.validate.score_base_learner", lambda *_: right)
+    monkeypatch.setattr("fewseg.engine.training.validate.base_evaluation_loader", lambda *_: None)
+    monkeypatch.setattr("fewseg.engine.training.validate.score_base_learner", lambda *_: right)
     config = opened(wardrobe, "Data.protocol_options.small_classes", small_classes)
     validate = base_validation(config, fold_of(config), torch.nn.Identity(), torch.device("cpu"))
     with caplog.at_level(logging.INFO, logger="fewseg"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dataset.transform import Resize
-from engine.predict import Example, Segmenter
-from model import create_model
-from model.interface import Episode
+from fewseg.dataset.reading.transform import Resize
+from fewseg.engine.prediction.predict import Example, Segmenter
+from fewseg.model import create_model
+from fewseg.model.contract import Episode
 
 
 def test_segmenter_sees_all_examples_at_once() -> None:

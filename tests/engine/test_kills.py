@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.build import build_network
-from engine.data import fold_of
-from engine.mining import Miner, MiningSettings, write_mined
-from engine.snapshot import BEST, EARLIER, LAST, STATE
+from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
+from fewseg.util.checkpoint import file_hash
+from fewseg.util.config import load_config
+from fewseg.util.state_file import load_training_state
 from train import train
-from util.checkpoint import file_hash
-from util.config import load_config
-from util.state_file import load_training_state
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")

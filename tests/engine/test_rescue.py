@@ -14,15 +14,15 @@ import pytest
 import torch
 from small_loop import small_loop
 
-import engine.interrupt
-import engine.train
-from engine.interrupt import Interrupted, StopRequest
-from engine.loop_settings import LoopSettings
-from engine.snapshot import STATE, Snapshot
-from engine.step import NotFiniteError
-from model.layer.history import PredictionMemory
-from util.errors import DataError
-from util.state_file import load_training_state
+import fewseg.engine.setup.interrupt as interrupt
+import fewseg.engine.training.loop as training_loop
+from fewseg.engine.setup.interrupt import Interrupted, StopRequest
+from fewseg.engine.training.loop_settings import LoopSettings
+from fewseg.engine.training.snapshot import STATE, Snapshot
+from fewseg.engine.training.step import NotFiniteError
+from fewseg.model.meta.canet.history import PredictionMemory
+from fewseg.util.errors import DataError
+from fewseg.util.state_file import load_training_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -179,7 +179,7 @@ def test_error_before_the_first_step_writes_nothing(tmp_path, monkeypatch):
 def test_signal_leaves_a_snapshot(tmp_path, monkeypatch, whole, number):
     loop = small_loop(tmp_path, save_freq=100)
     with monkeypatch.context() as patch:
-        patch.setattr(engine.train, "training_step", signalling(engine.train.training_step, 8, number))
+        patch.setattr(training_loop, "training_step", signalling(training_loop.training_step, 8, number))
         with pytest.raises(Interrupted, match=f"stopped by {number.name} in epoch 2, step 2; go on"):
             loop.run()
     assert_goes_on(tmp_path, whole)
@@ -199,7 +199,7 @@ def signalling(step, at, number):
 
 def test_later_second_signal_stops_at_once(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(engine.interrupt.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)  # torchrun passes on what its group has got already
@@ -239,13 +239,13 @@ TWO_PROCESSES = """
 import os, signal, sys
 from pathlib import Path
 import pytest, torch
-import engine.train
-from engine.interrupt import Interrupted
-from engine.loop_settings import LoopSettings
-from engine.snapshot import Snapshot
+import fewseg.engine.training.loop as training_loop
+from fewseg.engine.setup.interrupt import Interrupted
+from fewseg.engine.training.loop_settings import LoopSettings
+from fewseg.engine.training.snapshot import Snapshot
 from train import train
-from util import distributed
-from util.config import load_config
+from fewseg.util import distributed
+from fewseg.util.config import load_config
 
 torch.set_num_threads(1)
 config, folder = sys.argv[1], Path(sys.argv[2])
@@ -253,7 +253,7 @@ device = distributed.start()
 opts = "arch canet Method.options.channels 16 Method.options.history remembered Method.options.history_drop 0"
 opts = [*opts.split(), "batch_size", "12", "evaluate", "False", "save_minutes", "1e-9", "save_path"]
 train(load_config(config, [*opts, str(folder / "whole")]), device)
-step, taken = engine.train.training_step, []
+step, taken = training_loop.training_step, []
 
 def stopping(*arguments, **options):
     taken.append(1)
@@ -261,7 +261,7 @@ def stopping(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
     return step(*arguments, **options)
 
-engine.train.training_step = stopping
+training_loop.training_step = stopping
 parts = str(folder / "parts")
 with pytest.raises(Interrupted):
     train(load_config(config, [*opts, parts]), device)

@@ -12,11 +12,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from dataset.mask import read_image, read_mask
-from engine.build import build_network
-from engine.data import fold_of
-from engine.weights import describe
-from util.checkpoint import load_checkpoint, save_checkpoint
+from fewseg.dataset.reading.mask import read_image, read_mask
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.weights import describe
+from fewseg.util.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 BAM = ["arch", "bam", "Method.options.channels", "16"]

@@ -17,14 +17,14 @@ from types import ModuleType
 import pytest
 import torch
 
-from engine.build import build_network
-from engine.data import fold_of
-from engine.weights import describe
-from util.checkpoint import save_checkpoint
-from util.errors import CheckpointError, UserError
-from util.lock import lock_folder
-from util.log import stop_log
-from util.result_folder import EARLIER
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.weights import describe
+from fewseg.util.checkpoint import save_checkpoint
+from fewseg.util.errors import CheckpointError, UserError
+from fewseg.util.lock import lock_folder
+from fewseg.util.log import stop_log
+from fewseg.util.results.folder import EARLIER
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-import engine.parallel
-from engine.build import build_network
-from engine.data import fold_of
-from engine.snapshot import BEST
-from engine.weights import start_weights
+import fewseg.engine.training.parallel as parallel
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.weights import start_weights
+from fewseg.engine.training.snapshot import BEST
+from fewseg.util.checkpoint import load_checkpoint
+from fewseg.util.errors import UserError
 from train import train
-from util.checkpoint import load_checkpoint
-from util.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -47,9 +47,9 @@ def test_several_processes_are_refused(monkeypatch):
     class InTurns(nn.Linear):
         turns = (("one",), ("other",))
 
-    monkeypatch.setattr(engine.parallel.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(parallel.distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="learns in turns, which is for a single process"):
-        engine.parallel.wrapped(InTurns(2, 2), compiled=False)
+        parallel.wrapped(InTurns(2, 2), compiled=False)
 
 
 def test_backbone_learns_with_the_method(configure, base_weight, tmp_path):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from util.errors import UserError
+from fewseg.util.errors import UserError
 
 SECONDS = 5.0
 """Of one core, that reading a small file may take; the shipped ones take a hundredth of that."""

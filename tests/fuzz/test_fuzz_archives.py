@@ -13,7 +13,7 @@ import pytest
 from damage import ODD_TEXTS, damaged
 from outcome import accepted, cases, generator
 
-from dataset.prepare.files import unpack
+from fewseg.dataset.prepare.files import unpack
 
 CONTENT = {f"data/{name}": bytes(range(256)) * 4 for name in ("a.png", "b.png", "c/d.png")}
 NAMES = ("../../out", "/etc/out", "data/../../../out", "C:\\out", "..", ".", "data/a.png/b", *ODD_TEXTS)

@@ -19,16 +19,16 @@ from odd_yaml import BOMB, ODD_VALUES, RANGES, check_value
 from outcome import accepted, cases, generator
 from tester import random_episode
 
-from dataset.split import class_split
-from engine.adapted import adapter_of
-from engine.build import build_network
-from engine.protocols import test_protocol
-from model.backbone.resnet import ResNet
-from model.backbone.vgg import VGG16
-from model.create import METHODS
-from model.fewshot import FewShotModel
-from util.config import Config, load_config
-from util.config_schema import SECTIONS
+from fewseg.dataset.classes.split import class_split
+from fewseg.engine.evaluation.adapted import adapter_of
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.protocols import test_protocol
+from fewseg.model.backbone.resnet import ResNet
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.create import METHODS
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util.config import Config, load_config
+from fewseg.util.config.schema import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if "_base_" not in path.parts)

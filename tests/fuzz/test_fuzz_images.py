@@ -14,7 +14,7 @@ from damage import damaged
 from outcome import accepted, cases, generator
 from PIL import Image
 
-from dataset.mask import read_image, read_mask
+from fewseg.dataset.reading.mask import read_image, read_mask
 
 SIDE = 48
 INDICES = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4), np.ones((12, 12), np.uint8))

@@ -10,14 +10,14 @@ import pytest
 from damage import ODD_TEXTS, damaged, damaged_text
 from outcome import accepted, cases, generator
 
-from dataset.class_names import read_class_names
-from dataset.fold import Fold
-from dataset.folds_file import read_folds
-from dataset.hsnet_lists import read_hsnet_list
-from dataset.lists import episode_lists, read_image_list
-from dataset.protocol import load_protocol
-from dataset.split import class_split
-from dataset.store import ImageStore
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.folds_file import read_folds
+from fewseg.dataset.classes.own_names import read_class_names
+from fewseg.dataset.classes.split import class_split
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
+from fewseg.dataset.lists.image_lists import episode_lists, read_image_list
+from fewseg.dataset.loading.store import ImageStore
 
 IMAGES = 24
 

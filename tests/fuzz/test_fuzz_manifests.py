@@ -12,11 +12,11 @@ import pytest
 from damage import ODD_TEXTS, damaged, damaged_text
 from outcome import accepted, cases, generator
 
-from dataset.episodes import read_manifest
-from dataset.fold import Fold
-from dataset.manifest_check import check_manifest
-from dataset.protocol import load_protocol
-from dataset.split import class_split
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import class_split
+from fewseg.dataset.episodes.manifest import read_manifest
+from fewseg.dataset.episodes.manifest_check import check_manifest
+from fewseg.dataset.episodes.protocol import load_protocol
 
 ODD: tuple[Any, ...] = (
     None,

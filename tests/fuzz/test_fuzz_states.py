@@ -11,11 +11,11 @@ import torch
 from damage import damaged
 from outcome import accepted, cases, generator
 
-from engine.optimisation import create_optimizer
-from engine.snapshot import STATE, Snapshot
-from model import create_model
-from model.fewshot import FewShotModel
-from util.state_file import load_training_state, save_training_state
+from fewseg.engine.training.optimisation import create_optimizer
+from fewseg.engine.training.snapshot import STATE, Snapshot
+from fewseg.model import create_model
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util.state_file import load_training_state, save_training_state
 
 PLAN = {"arch": "panet", "backbone": "resnet18", "epochs": 3, "batch_size": 4}
 ODD: tuple[Any, ...] = (

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from model import create_adapter, create_base_learner, create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode
-from model.layer.history import PredictionMemory
-from model.layer.resize import resize
-from model.layer.tiled import TiledConv
-from model.published import load_published, load_strict, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_base_learner, create_model
+from fewseg.model.checkpoint.published import load_published, load_strict, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.resize import resize
+from fewseg.model.layer.tiled import TiledConv
+from fewseg.model.meta.canet.history import PredictionMemory
 from tests.model.tester import MetaLearnerTester, random_episode
 
 FUSIONS = ("attention", "feature_average", "mask_average", "mask_or")

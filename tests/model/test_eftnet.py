@@ -10,9 +10,9 @@ import pytest
 import torch
 from tester import random_episode
 
-from model import create_adapter, create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode, SupportView
+from fewseg.model import create_adapter, create_model
+from fewseg.model.contract import Episode, SupportView
+from fewseg.model.fewshot import FewShotModel
 
 SIDE = 65
 METHODS = {

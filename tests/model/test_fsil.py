@@ -8,10 +8,10 @@ from tester import MetaLearnerTester, random_episode
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from model import create_adapter, create_model
-from model.interface import Episode
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
 
 
 def with_auxiliary(episode: Episode, count: int = 3, seed: int = 1) -> Episode:

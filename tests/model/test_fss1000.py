@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from model import create_adapter, create_base_learner, create_model
-from model.backbone.channels import on_rgb
-from model.interface import Episode
-from model.layer.batch_statistics import BatchStatistics
-from model.published import load_published, to_published
-from model.recognise import recognise
-from model.view import MEAN, STD, query_input, support_input
+from fewseg.model import create_adapter, create_base_learner, create_model
+from fewseg.model.backbone.channels import on_rgb
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
+from fewseg.model.input_view import MEAN, STD, query_input, support_input
+from fewseg.model.meta.fss1000.batch_statistics import BatchStatistics
 from tests.model.tester import MetaLearnerTester, random_episode
 
 

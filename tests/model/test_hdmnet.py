@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model import create_adapter, create_model
-from model.layer.matching import MatchLayer
-from model.meta.hdmnet import distillation
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.meta.hdmnet.hdmnet import distillation
+from fewseg.model.meta.hdmnet.matching import MatchLayer
 from tests.model.tester import ShotWeightsTester, random_episode
 
 

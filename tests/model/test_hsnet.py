@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, normalize, relu
 
-from model import create_adapter, create_model
-from model.interface import Episode, Prediction
-from model.layer.centre_pivot import CentrePivotConv, PivotGroupNorm
-from model.layer.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
-from model.meta.hsnet import enlarge_query
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode, Prediction
+from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
+from fewseg.model.meta.hsnet.hsnet import enlarge_query
+from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from tests.model.tester import MetaLearnerTester, random_episode
 from tools.benchmark_hsnet import compare_matching, plain_convolution
 

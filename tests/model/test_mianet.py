@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from model.meta.mianet import hierarchical_prior, support_means, triplet_loss
+from fewseg.model.meta.mianet import hierarchical_prior, support_means, triplet_loss
 from tests.model.tester import MetaLearnerTester, random_episode
 
 TABLE = normalize(torch.randn(21, 300, generator=torch.Generator().manual_seed(0)), dim=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from model import create_base_learner, create_model
-from model.fewshot import FewShotModel
-from model.published import load_strict
+from fewseg.model import create_base_learner, create_model
+from fewseg.model.checkpoint.published import load_strict
+from fewseg.model.fewshot import FewShotModel
 
 OPTIONS = {"backbone": "resnet18", "image_size": 65, "channels": 16}
 

@@ -7,12 +7,12 @@ import torch
 from tester import MetaLearnerTester, random_episode
 from torch import Tensor
 
-from model import create_adapter, create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode, Prediction
-from model.layer.latent_classes import find_regions, mining_loss
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.mlc.latent_classes import find_regions, mining_loss
 
 
 class TestMLC(MetaLearnerTester):

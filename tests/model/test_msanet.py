@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from model import create_model
-from model.create import create_backbone
-from model.layer.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
-from model.layer.pooling import gather_positions
-from model.meta.msanet import Taps
+from fewseg.model import create_model
+from fewseg.model.create import create_backbone
+from fewseg.model.layer.pooling import gather_positions
+from fewseg.model.meta.msanet.msanet import Taps
+from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
 from tests.model.tester import ShotWeightsTester, random_episode
 
 
@@ -77,7 +77,7 @@ def test_chunks_do_not_change_the_similarity(monkeypatch: pytest.MonkeyPatch) ->
     query, objects = torch.randn(1, 4, 3, 3), normalise(torch.randn(2, 4, 11)).unsqueeze(0)
     counts = torch.tensor([[11, 9]])
     whole = mean_similarity(query, objects, counts)
-    monkeypatch.setattr("model.layer.multi_similarity._CHUNK", 3)
+    monkeypatch.setattr("fewseg.model.meta.msanet.multi_similarity._CHUNK", 3)
     torch.testing.assert_close(mean_similarity(query, objects, counts), whole)
 
 

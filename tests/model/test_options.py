@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from model import create_model
-from model.create import METHODS, create_backbone
-from model.options import OptionError
+from fewseg.model import create_model
+from fewseg.model.create import METHODS, create_backbone
+from fewseg.model.options import OptionError
 
 SMALL = {"backbone": "resnet18", "image_size": 65, "backbone_options": {"width": 8}}
 

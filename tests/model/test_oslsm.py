@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.optimisation import PolySchedule, create_optimizer
-from model import create_adapter, create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode, Prediction
-from model.layer.weight_hash import WeightHash
-from model.published import load_published, published_names, to_published
-from model.recognise import recognise
-from model.view import CAFFE_MEAN, MEAN, STD, query_input, support_input
+from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, published_names, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.input_view import CAFFE_MEAN, MEAN, STD, query_input, support_input
+from fewseg.model.meta.oslsm.weight_hash import WeightHash
 from tests.model.tester import MetaLearnerTester, random_episode
 
 SMALL = {"fc_dim": 24, "code_dim": 12, "support_side": 64, "fc_kernel": 3, "query_margin": 16}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tester import MetaLearnerTester, random_episode
 
-from model.interface import UNLABELLED, Episode
-from model.layer.pooling import pool_at_image_resolution
-from model.layer.resize import resize
+from fewseg.model.contract import UNLABELLED, Episode
+from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.resize import resize
 
 
 class TestPANet(MetaLearnerTester):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.layer.enrichment import grid_sizes
+from fewseg.model.layer.enrichment import grid_sizes
 from tests.model.tester import MetaLearnerTester, random_episode
 
 

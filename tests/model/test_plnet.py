@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.step import training_step
-from model import create_adapter, create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode
-from model.layer.pair_embedding import PairEmbedding, closeness
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.engine.training.step import training_step
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.plnet.pair_embedding import PairEmbedding, closeness
 from tests.model.tester import MetaLearnerTester, random_episode
 
 SWITCHES = [

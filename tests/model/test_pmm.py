@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine.optimisation import PolySchedule, create_optimizer
-from model import create_adapter, create_model
-from model.interface import Episode
-from model.layer.fixed_normal import fixed_normal
-from model.layer.mixture import PrototypeMixture, object_posterior
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
+from fewseg.model.layer.fixed_normal import fixed_normal
+from fewseg.model.layer.mixture import PrototypeMixture, object_posterior
 from tests.model.tester import MetaLearnerTester, random_episode
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from model.interface import Episode
-from model.layer.pooling import masked_average_pool
-from model.layer.resize import resize_like
-from model.meta.rare import error_prone_loss, most_similar, survivors
+from fewseg.model.contract import Episode
+from fewseg.model.layer.pooling import masked_average_pool
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.meta.rare import error_prone_loss, most_similar, survivors
 from tests.model.tester import MetaLearnerTester, random_episode
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from model import create_adapter, create_model
-from model.interface import Episode
-from model.layer.union import union_of_shots
-from model.published import load_published, to_published
-from model.recognise import recognise
+from fewseg.model import create_adapter, create_model
+from fewseg.model.checkpoint.published import load_published, to_published
+from fewseg.model.checkpoint.recognise import recognise
+from fewseg.model.contract import Episode
+from fewseg.model.layer.union import union_of_shots
 from tests.model.tester import MetaLearnerTester, random_episode
 
 

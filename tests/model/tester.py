@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.create import METHODS
-from model.fewshot import FewShotModel
-from model.interface import Episode
-from model.layer.encoding import group_encoding, stack_encodings
-from model.published import load_published, load_strict, to_published
+from fewseg.model import create_model
+from fewseg.model.checkpoint.published import load_published, load_strict, to_published
+from fewseg.model.contract import Episode
+from fewseg.model.create import METHODS
+from fewseg.model.encoding import group_encoding, stack_encodings
+from fewseg.model.fewshot import FewShotModel
 
 
 def random_episode(

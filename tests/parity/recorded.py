@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.interface import Episode, Prediction
-from model.published import load_published, published_names
+from fewseg.model.checkpoint.published import load_published, published_names
+from fewseg.model.contract import Episode, Prediction
 from tests.parity.rounding import leeway, precise, prepare
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -6,9 +6,9 @@ import functools
 import pytest
 import torch
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.layer.gram import gram_distance
+from fewseg.model import create_model
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.gram import gram_distance
 from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 VARIANTS = {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.encoding import group_encoding
-from model.layer.resize import resize
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.encoding import group_encoding
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.resize import resize
 from tests.parity.recorded import (
     assert_close,
     assert_gradients,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_adapter, create_model
-from model.adapt.eftnet import EFTNet
-from model.adapt.episode import AdaptedEpisode, Outcome
-from model.interface import Episode, Prediction
-from model.published import published_names
+from fewseg.model import create_adapter, create_model
+from fewseg.model.adapt.eftnet import EFTNet
+from fewseg.model.adapt.episode import AdaptedEpisode, Outcome
+from fewseg.model.checkpoint.published import published_names
+from fewseg.model.contract import Episode, Prediction
 from tests.parity.recorded import assert_close, assert_norms_and_sums, episode_of, fill, load_case
 from tests.parity.rounding import FACTOR, amplified, perturb
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.encoding import group_encoding
-from model.published import published_names
+from fewseg.model import create_model
+from fewseg.model.checkpoint.published import published_names
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.encoding import group_encoding
+from fewseg.model.fewshot import FewShotModel
 from tests.parity.recorded import (
     assert_close,
     assert_gradients,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Prediction
-from model.layer.matching import LEVELS
+from fewseg.model import create_model
+from fewseg.model.contract import Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.hdmnet.matching import LEVELS
 from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 EVALUATIONS = ["eval_1shot", "eval_1shot_merge", "eval_5shot"]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.hypercorrelation import hypercorrelation
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation
 from tests.parity.recorded import (
     assert_close,
     assert_gradients,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Prediction
+from fewseg.model import create_model
+from fewseg.model.contract import Prediction
+from fewseg.model.fewshot import FewShotModel
 from tests.parity.recorded import (
     SHARED,
     assert_close,

@@ -5,9 +5,9 @@ import functools
 import pytest
 import torch
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
 from tests.parity.recorded import (
     assert_close,
     assert_gradients,

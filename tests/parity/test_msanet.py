@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.features import middle_features
-from model.layer.gram import gram_distance
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.features import middle_features
+from fewseg.model.layer.gram import gram_distance
 from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 EVALUATIONS = [

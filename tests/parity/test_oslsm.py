@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode, Prediction
-from model.published import published_names
+from fewseg.model import create_model
+from fewseg.model.checkpoint.published import published_names
+from fewseg.model.contract import Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
 from tests.parity.recorded import assert_close, assert_gradients, fill, load_case, reader, without_dropout
 
 VARIANT = "oslsm/vgg16"

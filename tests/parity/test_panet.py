@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import UNLABELLED, Episode
+from fewseg.model import create_model
+from fewseg.model.contract import UNLABELLED, Episode
+from fewseg.model.fewshot import FewShotModel
 from tests.parity.recorded import SHARED, assert_close, assert_gradients, episode_of, fill, load_case, reader
 
 VARIANT = "panet/vgg16"
@@ -77,7 +77,7 @@ def test_parameter_count() -> None:
 
 @pytest.mark.parametrize("name", ["1way", "2way"])
 def test_metric(name: str) -> None:
-    from util.metrics import IoUMeter, intersection_union_target
+    from fewseg.util.metrics import IoUMeter, intersection_union_target
 
     reader()
     import reference_inputs
@@ -111,7 +111,7 @@ def test_metric(name: str) -> None:
 
 
 def test_boxes() -> None:
-    from dataset.weak import largest_box
+    from fewseg.dataset.weak.annotations import largest_box
 
     reader()
     import reference_inputs

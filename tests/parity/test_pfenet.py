@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Prediction
-from model.layer.resize import resize
+from fewseg.model import create_model
+from fewseg.model.contract import Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.resize import resize
 from tests.parity.recorded import (
     ABSOLUTE,
     assert_close,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Episode, Prediction
-from model.layer.mixture import PrototypeMixture, mixture_posterior, object_posterior
+from fewseg.model import create_model
+from fewseg.model.contract import Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.mixture import PrototypeMixture, mixture_posterior, object_posterior
 from tests.parity.recorded import (
     SHARED,
     assert_close,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from model import create_base_learner
-from model.interface import BaseLearner
-from model.published import published_names
+from fewseg.model import create_base_learner
+from fewseg.model.checkpoint.published import published_names
+from fewseg.model.contract import BaseLearner
 from tests.parity.recorded import assert_close, assert_gradients, fill, load_case, reader, without_dropout
 from tests.parity.rounding import amplified, precise
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import create_model
-from model.fewshot import FewShotModel
-from model.interface import Encoding, Episode, Prediction
-from model.layer.pooling import foreground
-from model.layer.resize import resize_like
-from model.meta.rare import survivors
+from fewseg.model import create_model
+from fewseg.model.contract import Encoding, Episode, Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.pooling import foreground
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.meta.rare import survivors
 from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
 
 EVALUATIONS = [(backbone, f"eval_{shot}shot") for backbone in ("resnet50", "vgg16") for shot in (1, 5)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.optimisation import PolySchedule, create_optimizer
-from engine.step import training_step
-from model import create_base_learner, create_model
-from model.published import load_published
+from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
+from fewseg.engine.training.step import training_step
+from fewseg.model import create_base_learner, create_model
+from fewseg.model.checkpoint.published import load_published
 from tests.parity.recorded import (
     SHARED,
     assert_close,

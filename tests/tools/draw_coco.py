@@ -19,7 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataset.names import COCO_NAMES
+from fewseg.dataset.classes.shared_names import COCO_NAMES
 
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = [i for i in range(1, 91) if i not in GAPS]
@@ -97,7 +97,7 @@ def draw_coco(root: Path, images: int, *, photographs: bool = True, seed: int = 
 
 def measure(root: Path, workers: int | None) -> None:
     """Paint all masks of a drawn COCO and print speed and memory."""
-    from dataset.prepare.coco import paint_masks, read_annotations
+    from fewseg.dataset.prepare.coco import paint_masks, read_annotations
 
     started, painted = time.perf_counter(), 0
     for part in ("train2014", "val2014"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fewseg.util.errors import ConfigError
 from tools.all_methods import COLUMNS, main, parse_arguments, variants
-from util.errors import ConfigError
 
 COMMON = """
 Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmentation/train.txt,

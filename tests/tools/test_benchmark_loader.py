@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataset.fold import open_fold
-from dataset.protocol import load_protocol
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.episodes.protocol import load_protocol
 from tools.benchmark_loader import compare_loaders, draw_photographs
 
 

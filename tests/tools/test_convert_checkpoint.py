@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import create_base_learner, create_model, list_models
-from model.published import to_published
-from util.checkpoint import load_checkpoint
-from util.errors import CheckpointError
+from fewseg.model import create_base_learner, create_model, list_models
+from fewseg.model.checkpoint.published import to_published
+from fewseg.util.checkpoint import load_checkpoint
+from fewseg.util.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "convert_checkpoint.py"

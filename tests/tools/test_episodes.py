@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset.episodes import read_manifest
+from fewseg.dataset.episodes.manifest import read_manifest
+from fewseg.util.errors import DataError, UserError
 from tools.episodes import main
-from util.errors import DataError, UserError
 
 
 @pytest.fixture

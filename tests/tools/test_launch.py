@@ -14,20 +14,20 @@ import pytest
 from torch.distributed import DistBackendError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from engine.script import LAUNCHED, run_script
+from fewseg.engine.setup.script import LAUNCHED, run_script
+from fewseg.util.errors import DataError
 from tools import launch
-from util.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import os, signal, sys, time
 import torch
-from engine.interrupt import StopRequest
-from engine.script import run_script
-from util import distributed
+from fewseg.engine.setup.interrupt import StopRequest
+from fewseg.engine.setup.script import run_script
+from fewseg.util import distributed
 from tools import launch
-from util.errors import DataError
+from fewseg.util.errors import DataError
 
 def main():
     distributed.start()

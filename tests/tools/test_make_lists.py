@@ -7,10 +7,10 @@ import gzip
 import json
 from pathlib import Path
 
-from dataset.area_index import AreaIndex
-from dataset.lists import read_image_list
-from dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, to_text
-from dataset.split import class_split
+from fewseg.dataset.classes.split import class_split
+from fewseg.dataset.lists.area_index import AreaIndex
+from fewseg.dataset.lists.image_lists import read_image_list
+from fewseg.dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, to_text
 from tools.make_lists import main
 
 LISTS = Path(__file__).resolve().parents[2] / "lists"

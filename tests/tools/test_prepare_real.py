@@ -11,13 +11,13 @@ from PIL import Image
 
 import test as test_script
 import train as train_script
-from dataset.class_names import read_class_names
-from dataset.fewshot import EvaluationImages
-from dataset.fold import open_fold
-from dataset.mask import read_mask
-from dataset.protocol import load_protocol
-from dataset.store import ImageStore
-from dataset.transform import Resize
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.classes.own_names import read_class_names
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.loading.few_shot import EvaluationImages
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.dataset.reading.transform import Resize
 from tools.prepare_data import ROOTS, main
 
 TINY = (

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.names import known_names
+from fewseg.dataset.classes.shared_names import known_names
+from fewseg.util.word_vectors import load_word_vectors
 from tools.word_vectors import main, read_names
-from util.word_vectors import load_word_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("background", "dog", "the", "fire_hydrant", "traffic", "light", "Dog")

@@ -16,15 +16,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from util.checkpoint import (
+from fewseg.util.checkpoint import (
     file_hash,
     first_line,
     load_checkpoint,
     load_weights,
     save_checkpoint,
 )
-from util.errors import CheckpointError
-from util.state_file import load_training_state, save_training_state
+from fewseg.util.errors import CheckpointError
+from fewseg.util.state_file import load_training_state, save_training_state
 
 META = {"arch": "bam", "fold": 1, "score": 0.5, "base_classes": [6, 7], "epoch": 2.5}
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from util import distributed
+from fewseg.util import distributed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 WORKER = """
 import torch
-from util import distributed
-from util.metrics import Counts, IoUMeter
+from fewseg.util import distributed
+from fewseg.util.metrics import Counts, IoUMeter
 
 device = distributed.start()
 meter = IoUMeter(2)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from util.errors import UserError
-from util.files import remove_leftovers, write_text
+from fewseg.util.errors import UserError
+from fewseg.util.files import remove_leftovers, write_text
 
 
 def test_a_full_disk_leaves_what_was_there(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from util.errors import DataError
-from util.inside import is_inside, require_inside
+from fewseg.util.errors import DataError
+from fewseg.util.inside import is_inside, require_inside
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.png", "a/..b/c..", "...", "a.b/./c"])

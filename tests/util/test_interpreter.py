@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from util.interpreter import advice
+from fewseg.util.interpreter import advice
 
 import subprocess
 import sys

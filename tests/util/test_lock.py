@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from util.errors import UserError
-from util.lock import OWNER, lock_folder
+from fewseg.util.errors import UserError
+from fewseg.util.lock import OWNER, lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
-from util.lock import lock_folder
+from fewseg.util.lock import lock_folder
 with lock_folder(sys.argv[1], "training"):
     print("held", flush=True)
     time.sleep(60)
@@ -62,7 +62,7 @@ def test_crashed_owner_loses_the_lock(tmp_path: Path) -> None:
 def test_killed_owner_whose_worker_lives_on_for_a_moment(tmp_path: Path) -> None:
     code = """
 import os, sys, time
-from util.lock import lock_folder
+from fewseg.util.lock import lock_folder
 with lock_folder(sys.argv[1], "training"):
     if os.fork() == 0:
         time.sleep(2)
@@ -99,7 +99,7 @@ def test_file_system_without_locks_is_a_warning(tmp_path: Path, monkeypatch, cap
     def refuse(*_: object, **__: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("util.lock.FileLock.acquire", refuse)
+    monkeypatch.setattr("fewseg.util.lock.FileLock.acquire", refuse)
     with lock_folder(tmp_path, "training"):
         pass
     assert "grants no locks (No locks available" in caplog.text.replace("[Errno 37] ", "")

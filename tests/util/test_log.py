@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from util.errors import UserError
-from util.log import get_log, log_warnings, start_log, stop_log
+from fewseg.util.errors import UserError
+from fewseg.util.log import get_log, log_warnings, start_log, stop_log
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from util.metrics import (
+from fewseg.util.metrics import (
     Counts,
     IoUMeter,
     count_logits,

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from util.progress import progress
+from fewseg.util.progress import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = """
 import logging, sys, time
-from util import progress as module
-from util.log import start_log
+from fewseg.util import progress as module
+from fewseg.util.log import start_log
 module.LINE_SECONDS = float(sys.argv[1])
 log = start_log()
 bar = module.progress(iter(range(40)) if "unknown" in sys.argv else range(40), "epoch 1/2")

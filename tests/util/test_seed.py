@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from util.seed import random_state, set_random_state, set_seed
-from util.state_file import load_training_state, save_training_state
+from fewseg.util.seed import random_state, set_random_state, set_seed
+from fewseg.util.state_file import load_training_state, save_training_state
 
 
 def draw() -> tuple[float, float, float, float]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from util.config import load_config
-from util.config_published import SPELLINGS, UNUSED
-from util.config_schema import SECTIONS
+from fewseg.util.config import load_config
+from fewseg.util.config.published import SPELLINGS, UNUSED
+from fewseg.util.config.schema import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from util.errors import CheckpointError
-from util.state_file import load_training_state, save_training_state
+from fewseg.util.errors import CheckpointError
+from fewseg.util.state_file import load_training_state, save_training_state
 
 STATE = {"model": {"a": torch.arange(50.0)}, "progress": {"step": 7}}
 

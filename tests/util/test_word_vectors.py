@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from util.errors import DataError
-from util.word_vectors import hashed_vectors, load_word_vectors
+from fewseg.util.errors import DataError
+from fewseg.util.word_vectors import hashed_vectors, load_word_vectors
 
 NAMES = ("background", "circle", "square", "five pointed star")
 

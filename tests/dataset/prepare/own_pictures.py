@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from dataset.prepare.options import Options
-from dataset.prepare.run_folder import prepare_folder
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run_folder import prepare_folder
 
 NAMES = ("hat", "shoe", "bag")
 SIZE = (20, 30)

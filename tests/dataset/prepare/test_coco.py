@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from draw_coco import CATEGORY_IDS, draw_coco
 
-from dataset.mask import read_mask
-from dataset.names import COCO_NAMES
-from dataset.prepare import coco, json_arrays
-from dataset.prepare.coco import check_categories, paint, paint_masks, read_annotations
-from dataset.prepare.json_arrays import elements, mapped
-from dataset.prepare.options import Options
-from dataset.prepare.run_coco import prepare_coco
-from dataset.prepare.verify import verify
-from util.errors import DataError
+from fewseg.dataset.classes.shared_names import COCO_NAMES
+from fewseg.dataset.prepare import coco, json_arrays
+from fewseg.dataset.prepare.coco import check_categories, paint, paint_masks, read_annotations
+from fewseg.dataset.prepare.json_arrays import elements, mapped
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run_coco import prepare_coco
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -132,7 +132,9 @@ def official(tmp_path, monkeypatch):
     counts = {"train2014": (16, 15), "val2014": (8, 7)}
     monkeypatch.setattr(coco, "COUNTS", counts)
     listed = {"train": 15, "val": 7}
-    monkeypatch.setitem(__import__("dataset.prepare.verify", fromlist=["COUNTS"]).COUNTS, "coco", listed)
+    monkeypatch.setitem(
+        __import__("fewseg.dataset.prepare.verify", fromlist=["COUNTS"]).COUNTS, "coco", listed
+    )
     return source
 
 

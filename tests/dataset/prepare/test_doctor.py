@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.prepare.doctor import to_table
-from dataset.prepare.verify import verify
+from fewseg.dataset.prepare.doctor import to_table
+from fewseg.dataset.prepare.verify import verify
+from fewseg.util.errors import DataError
 from tools.prepare_data import main
-from util.errors import DataError
 
 
 @pytest.fixture

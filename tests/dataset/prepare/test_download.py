@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from dataset.prepare.download import Archive, fetch
-from util.errors import DataError
+from fewseg.dataset.prepare.download import Archive, fetch
+from fewseg.util.errors import DataError
 
 NAME = "images.tar"
 CONTENT = bytes(range(256)) * 11
@@ -18,7 +18,7 @@ MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 @pytest.fixture
 def download(server, tmp_path, monkeypatch):
     """Fetch from mirrors of the given kinds."""
-    monkeypatch.setattr("dataset.prepare.download.CHUNK", 250)
+    monkeypatch.setattr("fewseg.dataset.prepare.download.CHUNK", 250)
     server.content[NAME] = CONTENT
 
     def run(*kinds: str, checksum: str | None = MD5):
@@ -97,7 +97,7 @@ def test_a_full_disk_keeps_what_has_arrived(download, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dataset.prepare.download.os.replace", full)
+    monkeypatch.setattr("fewseg.dataset.prepare.download.os.replace", full)
     with pytest.raises(
         DataError, match=re.escape(f"No space left on device); what has arrived is kept in {tmp_path}")
     ):

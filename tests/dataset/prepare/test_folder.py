@@ -10,16 +10,16 @@ import pytest
 from own_pictures import NAMES, draw, mask_of, photograph, prepare, save
 from PIL import Image
 
-from dataset.class_names import read_class_names
-from dataset.fold import open_fold
-from dataset.folds_file import Folds, balanced_folds, read_folds
-from dataset.mask import read_mask
-from dataset.prepare.options import Options
-from dataset.prepare.run_folder import prepare_folder
-from dataset.prepare.verify import verify
-from dataset.protocol import load_protocol
-from dataset.store import ImageStore
-from util.errors import DataError
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.classes.folds_file import Folds, balanced_folds, read_folds
+from fewseg.dataset.classes.own_names import read_class_names
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run_folder import prepare_folder
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
 
 
 def as_jpeg(folder):

@@ -10,11 +10,11 @@ import pytest
 from own_pictures import NAMES, draw, mask_of, photograph, prepare, save
 from PIL import Image
 
-from dataset.mask import read_mask
-from dataset.prepare.options import Options
-from dataset.prepare.run_folder import prepare_folder
-from dataset.prepare.verify import verify
-from util.errors import DataError
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run_folder import prepare_folder
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
 
 
 def files(root):
@@ -81,7 +81,7 @@ class TestPreparingAgain:
     def test_what_an_interrupted_run_began_is_removed_too(self, changed, monkeypatch):
         source, root = changed
         with monkeypatch.context() as broken:
-            broken.setattr("dataset.prepare.run_folder.divide", lambda *_: 1 / 0)
+            broken.setattr("fewseg.dataset.prepare.run_folder.divide", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 prepare(source, root)
         assert (root / "SegmentationClass/lane_4.png").is_file()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from own_pictures import NAMES, SIZE, draw, mask_of, photograph, prepare, save
 
-from dataset.fold import open_fold
-from dataset.mask import read_mask
-from dataset.prepare.verify import verify
-from dataset.protocol import load_protocol
-from util.errors import DataError
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
 
 
 def test_pictures_of_one_name_are_refused_and_found_afterwards(tmp_path, monkeypatch):
@@ -20,7 +20,7 @@ def test_pictures_of_one_name_are_refused_and_found_afterwards(tmp_path, monkeyp
     message = r"street 3\.png and .*street_3\.png would both be called street_3.*rename one"
     with pytest.raises(DataError, match=message):
         prepare(source, tmp_path / "data")
-    monkeypatch.setattr("dataset.prepare.own_layout._require_distinct", lambda _: None)
+    monkeypatch.setattr("fewseg.dataset.prepare.own_layout._require_distinct", lambda _: None)
     prepare(source, tmp_path / "data", share=0.1)  # as earlier versions did
     with pytest.warns(UserWarning, match="repeat an earlier one"):
         findings = verify("folder", tmp_path / "data", workers=1, progress=False)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.fewshot import EpisodeDataset, EvaluationImages
-from dataset.fold import open_fold
-from dataset.mask import read_mask
-from dataset.prepare import fss1000
-from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_fss1000
-from dataset.prepare.verify import verify
-from dataset.protocol import load_protocol
-from dataset.store import ImageStore
-from dataset.transform import Resize, TrainTransform, class_table, look_up
-from util.errors import DataError
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.prepare import fss1000
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run import prepare_fss1000
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.dataset.reading.transform import Resize, TrainTransform, class_table, look_up
+from fewseg.util.errors import DataError
 
 IMAGES = 3
 

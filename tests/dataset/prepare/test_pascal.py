@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from dataset.mask import read_mask
-from dataset.prepare import pascal
-from dataset.prepare.files import put
-from dataset.prepare.options import Options
-from dataset.prepare.run import prepare_pascal
-from dataset.prepare.verify import verify
-from util.errors import DataError
+from fewseg.dataset.prepare import pascal
+from fewseg.dataset.prepare.files import put
+from fewseg.dataset.prepare.options import Options
+from fewseg.dataset.prepare.run import prepare_pascal
+from fewseg.dataset.prepare.verify import verify
+from fewseg.dataset.reading.mask import read_mask
+from fewseg.util.errors import DataError
 
 TRAIN, VAL = ("2007_01", "2007_02"), ("2007_03",)
 DETECTION = (*TRAIN, "2008_10", "2008_11")
@@ -59,7 +59,9 @@ def official(monkeypatch):
     monkeypatch.setattr(pascal, "COUNTS", {"train": 2, "val": 1, "merged": 4, "trainaug": 5})
     monkeypatch.setattr(pascal, "SBD_COUNT", 5)
     counts = {"train": 2, "val": 1, "voc_sbd_merge_noduplicate": 4, "trainaug": 5}
-    monkeypatch.setitem(__import__("dataset.prepare.verify", fromlist=["COUNTS"]).COUNTS, "pascal", counts)
+    monkeypatch.setitem(
+        __import__("fewseg.dataset.prepare.verify", fromlist=["COUNTS"]).COUNTS, "pascal", counts
+    )
 
 
 def options(tmp_path, **given):
@@ -185,7 +187,7 @@ def test_an_interrupted_unpacking_is_completed(devkit, official, monkeypatch):
             raise KeyboardInterrupt
         put(path, write)
 
-    monkeypatch.setattr("dataset.prepare.files.put", interrupted)
+    monkeypatch.setattr("fewseg.dataset.prepare.files.put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare_pascal(options(devkit, checksums=sums), sbd=devkit / "benchmark_RELEASE")
     monkeypatch.undo()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.prepare.files import unpack
-from util.errors import DataError
+from fewseg.dataset.prepare.files import unpack
+from fewseg.util.errors import DataError
 
 CONTENT = {name: bytes(range(256)) * 40 for name in ("a.png", "b.png")}
 

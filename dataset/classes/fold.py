@@ -1,0 +1,191 @@
+"""One fold of a data set opened for use: its classes, lists, areas and episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from fewseg.dataset.classes.class_folders import ClassFolders
+from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
+from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
+from fewseg.dataset.classes.split import ClassSplit, class_split
+from fewseg.dataset.episodes.manifest import Manifest, test_episodes
+from fewseg.dataset.episodes.protocol import Protocol
+from fewseg.dataset.lists.area_index import AreaIndex
+from fewseg.dataset.lists.image_lists import (
+    EpisodeLists,
+    ImageList,
+    check_labels,
+    episode_lists,
+    generalized_lists,
+    read_image_list,
+)
+
+LIST_FOLDER = "ImageSets/Segmentation"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of a data set under a protocol. Lists and areas are read when they are first asked for.
+
+    Attributes:
+        data_set, number: what it is a fold of, and which.
+        split: its classes.
+        protocol: how images are listed and episodes drawn.
+        root, train_list, val_list: where it is read from.
+        class_folders: the classes of a data set whose images lie in a folder per class.
+    """
+
+    data_set: str
+    number: int
+    split: ClassSplit
+    protocol: Protocol
+    root: Path
+    train_list: Path
+    val_list: Path
+    class_folders: ClassFolders | None = None
+
+    @cached_property
+    def train_images(self) -> ImageList:
+        """All training images of the data set."""
+        return self._images(self.train_list)
+
+    @cached_property
+    def val_images(self) -> ImageList:
+        """All test images of the data set."""
+        return self._images(self.val_list)
+
+    @cached_property
+    def train_areas(self) -> AreaIndex:
+        """Label areas of the training masks, checked against the classes."""
+        return self._areas(self.train_images)
+
+    @cached_property
+    def val_areas(self) -> AreaIndex:
+        """Label areas of the test masks, checked against the classes."""
+        return self._areas(self.val_images)
+
+    def _images(self, path: Path) -> ImageList:
+        images = read_image_list(self.root, path)
+        return images if self.class_folders is None else self.class_folders.with_class_ids(images)
+
+    def _areas(self, images: ImageList) -> AreaIndex:
+        areas = images.index()
+        check_labels(areas, len(self.split.names) - 1, self.root)
+        return areas
+
+    def train_lists(self, shot: int) -> EpisodeLists:
+        """Return what training episodes are drawn from."""
+        return episode_lists(
+            self.train_images,
+            self.train_areas,
+            self.split,
+            novel=False,
+            shot=shot,
+            drop_unwanted=self.protocol.novel_in_train == "remove",
+            min_area=self.protocol.min_area,
+            small_classes=self.protocol.small_classes,
+        )
+
+    def test_lists(self, shot: int) -> EpisodeLists:
+        """Return what test episodes are drawn from."""
+        return episode_lists(
+            self.val_images,
+            self.val_areas,
+            self.split,
+            novel=True,
+            shot=shot,
+            min_area=self.protocol.min_area,
+            small_classes=self.protocol.small_classes,
+        )
+
+    def for_selection(self) -> Fold:
+        """Return the fold whose test episodes select snapshots during training.
+
+        Episodes of held-out classes come from the test images; where an image shows one class only, from the
+        training images, which then show these classes to nobody else.
+        """
+        if not self.split.held_out:
+            return self
+        images = self.val_list if self.class_folders is None else self.train_list
+        return replace(self, split=self.split.for_selection(), val_list=images)
+
+    def manifest(
+        self, seed: int, shot: int, *, ways: int = 1, episodes: int | None = None, generalized: bool = False
+    ) -> Manifest:
+        """Draw the test episodes of one seed, as many as the protocol says unless told otherwise."""
+        if generalized:
+            lists = generalized_lists(
+                self.val_images,
+                self.val_areas,
+                self.split,
+                shot=shot,
+                small_classes=self.protocol.small_classes,
+            )
+        else:
+            lists = self.test_lists(shot)
+        return test_episodes(
+            lists,
+            data_set=self.data_set,
+            fold=self.number,
+            protocol=self.protocol.name,
+            seed=seed,
+            shot=shot,
+            ways=ways,
+            episodes=self.protocol.episodes if episodes is None else episodes,
+            query_order="list" if generalized else self.protocol.query_order,
+            generalized=generalized,
+        )
+
+
+def default_list(data_set: str, root: str | Path, key: str) -> Path:
+    """Return where a data set keeps its ``train_list`` or ``val_list`` unless told otherwise."""
+    test = "test" if data_set == "fss1000" else "val"
+    return Path(root) / LIST_FOLDER / f"{'train' if key == 'train_list' else test}.txt"
+
+
+def open_fold(
+    data_set: str,
+    root: str | Path,
+    number: int,
+    protocol: Protocol,
+    *,
+    train_list: str | Path | None = None,
+    val_list: str | Path | None = None,
+    interleaved: bool | None = None,
+) -> Fold:
+    """Open a fold.
+
+    Args:
+        data_set: ``pascal``, ``coco``, ``shapes``; ``folder``, whose classes ``classes.txt`` names and whose
+            folds ``folds.txt`` may give; ``fss1000``, whose two lists tell base from novel classes.
+        root: data root.
+        number: of the fold, zero-based.
+        protocol: how images are listed and episodes drawn.
+        train_list, val_list: lists, by default those of the VOC layout; for ``fss1000`` ``val_list`` is the
+            list of the test classes.
+        interleaved: COCO's fold system, by default the protocol's.
+
+    Raises:
+        DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
+    """
+    root = Path(root)
+    given = {"train_list": train_list, "val_list": val_list}
+    lists = [Path(path) if path else default_list(data_set, root, key) for key, path in given.items()]
+    if data_set == "fss1000":
+        folders = ClassFolders.read(root)
+        split = _with_held_out(folders.split(number, *lists), protocol)
+        return Fold(data_set, number, split, protocol, root, *lists, class_folders=folders)
+    if interleaved is None:
+        interleaved = protocol.interleaved_folds
+    names = read_class_names(root / CLASSES_FILE) if data_set == "folder" else None
+    if names is not None and (root / FOLDS_FILE).is_file():
+        split = read_folds(root / FOLDS_FILE, names).split(number)
+    else:
+        split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
+    return Fold(data_set, number, _with_held_out(split, protocol), protocol, root, *lists)
+
+
+def _with_held_out(split: ClassSplit, protocol: Protocol) -> ClassSplit:
+    return split.hold_out() if protocol.selection == "held_out_base" else split

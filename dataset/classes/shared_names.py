@@ -1,0 +1,81 @@
+"""Class names of the data sets that the field shares, in the order of their ids."""
+
+from __future__ import annotations
+
+from fewseg.util.errors import DataError
+
+VOC_NAMES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+COCO_NAMES = (
+    "background",
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *(
+        "elephant",
+        "bear",
+        "zebra",
+        "giraffe",
+        "backpack",
+        "umbrella",
+        "handbag",
+        "tie",
+        "suitcase",
+        "frisbee",
+    ),
+    *(
+        "skis",
+        "snowboard",
+        "sports ball",
+        "kite",
+        "baseball bat",
+        "baseball glove",
+        "skateboard",
+        "surfboard",
+    ),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard"),
+    *("cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase"),
+    *("scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+
+
+def known_names(data_set: str) -> tuple[str, ...]:
+    """Return the class names of ``data_set``, "background" first.
+
+    Raises:
+        DataError: a data set that brings its own names.
+    """
+    if data_set == "pascal":
+        return VOC_NAMES
+    if data_set == "coco":
+        return COCO_NAMES
+    if data_set == "shapes":
+        from fewseg.dataset.shapes.files import CLASS_NAMES
+
+        return CLASS_NAMES
+    raise DataError(
+        f"data_set {data_set}: its class names are not known; put them into classes.txt, one per line"
+    )

@@ -1,0 +1,213 @@
+"""How many pixels of every label each mask holds: what lists, folds and protocols are derived from.
+
+The masks are read once, in parallel, and the result is kept in a file ``.fewseg/areas-<key>.npz`` in the data
+root (or, where that cannot be written, in the user's cache folder). The file is a plain NumPy archive:
+
+    version      int64          layout of this file
+    fingerprint  uint8 [32]     SHA-256 of every mask's path, byte size and time of change
+    names        uint8 [bytes]  paths of the masks below the root, UTF-8, one per line
+    size         int32 [n,2]    height and width
+    start        int64 [n+1]    labels of mask i stand at start[i]:start[i+1] in the two arrays below
+    label        uint8 [m]      labels that occur in the mask, ascending; 255 is void
+    area         int32 [m]      their pixel counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fewseg.dataset.reading.mask import label_counts, read_mask
+from fewseg.util.errors import DataError
+from fewseg.util.files import write_atomically
+from fewseg.util.progress import progress as progress_bar
+
+VERSION = 1
+CHUNK = 64
+"""Masks that one task of a worker reads."""
+
+PARALLEL_FROM = 512
+"""Fewer masks are read faster than workers start."""
+
+
+@dataclass(frozen=True)
+class AreaIndex:
+    """Label areas of n masks, as the arrays that the module's page describes.
+
+    Attributes:
+        names: paths of the masks below the data root.
+        size, start, label, area: see above.
+    """
+
+    names: tuple[str, ...]
+    size: np.ndarray
+    start: np.ndarray
+    label: np.ndarray
+    area: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def areas(self, position: int) -> dict[int, int]:
+        """Return label -> pixel count of one mask, void included."""
+        entries = slice(self.start[position], self.start[position + 1])
+        return dict(zip(self.label[entries].tolist(), self.area[entries].tolist(), strict=True))
+
+    def at_least(self, labels: Sequence[int], pixels: int = 1) -> np.ndarray:
+        """Return which masks hold at least so many pixels of each label, bool [n, labels]."""
+        found = np.zeros((len(self), len(labels)), bool)
+        column = np.full(1 + max(255, *labels) if len(labels) else 256, -1)
+        column[list(labels)] = np.arange(len(labels))
+        known = np.minimum(self.label, len(column) - 1)  # ids of other classes may lie beyond the table
+        entries = np.flatnonzero((column[known] >= 0) & (known == self.label) & (self.area >= pixels))
+        rows = np.searchsorted(self.start, entries, side="right") - 1
+        found[rows, column[self.label[entries]]] = True
+        return found
+
+    def with_class_ids(self, class_ids: Sequence[int]) -> AreaIndex:
+        """Return the areas of masks of 1 and 0 whose classes are told elsewhere, one per mask; ids uint16."""
+        owner = np.repeat(np.asarray(class_ids, np.uint16), np.diff(self.start))
+        return replace(self, label=np.where(self.label == 1, owner, self.label.astype(np.uint16)))
+
+    @classmethod
+    def from_areas(cls, areas: Mapping[str, tuple[int, int, Mapping[int, int]]]) -> AreaIndex:
+        """Make an index from known figures: name -> (height, width, {label: pixels})."""
+        rows = [
+            (
+                height,
+                width,
+                np.array(sorted(found), np.uint8),
+                np.array([found[i] for i in sorted(found)], np.int32),
+            )
+            for height, width, found in areas.values()
+        ]
+        return cls._from_rows(tuple(areas), rows)
+
+    @classmethod
+    def _from_rows(
+        cls, names: tuple[str, ...], rows: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
+    ) -> AreaIndex:
+        size = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
+        start = np.cumsum([0, *(len(row[2]) for row in rows)], dtype=np.int64)
+        label = np.concatenate([row[2] for row in rows]) if rows else np.empty(0, np.uint8)
+        area = np.concatenate([row[3] for row in rows]) if rows else np.empty(0, np.int32)
+        return cls(names, size, start, label, area)
+
+
+def index_masks(
+    root: str | Path, names: Iterable[str], workers: int | None = None, progress: bool = True
+) -> AreaIndex:
+    """Return the label areas of the masks ``names`` below ``root``, from the cache if nothing has changed.
+
+    Args:
+        root: data root.
+        names: paths of the masks below it, in the order of the list.
+        workers: processes to read with; all cores if None.
+        progress: show a bar while reading.
+
+    Raises:
+        DataError: a mask is missing or unreadable.
+    """
+    root, names = Path(root), tuple(names)
+    stamp = _fingerprint(root, names)
+    key = hashlib.sha256("\n".join((str(root.resolve()), *names)).encode()).hexdigest()[:12]
+    files = [folder / f"areas-{key}.npz" for folder in (root / ".fewseg", _user_cache())]
+    for file in files:
+        index = _load(file, stamp)
+        if index is not None:
+            return index
+    index = AreaIndex._from_rows(names, _scan(root, names, workers or _cores(), progress))
+    if not root.stat().st_mode & 0o222:
+        files = files[1:]  # marked read-only: to be left alone even where the system would allow it
+    for file in files:
+        try:
+            write_atomically(file, lambda path: _save(path, index, stamp), DataError)
+            break
+        except DataError:
+            continue  # without any cache the next run only reads again
+    return index
+
+
+def _fingerprint(root: Path, names: Sequence[str]) -> bytes:
+    digest, folder = hashlib.sha256(), f"{root}{os.sep}"  # paths as objects would take as long as the rest
+    for name in names:
+        try:
+            status = os.stat(folder + name)
+        except OSError:
+            raise DataError(
+                f"{root / name}: the mask is missing; check the image list and the data root"
+            ) from None
+        digest.update(f"{name}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    return digest.digest()
+
+
+def _scan(
+    root: Path, names: Sequence[str], workers: int, progress: bool
+) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    chunks = [[str(root / name) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
+    rows = []
+    with progress_bar(None, "reading masks", total=len(names), unit="mask", disable=not progress) as bar:
+        if workers <= 1 or len(names) < PARALLEL_FROM:
+            for chunk in chunks:
+                rows += _count_labels(chunk)
+                bar.update(len(chunk))
+            return rows
+        # Fresh processes: a fork would copy the locks of whatever threads already run here.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for found in pool.map(_count_labels, chunks):
+                rows += found
+                bar.update(len(found))
+    return rows
+
+
+def _count_labels(paths: Sequence[str]) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    rows = []
+    for path in paths:
+        mask = read_mask(path)
+        counts = label_counts(mask)
+        labels = np.flatnonzero(counts)
+        rows.append((*mask.shape, labels.astype(np.uint8), counts[labels].astype(np.int32)))
+    return rows
+
+
+def _save(path: Path, index: AreaIndex, stamp: bytes) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            version=np.int64(VERSION),
+            fingerprint=np.frombuffer(stamp, np.uint8),
+            names=np.frombuffer("\n".join(index.names).encode(), np.uint8),
+            size=index.size,
+            start=index.start,
+            label=index.label,
+            area=index.area,
+        )
+
+
+def _load(file: Path, stamp: bytes) -> AreaIndex | None:
+    """Return the cached index, or None if there is none, it is stale or it cannot be read."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if int(stored["version"]) != VERSION or stored["fingerprint"].tobytes() != stamp:
+                return None
+            names = tuple(stored["names"].tobytes().decode().split("\n"))
+            return AreaIndex(names, *(stored[key] for key in ("size", "start", "label", "area")))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None  # a damaged archive is made anew
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewseg"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

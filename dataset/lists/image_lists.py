@@ -1,0 +1,267 @@
+"""Which images a data set lists, and which of them the episodes of a fold draw from."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from fewseg.dataset.classes.split import VOID, ClassSplit
+from fewseg.dataset.lists.area_index import AreaIndex, index_masks
+from fewseg.util.errors import DataError
+from fewseg.util.inside import require_inside
+
+MIN_AREA = 2 * 32 * 32
+"""Pixels at original resolution that a class must cover in an image to be listed for it."""
+
+IMAGE_FOLDER = "JPEGImages"
+MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images with their masks, in the order of a list file.
+
+    Attributes:
+        root: data root.
+        names: what episodes call the images: the VOC id, or the path without suffix.
+        images, masks: paths below the root.
+        class_ids: where every image shows one class and masks are 1 on it, the class of every image.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    class_ids: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Position of every name."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def index(self, progress: bool = True) -> AreaIndex:
+        """Return the label areas of the masks."""
+        areas = index_masks(self.root, self.masks, progress=progress)
+        return areas if self.class_ids is None else areas.with_class_ids(self.class_ids)
+
+    def with_class_id(self, position: int, mask: np.ndarray) -> np.ndarray:
+        """Return a mask as read with the class id in place of its 1, where the list tells the class."""
+        if self.class_ids is None:
+            return mask
+        return np.where(mask == 1, np.uint16(self.class_ids[position]), mask.astype(np.uint16))
+
+
+def read_image_list(root: str | Path, path: str | Path) -> ImageList:
+    """Read a list of images: one VOC id per line, or ``image mask`` with paths below ``root``.
+
+    Repeated lines count once, with a warning: an image must never be its own support.
+
+    Raises:
+        DataError: the root or the list is missing, empty, or has a line of another form, a path that leads
+            out of the root, or an image twice with different files.
+    """
+    root, path = Path(root), Path(path)
+    if not root.is_dir():
+        raise DataError(f"{root}: the data root is missing; set Data.data_root or prepare the data set first")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: the image list cannot be read ({reason})") from None
+    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path}: the image list is empty")
+    voc = _VocLayout(root) if any(len(fields) == 1 for _, fields in rows) else None
+    found: dict[str, tuple[str, str]] = {}
+    for number, fields in rows:
+        for field in fields:
+            require_inside(field, f"{path}:{number}")
+        if len(fields) == 1 and voc is not None:
+            name, pair = fields[0], (voc.image(fields[0]), voc.mask(fields[0]))
+        elif len(fields) == 2:
+            name, pair = _name(fields[0]), (fields[0], fields[1])
+        else:
+            raise DataError(
+                f"{path}:{number}: expected an image id or 'image mask', found {len(fields)} fields"
+            )
+        if found.setdefault(name, pair) != pair:
+            raise DataError(
+                f"{path}:{number}: {name} is listed before with other files; keep one of the lines"
+            )
+    if len(found) < len(rows):
+        repeated = len(rows) - len(found)
+        warnings.warn(f"{path}: {repeated} lines repeat an earlier one and are left out", stacklevel=2)
+    images, masks = zip(*found.values(), strict=True)
+    return ImageList(root, tuple(found), images, masks)
+
+
+def _name(image: str) -> str:
+    return os.path.splitext(image)[0].removeprefix(f"{IMAGE_FOLDER}/")
+
+
+class _VocLayout:
+    """Where a VOC-like folder keeps the image and the mask of an id."""
+
+    def __init__(self, root: Path) -> None:
+        folder = next((name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+        if folder is None or not (root / IMAGE_FOLDER).is_dir():
+            raise DataError(
+                f"{root}: needs the folders {IMAGE_FOLDER} and {MASK_FOLDERS[0]} or {MASK_FOLDERS[1]}"
+            )
+        self.mask_folder = folder
+        found = {p.suffix for p in (root / IMAGE_FOLDER).iterdir()}
+        self.suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in found), IMAGE_SUFFIXES[0])
+
+    def image(self, name: str) -> str:
+        return f"{IMAGE_FOLDER}/{name}{self.suffix}"
+
+    def mask(self, name: str) -> str:
+        return f"{self.mask_folder}/{name}.png"
+
+
+@dataclass(frozen=True)
+class EpisodeLists:
+    """What the episodes of one fold are drawn from, on one side (base or novel classes).
+
+    Attributes:
+        source: the images that the positions below count.
+        classes: ids of the classes that can be drawn, ascending.
+        queries: positions of the query images, in list order.
+        candidates: for every query, the classes an episode may ask for: those present, whatever their area.
+        supports: class id -> positions of its support images, which keep to the area rule.
+    """
+
+    source: ImageList
+    classes: tuple[int, ...]
+    queries: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
+    supports: dict[int, tuple[int, ...]]
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Every query with every class that it is listed for, in list order."""
+        listed = {c: frozenset(positions) for c, positions in self.supports.items()}
+        return tuple((query, c) for query in self.queries for c in self.classes if query in listed[c])
+
+
+def check_labels(areas: AreaIndex, classes: int, root: str | Path) -> None:
+    """Raise DataError if a mask holds a label above ``classes`` that is not void, or nothing but void."""
+    root = Path(root)
+    wrong = (areas.label > classes) & (areas.label != VOID)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        mask = int(np.searchsorted(areas.start, first, side="right")) - 1
+        others = len(np.unique(np.searchsorted(areas.start, np.flatnonzero(wrong), side="right"))) - 1
+        more = f" (and {others} more masks)" if others else ""
+        raise DataError(
+            f"{root / areas.names[mask]}: label {areas.label[first]} lies outside the classes 0..{classes} "
+            f"and {VOID}{more}; a palette mask decoded to grey looks like this"
+        )
+    lengths = np.diff(areas.start)
+    void_only = np.flatnonzero(lengths == 1)
+    void_only = void_only[areas.label[areas.start[void_only]] == VOID]
+    if len(void_only):
+        more = f" (and {len(void_only) - 1} more masks)" if len(void_only) > 1 else ""
+        name = root / areas.names[void_only[0]]
+        raise DataError(f"{name}: every pixel is void{more}; take the image off the list")
+
+
+def episode_lists(
+    source: ImageList,
+    areas: AreaIndex,
+    split: ClassSplit,
+    *,
+    novel: bool,
+    shot: int,
+    drop_unwanted: bool = False,
+    min_area: int = MIN_AREA,
+    small_classes: str = "error",
+) -> EpisodeLists:
+    """Derive the lists of a fold.
+
+    Args:
+        source: the images.
+        areas: their label areas, in the same order.
+        split: the fold's classes.
+        novel: whether episodes ask for the novel classes (test) or the base classes (training).
+        shot: supports per episode.
+        drop_unwanted: leave out every image with a pixel of a class of the other side, as BAM's training
+            lists do (``novel_in_train: remove``).
+        min_area: pixels that a class must cover to be listed.
+        small_classes: what becomes of a class with images, but fewer than ``shot + 1``: ``error``, or
+            ``leave_out`` with a warning. A class without any image is always left out with a warning.
+
+    Raises:
+        DataError: a small class under ``error``, or no class that can be drawn.
+    """
+    wanted, other = (split.novel, split.base) if novel else (split.base, split.unseen)
+    check_labels(areas, len(split.names) - 1, source.root)
+    listed = areas.at_least(wanted, max(min_area, 1))
+    if drop_unwanted:
+        listed &= ~areas.at_least(other).any(axis=1, keepdims=True)
+    supports = {c: tuple(np.flatnonzero(listed[:, i]).tolist()) for i, c in enumerate(wanted)}
+    classes = _drawable(supports, split, shot, source.root, small_classes, drop_unwanted)
+    columns = [wanted.index(c) for c in classes]
+    queries = np.flatnonzero(listed[:, columns].any(axis=1)).tolist()
+    rows, shown = areas.at_least(classes)[queries].nonzero()
+    ids = np.asarray(classes)[shown].tolist()
+    ends = np.searchsorted(rows, np.arange(len(queries) + 1)).tolist()
+    candidates = tuple(tuple(ids[begin:end]) for begin, end in pairwise(ends))
+    return EpisodeLists(source, classes, tuple(queries), candidates, {c: supports[c] for c in classes})
+
+
+def generalized_lists(
+    source: ImageList,
+    areas: AreaIndex,
+    split: ClassSplit,
+    *,
+    shot: int,
+    small_classes: str = "error",
+) -> EpisodeLists:
+    """Derive the lists of generalised few-shot segmentation: every image is a query, no area rule.
+
+    A query without base classes is asked for a novel class that it shows, any other for any novel class.
+    """
+    rule = {"novel": True, "shot": shot, "min_area": 1, "small_classes": small_classes}
+    shown = episode_lists(source, areas, split, **rule)
+    has_base = areas.at_least(split.base).any(axis=1)
+    present = dict(zip(shown.queries, shown.candidates, strict=True))
+    candidates = tuple(
+        shown.classes if has_base[i] else present.get(i, shown.classes) for i in range(len(source))
+    )
+    return EpisodeLists(source, shown.classes, tuple(range(len(source))), candidates, shown.supports)
+
+
+def _drawable(
+    supports: dict[int, tuple[int, ...]],
+    split: ClassSplit,
+    shot: int,
+    root: Path,
+    small_classes: str,
+    drop_unwanted: bool,
+) -> tuple[int, ...]:
+    if not supports:
+        raise DataError(f"{root}: the fold has no base classes to train on; test on it, or change folds")
+    few = {c: len(images) for c, images in supports.items() if len(images) <= shot}
+    counts = ", ".join(f"{split.names[c]} ({c}) has {n}" for c, n in few.items())
+    message = f"{root}: a {shot}-shot episode needs {shot + 1} images of a class, but {counts}"
+    if len(few) == len(supports):
+        keep = ", or keep images with novel classes by --opts novel_in_train background" * drop_unwanted
+        raise DataError(
+            f"{message}: no class of the fold is left; check the fold, the list, the shot and min_area{keep}"
+        )
+    if any(few.values()) and small_classes == "error":
+        raise DataError(f"{message}; lower the shot or min_area, or set small_classes: leave_out")
+    if few:
+        warnings.warn(f"{message}: left out of this fold's episodes", stacklevel=3)
+    return tuple(c for c in supports if c not in few)

@@ -1,0 +1,264 @@
+"""Episodes as tensors: the training set of stage 2, and the images of a test run one at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fewseg.dataset.classes.split import VOID, ClassSplit
+from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest, train_episode, train_order
+from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.lists.image_lists import EpisodeLists
+from fewseg.dataset.loading.auxiliary import AuxiliarySource, ClassSets, Names
+from fewseg.dataset.loading.batches import Key
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.reading.transform import PlainTransform, Resize, TrainTransform, class_table, relabel
+from fewseg.dataset.weak.annotations import annotate
+from fewseg.model.contract import UNLABELLED, Episode
+
+
+class EpisodeBatch(NamedTuple):
+    """A batch and where it came from.
+
+    Attributes:
+        episode: the tensors.
+        specs: the names of its images, one spec per query.
+    """
+
+    episode: Episode
+    specs: tuple[EpisodeSpec, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """One line per query that names its images, for messages."""
+        return [
+            f"{spec.query} <- {', '.join(name for way in spec.supports for name in way)}"
+            for spec in self.specs
+        ]
+
+
+class EpisodeDataset(Dataset):
+    """Training episodes; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
+
+    Attributes:
+        lists: what episodes are drawn from.
+        split: classes of the fold.
+        transform: the augmentation; query and supports draw from it one after the other.
+        shot, ways: supports per class, classes per episode.
+        seed: of every draw.
+        annotation, annotation_seed: how supports are annotated.
+        auxiliary: where further images come from, if episodes bring any.
+    """
+
+    def __init__(
+        self,
+        lists: EpisodeLists,
+        split: ClassSplit,
+        transform: TrainTransform | PlainTransform,
+        *,
+        shot: int,
+        ways: int = 1,
+        seed: int,
+        annotation: str = "mask",
+        annotation_seed: int = 0,
+        support_void: str = "keep",
+        cache_bytes: int = 0,
+        auxiliary: AuxiliarySource | None = None,
+    ) -> None:
+        self.auxiliary = auxiliary
+        self.lists, self.split, self.transform = lists, split, transform
+        self.shot, self.ways, self.seed = shot, ways, seed
+        self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
+        self.store = ImageStore(lists.source, cache_bytes)
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.lists.queries)
+
+    def spec(self, key: Key) -> EpisodeSpec:
+        """Return the names of an episode's images without reading them."""
+        epoch, index = key
+        number = self._query_number(key)
+        return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
+
+    def __getitem__(self, key: Key) -> EpisodeBatch:
+        """Load one episode as a batch of one."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: list[Key]) -> EpisodeBatch:
+        """Load a batch of episodes, each written to its place at once; stacking them later is dear."""
+        size, count, ways = self.transform.size, len(keys), (self.ways, self.shot)
+        specs = tuple(self.spec(key) for key in keys)
+        index = [[self.split.base_index[c] for c in spec.class_ids] for spec in specs]
+        episode = Episode(
+            query=torch.empty(count, 3, size, size),
+            support=torch.empty(count, *ways, 3, size, size),
+            support_mask=torch.empty(count, *ways, size, size, dtype=torch.int64),
+            class_id=torch.tensor([spec.class_ids for spec in specs]),
+            class_index=torch.tensor(index),
+            query_mask=torch.empty(count, size, size, dtype=torch.int64),
+            base_label=torch.empty(count, size, size, dtype=torch.int64),
+            query_number=torch.tensor([self._query_number(key) for key in keys]),
+            **self._auxiliary_space(count),
+        )
+        for row, (key, spec) in enumerate(zip(keys, specs, strict=True)):
+            rng = generator("augmentation", self.seed, *key)
+            self._load_query(spec, rng, episode, row)
+            for way, names in enumerate(spec.supports):
+                for shot, name in enumerate(names):
+                    self._load_support(spec, name, rng, episode, (row, way, shot))
+            if self.auxiliary is not None:
+                self._load_auxiliary(self.auxiliary, key, spec, episode, row)
+        return EpisodeBatch(episode, specs)
+
+    def _query_number(self, key: Key) -> int:
+        """Return which of ``lists.queries`` an episode asks for."""
+        epoch, index = key
+        if self._order[0] != epoch:
+            self._order = (epoch, train_order(len(self), self.seed, epoch))
+        return self._order[1][index]
+
+    def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
+        image, mask = self.store.named(spec.query)
+        _, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0], out=episode.query[row])
+        episode.query_mask[row] = torch.from_numpy(relabel(mask, class_table(spec.class_ids)))
+        if self.split.fits_base_labels:
+            episode.base_label[row] = torch.from_numpy(relabel(mask, self.split.base_table))
+        else:
+            episode.base_label[row] = VOID
+
+    def _load_support(
+        self, spec: EpisodeSpec, name: str, rng: random.Random, episode: Episode, place: tuple[int, int, int]
+    ) -> None:
+        image, mask = self.store.named(name)
+        class_id = spec.class_ids[place[1]]
+        label = support_label(
+            mask,
+            class_id,
+            self.annotation,
+            self.support_void,
+            spec.class_ids,
+            seed=self.annotation_seed,
+            name=name,
+        )
+        _, (label,) = self.transform(image, [label], rng, out=episode.support[place])
+        episode.support_mask[place] = torch.from_numpy(label)
+
+    def _auxiliary_space(self, count: int) -> dict[str, Tensor]:
+        """Return tensors for the auxiliary images of ``count`` episodes."""
+        if self.auxiliary is None:
+            return {}
+        size, axes = self.transform.size, (count, self.ways, self.auxiliary.count)
+        space = {"auxiliary": torch.empty(*axes, 3, size, size)}
+        if self.auxiliary.labelled:
+            space["auxiliary_label"] = torch.empty(*axes, size, size, dtype=torch.int64)
+        return space
+
+    def _load_auxiliary(
+        self, source: AuxiliarySource, key: Key, spec: EpisodeSpec, episode: Episode, row: int
+    ) -> None:
+        rng = generator("auxiliary augmentation", self.seed, *key)
+        for way, names in enumerate(source.draw(spec, "train", self.seed, *key)):
+            for number, name in enumerate(names):
+                image, label = source.read(self.store, name)
+                place = (row, way, number)
+                mask = np.zeros(image.shape[:2], np.uint8) if label is None else label
+                # no label of 254 exists, so the crop keeps to none
+                out = episode.auxiliary[place]
+                _, (mask,) = self.transform(image, [mask], rng, keep=UNLABELLED, out=out)
+                if label is not None:
+                    episode.auxiliary_label[place] = torch.from_numpy(mask)
+
+
+def collate(loaded: EpisodeBatch) -> EpisodeBatch:
+    """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""
+    return loaded
+
+
+def support_label(
+    mask: np.ndarray,
+    class_id: int,
+    annotation: str = "mask",
+    void: str = "keep",
+    others: Sequence[int] = (),
+    *,
+    seed: int = 0,
+    name: str = "support",
+) -> np.ndarray:
+    """Turn a mask of class ids into a support's: 1 the class, 255 void, 0 all else; uint8 [H,W].
+
+    Args:
+        void: ``keep`` void pixels, or make them ``background``.
+        others: classes of the episode's other ways, whose objects become 254: not this way's background.
+        seed, name: of the annotation and the image, see ``annotate``.
+    """
+    label = annotate(relabel(mask, class_table([class_id])), annotation, seed=seed, name=name)
+    if others := [c for c in others if c != class_id]:
+        label[np.isin(mask, others) & (label == 0)] = UNLABELLED
+    if void == "background":
+        label[label == VOID] = 0
+    return label
+
+
+class EvaluationImages:
+    """The images of a test run, each read on its own: what is encoded once and decoded in many episodes.
+
+    Attributes:
+        resize: how an image reaches the network.
+        label_size: ``input`` gives labels at the network's size, all else at the original size.
+        annotation, annotation_seed: how supports are annotated.
+        auxiliary: where further images come from, if episodes bring any.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        resize: Resize,
+        *,
+        label_size: str = "square",
+        annotation: str = "mask",
+        annotation_seed: int = 0,
+        support_void: str = "keep",
+        auxiliary: ClassSets | None = None,
+    ) -> None:
+        self.auxiliary = auxiliary
+        self.store, self.resize, self.label_size = store, resize, label_size
+        self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
+
+    def load_query(self, name: str) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Read a query.
+
+        Returns:
+            The normalised image [3,S,S]; the label of dataset ids, uint8 [H,W], original size or S x S as
+            ``label_size`` says; where the image holds padding, bool [S,S].
+        """
+        image, mask = self.store.named(name)
+        label = self.resize.label(mask) if self.label_size == "input" else mask
+        return self.resize.image(image), label, self.resize.padding(*mask.shape)
+
+    def load_support(self, name: str, class_id: int, others: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+        """Read a support: the normalised image [3,S,S] and its mask of 0, 1, 254 and 255, int64 [S,S].
+
+        A multi-way learner gives the classes of its ``others`` ways, see ``support_label``.
+        """
+        image, mask = self.store.named(name)
+        label = support_label(
+            mask, class_id, self.annotation, self.support_void, others, seed=self.annotation_seed, name=name
+        )
+        return self.resize.image(image), torch.from_numpy(self.resize.label(label)).long()
+
+    def draw_auxiliary(self, manifest: Manifest, number: int) -> Names:
+        """Return the names of an episode's auxiliary images, way by way; empty where there are none."""
+        if self.auxiliary is None:
+            return ()
+        return self.auxiliary.draw(manifest[number], "test", manifest.seed, number)
+
+    def load_auxiliary(self, name: str) -> Tensor:
+        """Read an auxiliary image [3,S,S]; its mask is not read."""
+        return self.resize.image(self.store.image(name))

@@ -1,0 +1,61 @@
+"""Images and masks of a list by position, kept in memory as far as a budget allows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewseg.dataset.lists.image_lists import ImageList
+from fewseg.dataset.reading.mask import read_image, read_pair
+
+
+class ImageStore:
+    """Reads pairs of image and mask.
+
+    What was read once is kept until the budget is full. Every image is as likely to be wanted again as any
+    other, so nothing that is kept ever makes room for something newer.
+
+    Attributes:
+        source: the list that positions count.
+        cache_bytes: budget of this process; every loader worker has its own.
+    """
+
+    def __init__(self, source: ImageList, cache_bytes: int = 0) -> None:
+        self.source = source
+        self.cache_bytes = cache_bytes
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._used = 0
+
+    def pair(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return image uint8 [H,W,3] and mask [H,W] of class ids, both to be left unchanged.
+
+        The mask is uint8, or uint16 where the list tells the class of every image.
+
+        Raises:
+            DataError: one of them is missing, unreadable or of another size.
+        """
+        if position in self._kept:
+            return self._kept[position]
+        image_path = self.source.root / self.source.images[position]
+        mask_path = self.source.root / self.source.masks[position]
+        image, mask = read_pair(image_path, mask_path)
+        mask = self.source.with_class_id(position, mask)
+        size = image.nbytes + mask.nbytes
+        if self._used + size <= self.cache_bytes:
+            self._used += size
+            self._kept[position] = (image, mask)
+        return image, mask
+
+    def image(self, name: str) -> np.ndarray:
+        """Return an image alone by its name, uint8 [H,W,3], to be left unchanged; its mask is not read.
+
+        Raises:
+            DataError: it is missing or unreadable.
+        """
+        position = self.source.position[name]
+        if position in self._kept:
+            return self._kept[position][0]
+        return read_image(self.source.root / self.source.images[position])
+
+    def named(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pair of an image by its name."""
+        return self.pair(self.source.position[name])

@@ -1,0 +1,250 @@
+"""Read photographs and class-index masks from disk, and say in one line what is wrong with a bad one.
+
+Pillow reads the header of every file first, so that sizes are compared, and too large images refused,
+before any pixel is decoded. Masks are decoded by Pillow, which keeps the indices of a palette; photographs by
+OpenCV, as in the published pipelines.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import methodcaller
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fewseg.util.errors import DataError
+
+Made = TypeVar("Made")
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What is read, by Pillow's names; its other formats are no photographs, and some run other programs."""
+
+MOST_BYTES = 1 << 30
+"""Size of a file that is still read. The pixels are bounded by Pillow, at about 179 million."""
+
+_JPEG, _JPEG_END = ("JPEG", "MPO"), b"\xff\xd9"
+_INDEX_MODES = {"P", "L", "1"}
+"""Pillow's modes whose pixels are one byte of index: palette, grey, bilevel."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of which the header was read and no pixel decoded.
+
+    Attributes:
+        path: of the file.
+        what: "image" or "mask", for messages.
+        data: its content.
+        format, mode: Pillow's names for the kind of file and of pixel.
+        size: width and height as stored; a photograph may be turned when it is decoded.
+    """
+
+    path: Path
+    what: str
+    data: bytes
+    format: str
+    mode: str
+    size: tuple[int, int]
+
+    @classmethod
+    def open(cls, path: str | Path, what: str) -> ImageFile:
+        """Read a file and look at its header.
+
+        Raises:
+            DataError: the file is missing, empty, no image or too large.
+        """
+        path = Path(path)
+        data = _read_bytes(path, what)
+        return cls(path, what, data, *_with_pillow(path, what, data, _header))
+
+    def photograph(self) -> np.ndarray:
+        """Decode RGB, uint8 [H,W,3].
+
+        Raises:
+            DataError: the file is corrupt or truncated.
+        """
+        try:
+            image = cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:
+            image = None
+        if image is None:
+            raise DataError(f"{self.path}: the {self.what} is corrupt or truncated; fetch or export it again")
+        if self.format in _JPEG and not self.data.rstrip(b"\0").endswith(_JPEG_END):
+            # Older OpenCV fills the rest of a cut off JPEG with grey.
+            _with_pillow(self.path, self.what, self.data, methodcaller("load"))
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+    def indices(self) -> np.ndarray:
+        """Decode one index per pixel, uint8 [H,W]; see ``read_mask``.
+
+        Raises:
+            DataError: the file is corrupt, truncated, or not an image of indices.
+        """
+        return self._decoded(self._indices_of)
+
+    def brightness(self) -> np.ndarray:
+        """Decode the largest of every pixel's three colours, uint8 [H,W], where a mask is black and bright.
+
+        Raises:
+            DataError: the file is corrupt, truncated, or a JPEG.
+        """
+        return self._decoded(lambda mask: np.asarray(mask.convert("RGB")).max(axis=2))
+
+    def _decoded(self, use: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+        if self.format in _JPEG:
+            raise DataError(
+                f"{self.path}: a JPEG cannot be a mask: its compression is lossy and changes class indices "
+                "along every edge; export the mask as PNG from the program that it was drawn with"
+            )
+        return _with_pillow(self.path, self.what, self.data, use)
+
+    def _indices_of(self, mask: Image.Image) -> np.ndarray:
+        values = np.asarray(mask)
+        if mask.mode not in _INDEX_MODES:
+            values = _wide_indices(mask.mode, values)
+        if values is None:
+            raise DataError(
+                f"{self.path}: the mask has mode {mask.mode}, but one 8-bit class index per pixel is needed; "
+                "save it as a palette or grey PNG without transparency"
+            )
+        return np.array(values, np.uint8)  # a copy, since Pillow's own memory cannot be written to
+
+
+def open_pair(image_path: str | Path, mask_path: str | Path) -> tuple[ImageFile, ImageFile]:
+    """Look at the headers of an image and its mask, and compare their sizes.
+
+    The size of a photograph that is turned when it is decoded is known only then; ``check_same_size`` settles
+    which way it lies.
+
+    Raises:
+        DataError: one of them is missing, empty, no image or too large, or their sizes differ.
+    """
+    image, mask = ImageFile.open(image_path, "image"), ImageFile.open(mask_path, "mask")
+    if sorted(image.size) != sorted(mask.size):
+        raise _sizes_differ(image.size, mask.size, image_path, mask_path)
+    return image, mask
+
+
+def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a photograph, RGB uint8 [H,W,3], and its mask of class indices, uint8 [H,W].
+
+    Raises:
+        DataError: as ``open_pair``, ``read_image`` and ``read_mask``.
+    """
+    image_file, mask_file = open_pair(image_path, mask_path)
+    image, mask = image_file.photograph(), mask_file.indices()
+    check_same_size(image, mask, image_path, mask_path)
+    return image, mask
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a photograph as RGB, uint8 [H,W,3].
+
+    Raises:
+        DataError: the file is missing, empty, truncated, no image or too large.
+    """
+    return ImageFile.open(path, "image").photograph()
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask of class indices, uint8 [H,W].
+
+    A palette PNG gives its indices (decoded to grey, class 1 of VOC would turn into 38), a grey PNG its
+    values, which is how the lists of the BAM family ship theirs. Grey values may be stored in 16 bits, or in
+    three equal channels, with transparency only where it is used nowhere.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, too large, a JPEG, or not an image of indices.
+    """
+    return ImageFile.open(path, "mask").indices()
+
+
+def label_counts(mask: np.ndarray) -> np.ndarray:
+    """Return how often every value occurs in a uint8 mask [H,W], int64 [256]."""
+    blocks = np.array_split(mask.reshape(-1), 1 + (mask.size >> 24))  # counting takes 8 bytes per pixel
+    return sum(np.bincount(block, minlength=256) for block in blocks)
+
+
+def check_same_size(
+    image: np.ndarray, mask: np.ndarray, image_path: str | Path, mask_path: str | Path
+) -> None:
+    """Raise DataError unless the mask [H,W] lies exactly on the image [H,W,3]."""
+    if image.shape[:2] != mask.shape:
+        raise _sizes_differ(image.shape[1::-1], mask.shape[::-1], image_path, mask_path)
+
+
+def _sizes_differ(
+    image: tuple[int, ...], mask: tuple[int, ...], image_path: str | Path, mask_path: str | Path
+) -> DataError:
+    return DataError(
+        f"{mask_path}: the mask is {mask[0]}x{mask[1]}, but its image {image_path} is {image[0]}x{image[1]}; "
+        "both must have the same size"
+    )
+
+
+def _header(image: Image.Image) -> tuple[str, str, tuple[int, int]]:
+    found = image.format, image.mode, image.size
+    image.verify()  # checksums, which decoding leaves aside: it gives wrong indices without a word
+    return found
+
+
+def _wide_indices(mode: str, values: np.ndarray) -> np.ndarray | None:
+    """Return the indices of a mask that stores them in 16 or 32 bits or several times over, if it does so."""
+    if mode in ("LA", "RGBA"):
+        if (values[..., -1] != 255).any():
+            return None
+        values = values[..., :-1]
+    if mode in ("LA", "RGB", "RGBA"):
+        return values[..., 0] if (values == values[..., :1]).all() else None
+    if mode.startswith("I") and values.min(initial=0) >= 0 and values.max(initial=0) <= 255:
+        return values
+    return None
+
+
+def _read_bytes(path: Path, what: str) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: the {what} cannot be read (not a file)")
+        if status.st_size > MOST_BYTES:
+            raise DataError(
+                f"{path}: the {what} has {status.st_size >> 20} MiB, which is more than any that is read; "
+                "scale it down"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: the {what} is missing; check the image list and the data root") from None
+    except OSError as error:
+        raise DataError(f"{path}: the {what} cannot be read ({error.strerror})") from None
+
+
+def _with_pillow(path: Path, what: str, data: bytes, use: Callable[[Image.Image], Made]) -> Made:
+    """Open ``data`` with Pillow and return what ``use`` makes of the image.
+
+    Raises:
+        DataError: in the place of whatever Pillow raises at a damaged file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is raised; the rest would come for every image
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return use(image)
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: the {what} has more than 178 million pixels; scale it down") from None
+    except Exception as error:  # decoders raise many kinds of errors at damaged files, and document none
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+        raise DataError(f"{path}: the {what} is corrupt or truncated ({reason}); export it again") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

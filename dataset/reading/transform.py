@@ -1,0 +1,349 @@
+"""Augmentation and resizing of an image together with any number of masks, after the published OpenCV chains.
+
+Images come in as uint8 RGB and leave as normalised float32 tensors [3,H,W]; in between they are float32 as
+published, because rounding back to uint8 would change them. Masks keep their type: uint8, or uint16 where ids
+exceed 255.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewseg.dataset.classes.split import VOID
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+"""ImageNet's channel statistics on the scale of 0..255, RGB."""
+
+BLUR_SIZE = 5
+CROP_KEEPS = 0.85
+CROP_REDRAWS = 31
+
+Masks = list[np.ndarray]
+Border = Sequence[float] | float
+
+
+class Buffer:
+    """Memory for intermediate float32 images. Fresh memory for each would cost more than some of the work."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.float32)
+
+    def array(self, shape: Sequence[int]) -> np.ndarray:
+        """Return an array that shares its memory with every other one from this buffer."""
+        size = math.prod(shape)
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.float32)
+        return self._memory[:size].reshape(shape)
+
+
+def scale(array: np.ndarray, factor: float, interpolation: int, out: Buffer | None = None) -> np.ndarray:
+    """Resize both axes by ``factor``, into ``out`` if there is one."""
+    shape = (*(round(side * factor) for side in array.shape[:2]), *array.shape[2:])
+    dst = out.array(shape) if out else None
+    return cv2.resize(array, None, dst, fx=factor, fy=factor, interpolation=interpolation)
+
+
+def rotate(
+    array: np.ndarray, degrees: float, interpolation: int, border: Border, out: Buffer | None = None
+) -> np.ndarray:
+    """Turn about the centre on the same canvas, into ``out``; ``border`` fills what comes in from outside."""
+    height, width = array.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": border}
+    dst = out.array(array.shape) if out else None
+    return cv2.warpAffine(array, matrix, (width, height), dst, flags=interpolation, **constant)
+
+
+def blur(image: np.ndarray, out: Buffer | None = None) -> np.ndarray:
+    """Smooth with OpenCV's own sigma for the kernel size, into ``out`` if there is one."""
+    return cv2.GaussianBlur(image, (BLUR_SIZE, BLUR_SIZE), 0, out.array(image.shape) if out else None)
+
+
+def normalise(image: np.ndarray, out: np.ndarray) -> None:
+    """Write the first three channels of ``image`` [H,W,C], normalised, into ``out`` [3,H,W], float32."""
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        np.subtract(image[..., channel], np.float32(mean), out=out[channel])
+        np.divide(out[channel], np.float32(std), out=out[channel])
+
+
+def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[float]) -> None:
+    """Fill ``out`` [3,H,W] outside of rows and columns with the normalised value of ``grey``."""
+    grey, mean, std = (np.array(values, np.float32) for values in (grey, MEAN, STD))
+    value = ((grey - mean) / std)[:, None, None]
+    out[:, : rows.start] = value
+    out[:, rows.stop :] = value
+    out[:, rows, : columns.start] = value
+    out[:, rows, columns.stop :] = value
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of the canvas: the image padded centrally to at least the window's size.
+
+    Attributes:
+        size: side of the window.
+        above, left: padding before the image.
+        top, start: first row and column of the window on the canvas.
+    """
+
+    size: int
+    above: int
+    left: int
+    top: int
+    start: int
+
+    def window(self, height: int, width: int) -> tuple[slice, slice, slice, slice]:
+        """Return rows and columns of the image that the window shows, then where they land in it."""
+        parts = []
+        for first, before, length in ((self.top, self.above, height), (self.start, self.left, width)):
+            begin, end = max(first - before, 0), min(first - before + self.size, length)
+            parts.append((slice(begin, end), slice(begin + before - first, end + before - first)))
+        (rows, to_rows), (columns, to_columns) = parts
+        return rows, columns, to_rows, to_columns
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Cut the window out of a mask; padding becomes void."""
+        rows, columns, to_rows, to_columns = self.window(*mask.shape)
+        out = np.full((self.size, self.size), VOID, mask.dtype)
+        out[to_rows, to_columns] = mask[rows, columns]
+        return out
+
+
+def draw_crop(mask: np.ndarray, size: int, keep: int, rng: random.Random) -> Crop:
+    """Draw a window until it holds 85 % of the pixels labelled ``keep``; after 31 redraws take the last."""
+    height, width = mask.shape
+    pad_height, pad_width = max(size - height, 0), max(size - width, 0)
+    above, left = pad_height // 2, pad_width // 2
+    wanted = cv2.integral((mask == keep).view(np.uint8))
+    for _ in range(1 + CROP_REDRAWS):
+        top = rng.randint(0, height + pad_height - size)
+        start = rng.randint(0, width + pad_width - size)
+        crop = Crop(size, above, left, top, start)
+        rows, columns, *_ = crop.window(height, width)
+        kept = (
+            wanted[rows.stop, columns.stop]
+            - wanted[rows.start, columns.stop]
+            - wanted[rows.stop, columns.start]
+            + wanted[rows.start, columns.start]
+        )
+        if kept >= CROP_KEEPS * wanted[-1, -1]:
+            break
+    return crop
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """The published training chain: scale, rotate, blur, flip, crop, normalise; for one thread at a time.
+
+    Attributes:
+        size: side of the square crop.
+        scale: range of the scale factor.
+        rotate: range of the angle in degrees.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.9, 1.1)
+    rotate: tuple[float, float] = (-10.0, 10.0)
+    _buffers: tuple[Buffer, ...] = field(
+        default_factory=lambda: (Buffer(), Buffer(), Buffer()), repr=False, compare=False
+    )
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        rng: random.Random,
+        *,
+        keep: int = 1,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Masks]:
+        """Draw one augmentation and apply it to the image and to every mask.
+
+        The masks go first, since the crop depends on them: of the image, only what the crop shows is blurred
+        and normalised.
+
+        Args:
+            image: uint8 [H,W,3].
+            masks: uint8 [H,W] each.
+            rng: source of all draws, called in the published order.
+            keep: label that the crop of the first mask must not lose.
+            out: float32 [3,S,S] to write the image to.
+
+        Returns:
+            Image float32 [3,S,S] and masks uint8 [S,S].
+        """
+        low, high = self.scale
+        factor = low + (high - low) * rng.random()
+        low, high = self.rotate
+        angle = low + (high - low) * rng.random() if rng.random() < 0.5 else None
+        blurred, flipped = rng.random() < 0.5, rng.random() < 0.5
+
+        moved = []
+        for mask in masks:
+            mask = scale(mask, factor, cv2.INTER_NEAREST)
+            mask = mask if angle is None else rotate(mask, angle, cv2.INTER_NEAREST, VOID)
+            moved.append(cv2.flip(mask, 1) if flipped else mask)
+        crop = draw_crop(moved[0], self.size, keep, rng)
+        out = torch.empty(3, self.size, self.size) if out is None else out
+        self._write(self._moved(image, factor, angle), crop, blurred, flipped, out.numpy())
+        return out, [crop.mask(mask) for mask in moved]
+
+    def _moved(self, image: np.ndarray, factor: float, angle: float | None) -> np.ndarray:
+        """Scale and rotate an image, in the buffers by turns."""
+        first, second, _ = self._buffers
+        if angle is not None:
+            # A fourth channel makes OpenCV's warp several times faster and changes nothing in the others.
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+        plain = first.array(image.shape)
+        np.copyto(plain, image)
+        scaled = scale(plain, factor, cv2.INTER_LINEAR, second)
+        return scaled if angle is None else rotate(scaled, angle, cv2.INTER_LINEAR, (*MEAN, 0), first)
+
+    def _write(self, image: np.ndarray, crop: Crop, blurred: bool, flipped: bool, out: np.ndarray) -> None:
+        """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
+        rows, columns, *place = crop.window(*image.shape[:2])
+        if flipped:  # the window lies on the flipped image
+            columns = slice(image.shape[1] - columns.stop, image.shape[1] - columns.start)
+        part = _blurred(image, rows, columns, self._buffers[2]) if blurred else image[rows, columns]
+        fill_around(out, *place, MEAN)
+        normalise(part[:, ::-1] if flipped else part, out[:, place[0], place[1]])
+
+
+def _blurred(image: np.ndarray, rows: slice, columns: slice, out: Buffer) -> np.ndarray:
+    """Return a part of the blurred image without blurring the rest."""
+    halo = BLUR_SIZE // 2
+    top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
+    part = blur(image[top : rows.stop + halo, left : columns.stop + halo], out)
+    return part[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resizing without chance, for evaluation.
+
+    Attributes:
+        size: side of the square that the network sees; unused by ``native``.
+        rule: ``letterbox``: the longer side becomes ``size``, both sides are cut to multiples of 8, the
+            rest is padding. ``shrink``: the same, but smaller images keep their size. ``stretch``: both sides
+            become ``size``. ``native``: nothing changes.
+    """
+
+    size: int
+    rule: str = "letterbox"
+
+    def content(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that an image takes inside the square, which it shares the top left corner with."""
+        if self.rule == "stretch":
+            return self.size, self.size
+        longer = max(height, width)
+        if self.rule == "native" or (self.rule == "shrink" and longer <= self.size):
+            return height, width
+        return tuple(max(int(side * self.size / longer) // 8 * 8, 8) for side in (height, width))
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that the network sees."""
+        return (height, width) if self.rule == "native" else (self.size, self.size)
+
+    def image(self, image: np.ndarray) -> Tensor:
+        """Resize uint8 [h,w,3] to a normalised tensor [3,H,W]; padding is 0 before normalisation."""
+        height, width = self.content(*image.shape[:2])
+        resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
+        out = np.empty((3, *self.canvas(*image.shape[:2])), np.float32)
+        fill_around(out, slice(0, height), slice(0, width), (0, 0, 0))
+        normalise(resized, out[:, :height, :width])
+        return torch.from_numpy(out)
+
+    def label(self, mask: np.ndarray) -> np.ndarray:
+        """Resize a mask uint8 [h,w] likewise to uint8 [H,W]; padding is void."""
+        height, width = self.content(*mask.shape)
+        out = np.full(self.canvas(*mask.shape), VOID, mask.dtype)
+        out[:height, :width] = _resized(mask, height, width, cv2.INTER_NEAREST)
+        return out
+
+    def padding(self, height: int, width: int) -> Tensor:
+        """Return where the network sees padding instead of an image of this size, bool [H,W]."""
+        out = torch.ones(self.canvas(height, width), dtype=torch.bool)
+        rows, columns = self.content(height, width)
+        out[:rows, :columns] = False
+        return out
+
+
+@dataclass(frozen=True)
+class PlainTransform:
+    """The training chains without warping: HSNet's and PANet's squares, MLC's crops.
+
+    Attributes:
+        size: side of the square that comes out.
+        crops: cut a window out, padding smaller images to the right and below as at test; otherwise both
+            sides are stretched to ``size``.
+        flips: flip half of the images horizontally.
+    """
+
+    size: int
+    crops: bool = False
+    flips: bool = False
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        masks: Sequence[np.ndarray],
+        rng: random.Random,
+        *,
+        keep: int = 1,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Masks]:
+        """Draw a window and a flip; the arguments are those of ``TrainTransform``, ``keep`` has no effect."""
+        if self.crops:
+            image, masks = self._cut(image, list(masks), rng)
+        resize = Resize(self.size, "shrink" if self.crops else "stretch")
+        changed, labels = resize.image(image), [resize.label(mask) for mask in masks]
+        if self.flips and rng.random() < 0.5:
+            changed, labels = changed.flip(-1), [cv2.flip(label, 1) for label in labels]
+        return changed if out is None else out.copy_(changed), labels
+
+    def _cut(self, image: np.ndarray, masks: Masks, rng: random.Random) -> tuple[np.ndarray, Masks]:
+        top, left = (rng.randint(0, max(side - self.size, 0)) for side in image.shape[:2])
+        window = slice(top, top + self.size), slice(left, left + self.size)
+        return image[window], [np.ascontiguousarray(mask[window]) for mask in masks]
+
+
+def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
+    if array.shape[:2] == (height, width):
+        return array
+    return cv2.resize(array, (width, height), interpolation=interpolation)
+
+
+def square_label(label: np.ndarray) -> np.ndarray:
+    """Place a label [H,W] top left in a square of its longer side; the rest is void."""
+    out = np.full((max(label.shape),) * 2, VOID, label.dtype)
+    out[: label.shape[0], : label.shape[1]] = label
+    return out
+
+
+def look_up(mask: np.ndarray, table: np.ndarray) -> Tensor:
+    """Map a mask [H,W] through a table of ``class_table``'s kind to labels int64 [H,W]."""
+    return torch.from_numpy(relabel(mask, table)).long()
+
+
+def relabel(mask: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Map a mask uint8 or, where ids exceed 255, uint16 [H,W] through a table; ids beyond it become 0."""
+    if mask.dtype == np.uint8:
+        return cv2.LUT(mask, table[:256])
+    return np.where(mask < len(table), table[np.minimum(mask, len(table) - 1)], np.uint8(0))
+
+
+def class_table(class_ids: Sequence[int]) -> np.ndarray:
+    """Return the table that maps the n-th of ``class_ids`` to n (from 1), void to itself, all else to 0."""
+    table = np.zeros(max(256, max(class_ids, default=0) + 1), np.uint8)
+    table[list(class_ids)] = np.arange(1, len(class_ids) + 1)
+    table[VOID] = VOID
+    return table

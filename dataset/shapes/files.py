@@ -1,0 +1,156 @@
+"""The embedded data set "Shapes": drawn by code in seconds, laid out on disk as PASCAL VOC is.
+
+Pictures are PNG files: what a JPEG decodes to may differ between machines, and the data set is to be the same
+pixels everywhere. A folder carries a fingerprint of the settings that it was drawn with, and appears complete
+or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fewseg.dataset.classes.split import FOLDS
+from fewseg.dataset.shapes.forms import FORMS
+from fewseg.dataset.shapes.scene import draw_scene, form_and_texture
+from fewseg.util.errors import DataError
+from fewseg.util.progress import progress
+
+VERSION = 1
+"""Raised whenever the same seed gives other pixels."""
+
+CLASS_NAMES = (
+    "background",
+    *(f"{texture} {form}" for form, texture in map(form_and_texture, range(1, FOLDS * len(FORMS) + 1))),
+)
+"""Name of every label value; the novel classes of fold f are 5f+1 .. 5f+5."""
+
+FINGERPRINT_FILE = "shapes.json"
+SMALLEST_SIZE = 64
+
+
+def draw_shapes(
+    root: str | Path, images: int = 1500, size: int = 144, seed: int = 0, workers: int | None = None
+) -> bool:
+    """Draw the data set into ``root``: JPEGImages, SegmentationClass, ImageSets/Segmentation, classes.txt.
+
+    Every fourth picture is for validation. A picture depends on ``size``, ``seed`` and its number only.
+
+    Args:
+        root: an absent or empty folder, or one drawn with the same settings, which is left as it is.
+        images: number of pictures, training and validation together.
+        size: side of the square pictures in pixels.
+        seed: another seed gives another data set of the same kind.
+        workers: processes to draw with, by default one per core; 0 draws in this process.
+
+    Returns:
+        Whether it was drawn now; False where an identical data set was there.
+
+    Raises:
+        DataError: settings that make no data set, or a folder that holds anything else or cannot be written.
+    """
+    root = Path(root)
+    if images < 4 or size < SMALLEST_SIZE or seed < 0:
+        raise DataError(
+            f"Shapes: images={images}, size={size}, seed={seed} make no data set; choose at least 4 images "
+            f"of {SMALLEST_SIZE} px and a seed of 0 or more"
+        )
+    fingerprint = {"data_set": "shapes", "version": VERSION, "images": images, "size": size, "seed": seed}
+    if _holds(root, fingerprint):
+        return False
+    folder: Path | None = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        folder.chmod(0o755)  # mkdtemp makes folders that only their owner may enter
+        _draw_all(folder, images, size, seed, workers)
+        _write_lists(folder, images)
+        (folder / FINGERPRINT_FILE).write_text(json.dumps(fingerprint, indent=1) + "\n", encoding="utf-8")
+        folder.replace(root)
+        folder = None
+    except OSError as failure:
+        raise DataError(
+            f"{root}: cannot be written ({failure.strerror or failure}); free space or choose another folder"
+        ) from failure
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _holds(root: Path, fingerprint: dict[str, str | int]) -> bool:
+    """Whether ``root`` holds this very data set; an error if it holds another or something else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / FINGERPRINT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{root}: holds something other than Shapes; choose another folder or empty it"
+        ) from None
+    if found != fingerprint:
+        settings = (
+            " ".join(f"{key}={value}" for key, value in found.items()) if isinstance(found, dict) else found
+        )
+        raise DataError(
+            f"{root}: holds Shapes drawn with other settings ({settings}); choose another folder or delete it"
+        )
+    return True
+
+
+def _image_id(index: int) -> str:
+    return f"shapes_{index:05d}"
+
+
+def _draw_all(folder: Path, images: int, size: int, seed: int, workers: int | None) -> None:
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    draw = partial(_draw_file, folder, size, seed)
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    bar = partial(progress, description="drawing Shapes", total=images, unit="image")
+    if workers <= 1:
+        for _ in bar(map(draw, range(images))):
+            pass
+        return
+    # Fresh processes: a copy of this one could inherit locks that its threads hold.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in bar(pool.map(draw, range(images), chunksize=16)):
+            pass
+
+
+def _draw_file(folder: Path, size: int, seed: int, index: int) -> None:
+    picture, label = draw_scene(seed, index, size)
+    name = f"{_image_id(index)}.png"
+    Image.fromarray(picture).save(folder / "JPEGImages" / name, compress_level=1)
+    mask = Image.fromarray(label, mode="P")
+    mask.putpalette(voc_palette().tobytes())
+    mask.save(folder / "SegmentationClass" / name)
+
+
+def voc_palette() -> np.ndarray:
+    """VOC's colours, uint8 [256, 3]: the bits of an id dealt to red, green and blue, highest first."""
+    ids = np.arange(256)
+    colour = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        colour[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
+    return colour.astype(np.uint8)
+
+
+def _write_lists(folder: Path, images: int) -> None:
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for index in range(images):
+        lists["val" if index % 4 == 3 else "train"].append(_image_id(index))
+    for name, ids in lists.items():
+        path = folder / "ImageSets" / "Segmentation" / f"{name}.txt"
+        path.write_text("\n".join(ids) + "\n", encoding="utf-8")
+    (folder / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")

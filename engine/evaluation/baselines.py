@@ -1,0 +1,91 @@
+"""What needs no learning: the scores that a trained model has to be compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import BACKGROUND, VOID
+from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.loading.few_shot import EvaluationImages
+from fewseg.dataset.reading.transform import class_table, relabel
+from fewseg.engine.evaluation.outcome import result_of
+from fewseg.engine.evaluation.scores import Scores
+from fewseg.util.config import Config
+from fewseg.util.metrics import intersection_union_target
+from fewseg.util.progress import progress
+from fewseg.util.results.identity import departures_in_words
+from fewseg.util.results.result import Result
+
+BASELINES = ("support mask copied", "every object")
+
+
+def score_baselines(
+    config: Config, fold: Fold, images: EvaluationImages, manifests: Sequence[Manifest]
+) -> Iterator[Result]:
+    """Score the predictions that need no learning, at the labels' original size."""
+
+    def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
+        support = images.store.named(spec.supports[0][0])[1]
+        return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
+
+    def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
+        return every_object(label)
+
+    for name, predict in zip(BASELINES, (copied, objects), strict=True):
+        started = time.perf_counter()
+        scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
+        seconds = time.perf_counter() - started
+        result = result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
+        # Of the config only what was changed in the protocol concerns a baseline.
+        yield result.model_copy(update={"variant": departures_in_words(result) or None})
+
+
+def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The support's mask laid over the query: how far place and size alone lead.
+
+    Args:
+        support_mask: [H, W] of 0, 1 and 255 (void, taken as background).
+        query_shape: height and width of the query, to which the mask is stretched.
+
+    Returns:
+        A prediction of 0 and 1 in the query's shape.
+    """
+    height, width = support_mask.shape
+    # The nearest pixel by its centre, in integers.
+    rows = (2 * np.arange(query_shape[0]) + 1) * height // (2 * query_shape[0])
+    columns = (2 * np.arange(query_shape[1]) + 1) * width // (2 * query_shape[1])
+    return (support_mask[rows[:, None], columns] == 1).astype(np.uint8)
+
+
+def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every labelled object of the query: a perfect finder of objects that tells none apart.
+
+    Args:
+        label: [H, W] dataset ids of the query, 0 background, 255 void.
+
+    Returns:
+        A prediction of 0 and 1.
+    """
+    return ((label != BACKGROUND) & (label != VOID)).astype(np.uint8)
+
+
+def _score(
+    fold: Fold,
+    images: EvaluationImages,
+    manifest: Manifest,
+    predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
+    name: str,
+) -> Scores:
+    scores = Scores(fold, manifest)
+    for number, spec in enumerate(progress(manifest, name)):
+        label = images.store.named(spec.query)[1]
+        target = relabel(label, class_table(spec.class_ids[:1]))
+        prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
+        scores.add_counts("final", number, intersection_union_target(prediction, truth, 2))
+    return scores

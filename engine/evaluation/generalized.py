@@ -1,0 +1,145 @@
+"""Generalised few-shot segmentation: base classes and a novel one in one map (BAM, section 4.5).
+
+The few-shot prediction and the base learner's are merged, at the label's size, in one of two ways: ``final``
+gives a pixel that both claim to the novel class, ``base`` to the base class. Nothing is trained for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.engine.evaluation.measure import Measurement, Run, open_run
+from fewseg.engine.evaluation.outcome import counts_of
+from fewseg.engine.evaluation.scores import Scores
+from fewseg.model.contract import Prediction
+from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError
+from fewseg.util.metrics import Counts, IoUMeter, intersection_union_target, merge_generalised, resize_logits
+from fewseg.util.results.result import Result
+
+MERGES = ("final", "base")
+
+
+class GeneralizedScores(Scores):
+    """The counts of one seed under both merges; ``merge`` says which one the metrics are of.
+
+    Args:
+        fold: its classes and protocol.
+        manifest: the episodes of the seed.
+        merge_tau: the novel class is claimed where its probability exceeds this.
+    """
+
+    merge = MERGES[0]
+
+    def __init__(self, fold: Fold, manifest: Manifest, merge_tau: float) -> None:
+        super().__init__(fold, manifest)
+        self.merge_tau = merge_tau
+        self.first_novel = 1 + len(fold.split.base)
+        classes = self.first_novel + len(fold.split.novel)
+        self.merged = {merge: IoUMeter(classes) for merge in MERGES}
+        shape = len(manifest), 1 + self.first_novel, 3
+        self.merged_episodes = {merge: torch.zeros(shape, dtype=torch.int64) for merge in MERGES}
+        self.choose(self.merge)
+
+    def choose(self, merge: str) -> None:
+        """Say which merge the metrics and the counts are of."""
+        self.merge = merge
+        self.meters = {"final": self.merged[merge]}
+        self.episodes = {"final": self.merged_episodes[merge]}
+
+    def rows(self, number: int) -> list[int]:
+        """Return the meters' rows for background, base classes and the novel class of an episode."""
+        (class_id,) = self.manifest[number].class_ids
+        return [*range(self.first_novel), self.first_novel + self.fold.split.novel.index(class_id)]
+
+    def add(self, number: int, prediction: Prediction, label: np.ndarray) -> None:
+        """Count both merges against a query's label of dataset ids, [H,W]."""
+        table = self.fold.split.base_table.copy()
+        table[self.manifest[number].class_ids[0]] = self.first_novel
+        target = self.target(label, table)
+        corners = self.fold.protocol.align_corners
+        final, base = (
+            resize_logits(self.without_padding(logits, target), target.shape, align_corners=corners)
+            for logits in (prediction.logits, prediction.parts["base"])
+        )
+        for merge in MERGES:
+            merged = merge_generalised(final, base, merge, self.merge_tau)[0].cpu()
+            counts = intersection_union_target(merged, target, self.first_novel + 1)
+            self.merged_episodes[merge][number] = torch.stack(counts, dim=1)
+            self.merged[merge].add(counts, self.rows(number))
+
+    def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
+        """Count nothing: the base learner's part is in the merged prediction."""
+        return None
+
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes, under both merges."""
+        for merge in MERGES:
+            self.choose(merge)
+            super().sum_over_processes()
+            self.merged_episodes[merge] = self.episodes["final"]
+        self.choose(MERGES[0])
+
+    def metrics(self) -> dict[str, float]:
+        """Return the mean IoU of novel, base and all classes, and FB-IoU, as fractions."""
+        meter = self.meters["final"]
+        parts = {"n": slice(self.first_novel, None), "b": slice(1, self.first_novel), "t": slice(1, None)}
+        present_only = self.fold.protocol.leaves_absent_out
+        means = {
+            f"mIoU_{name}": meter.mean_iou(classes, present_only=present_only)
+            for name, classes in parts.items()
+        }
+        return means | {"FB-IoU": meter.foreground_background_iou()}
+
+    def class_iou(self) -> dict[str, float | None]:
+        """Return the IoU of every base and every novel class by its name; None where no query shows it."""
+        split = self.fold.split
+        names = map(split.label, (*split.base, *split.novel))
+        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
+
+
+def expected_generalized(config: Config, run: Run) -> list[Result]:
+    """Return the results of a test run that is still to be done, without figures: one per merge.
+
+    Raises:
+        ConfigError: the model has no base learner, or episodes have several ways.
+    """
+    if config.Data.ways > 1:
+        raise ConfigError("generalized: an episode asks for one novel class; set ways 1")
+    if run.model.base_head is None:
+        raise ConfigError(
+            f"generalized: {config.Method.arch} has no base learner to segment the base classes; "
+            "test a method with one, such as bam"
+        )
+    return [run.result(None, **_named(config, merge)) for merge in MERGES]
+
+
+def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
+    """Test the model that ``config`` names on base and novel classes at once: a measurement per merge.
+
+    Raises:
+        ConfigError: as ``expected_generalized``.
+    """
+    run = open_run(config)
+    expected_generalized(config, run)
+    run.to(device)
+    scores = run.evaluate(
+        run.model,
+        config,
+        device=device,
+        scores_of=lambda fold, manifest: GeneralizedScores(fold, manifest, config.Method.merge_tau),
+    )
+    measurements = []
+    for merge in MERGES:
+        for score in scores:
+            score.choose(merge)
+        result = run.result(scores, **_named(config, merge))
+        measurements.append(Measurement(result, (), {}, counts_of(run.fold, scores)))
+    return measurements
+
+
+def _named(config: Config, merge: str) -> dict[str, str]:
+    return {"method": config.Method.arch, "setting": f"generalised-{merge}"}

@@ -1,0 +1,123 @@
+"""From scores to what is written: a result, and the counts of its episodes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
+from fewseg.util.config import Config
+from fewseg.util.results.episode_counts import EpisodeCounts
+from fewseg.util.results.result import Result, SeedResult
+from fewseg.util.runs.folder import set_apart, shipped_config
+from fewseg.util.runs.name import TRAINING, Effect
+
+_TOLD_ELSEWHERE = (
+    *("weight", "test_protocol", "generalized", "episodes_file", "episodes", "seeds", "adapt"),
+)
+"""Keys of ``Test_Finetune`` that other entries of a result tell."""
+
+
+def result_of(
+    config: Config, fold: Fold, manifests: Sequence[Manifest], scores: Sequence[Scores] | None, **given: Any
+) -> Result:
+    """Return the result of a test run, or of one that is still to be done, which has no figures.
+
+    Args:
+        config: of the run.
+        fold: that was tested.
+        manifests, scores: of every seed; no scores before the test.
+        given: entries of the result that follow from none of these, or differ from what does.
+    """
+    data = config.Data
+    departures = test_difference(config, fold.protocol)
+    foreign = sorted({manifest.protocol for manifest in manifests} - {fold.protocol.name})
+    if foreign:
+        departures["query_order"] = (fold.protocol.query_order, f"episodes of {', '.join(foreign)}")
+    common = {
+        "backbone": config.Method.backbone,
+        "data_set": data.data_set,
+        "fold": data.split,
+        "shot": data.shot,
+        "ways": data.ways,
+        "protocol": fold.protocol.name,
+        "protocol_difference": _plain(departures),
+        "trained_under": data.protocol,
+        "training_difference": _plain(training_difference(config, fold.protocol)),
+        "novel_in_train": fold.protocol.novel_in_train,
+        "absent_classes": fold.protocol.absent_classes,
+        "annotation": data.ann_type,
+        "variant": variant_of(config),
+        "episodes": len(manifests[0]),
+        "config": config.as_dict(),
+    }
+    seeds = tuple(
+        SeedResult(
+            seed=manifest.seed,
+            episode_hash=manifest.hash,
+            metrics=score.metrics() if score else {},
+            class_iou=score.class_iou() if score else {},
+        )
+        for manifest, score in zip(manifests, scores or [None] * len(manifests), strict=True)
+    )
+    return Result(**{**common, "seeds": seeds, **given})
+
+
+def variant_of(config: Config) -> str | None:
+    """Return what sets a run apart from the shipped config, besides what a result's other entries tell.
+
+    Paths count without the fold's number, so that the folds of one method are one variant.
+    """
+    data, train, method, test = config.Data, config.Train, config.Method, config.Test_Finetune
+    usual = shipped_config(config)
+    told = {name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE}
+    plain = config.model_copy(
+        update={
+            "Data": data.model_copy(
+                update={
+                    "ways": usual.Data.ways,
+                    "ann_type": usual.Data.ann_type,
+                    "mined_labels": _without_fold(data.mined_labels, data.split),
+                }
+            ),
+            "Train": train.model_copy(update={"weight": _without_fold(train.weight, data.split)}),
+            "Method": method.model_copy(
+                update={"base_weight": _without_fold(method.base_weight, data.split)}
+            ),
+            "Test_Finetune": test.model_copy(update=told),
+        }
+    )
+    return set_apart(plain, (*TRAINING, Effect.TEST)) or None
+
+
+def _without_fold(path: str | None, fold: int) -> str | None:
+    return None if path is None else re.sub(rf"(split|fold)_?{fold}(?!\d)", r"\1", path)
+
+
+def counts_of(fold: Fold, scores: Sequence[Scores]) -> EpisodeCounts | None:
+    """Return the counts of all episodes; None where the seeds have unequally many."""
+    if len({len(score.manifest) for score in scores}) > 1:
+        return None
+    with_meta = all(score.counted("meta") for score in scores)
+    meta = [score.episodes["meta"].numpy() for score in scores] if with_meta else []
+    return EpisodeCounts(
+        hashes=np.array([score.manifest.hash for score in scores]),
+        rows=np.array([[score.rows(i) for i in range(len(score.manifest))] for score in scores], np.int16),
+        counts=np.array([score.episodes["final"].numpy() for score in scores], np.int32),
+        meta=np.array(meta, np.int32),
+        classes=scores[0].meters["final"].counts.shape[1],
+        first_novel=scores[0].first_novel,
+        left_out=fold.protocol.leaves_absent_out,
+    )
+
+
+def _plain(difference: Difference) -> dict[str, Any]:
+    """Return the difference as JSON has it, with lists for tuples."""
+    return json.loads(json.dumps(difference))

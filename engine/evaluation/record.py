@@ -1,0 +1,56 @@
+"""Writing down a test as it goes: every run when it is measured, then the tables and the page of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewseg.engine.evaluation.measure import Measurement
+from fewseg.engine.reports.report import Section, write_pictures, write_report, write_tables
+from fewseg.util.results.folder import ResultFolder, baselines_of, comparable_groups
+from fewseg.util.results.result import Result
+
+
+def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
+    """Write all that a run gave, its result last, and return where earlier files went to make room.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+    result = measurement.result
+    moved = folder.make_room(result)
+    pictures = folder.pictures_of(folder.file_of(result))
+    for picture in pictures.glob("*.png"):
+        picture.unlink()
+    write_pictures(pictures, measurement.pictures)
+    for baseline in measurement.baselines:
+        if not _is_there(folder.baselines, baseline):
+            moved += folder.baselines.make_room(baseline)
+        folder.baselines.add(baseline)
+    folder.add(result, measurement.counts)
+    return moved
+
+
+def write_overview(folder: ResultFolder) -> dict[str, Section]:
+    """Write the tables and the page of all results in a folder; return them by the names of the tables.
+
+    Raises:
+        ResultError: a file cannot be written.
+    """
+    baselines = folder.baselines.results().values()
+    sections = {
+        name: Section(
+            results,
+            baselines_of([*results.values()], baselines),
+            {file: sorted(folder.pictures_of(file).glob("*.png")) for file in results},
+        )
+        for name, results in comparable_groups(folder.results()).items()
+    }
+    write_tables(folder.tables, sections)
+    write_report(folder.report, sections)
+    return sections
+
+
+def _is_there(folder: ResultFolder, baseline: Result) -> bool:
+    """Return whether a baseline of this name on these episodes is there, whichever method it came with."""
+    stored = folder.results().get(folder.file_of(baseline))
+    return stored is not None and stored.episode_hash == baseline.episode_hash

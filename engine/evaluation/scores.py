@@ -1,0 +1,136 @@
+"""What a prediction is worth: integer counts per class, summed over the episodes of a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.reading.transform import Resize, class_table, look_up, square_label
+from fewseg.model.contract import Prediction
+from fewseg.util.distributed import all_sum
+from fewseg.util.metrics import Counts, IoUMeter, count_logits
+
+HEADLINE = "mIoU"
+"""The metric that selects snapshots and fills tables."""
+
+
+class Scores:
+    """The counts of one seed: of the final prediction, of the meta-learner alone, of the base learner.
+
+    Args:
+        fold: its classes and protocol.
+        manifest: the episodes of the seed.
+
+    Attributes:
+        meters: the sums by part.
+        episodes: the counts of every episode by part, int64 [episodes, 1 + ways, 3].
+        first_novel: the meters' first row that counts a novel class.
+    """
+
+    first_novel = 1
+
+    def __init__(self, fold: Fold, manifest: Manifest) -> None:
+        self.fold, self.manifest = fold, manifest
+        novel, base = 1 + len(fold.split.novel), 1 + len(fold.split.base)
+        self.meters = {"final": IoUMeter(novel), "meta": IoUMeter(novel), "base": IoUMeter(base)}
+        shape = len(manifest), 1 + manifest.ways, 3
+        self.episodes = {part: torch.zeros(shape, dtype=torch.int64) for part in ("final", "meta")}
+
+    def rows(self, number: int) -> list[int]:
+        """Return the meters' rows for background and classes of an episode."""
+        novel = self.fold.split.novel
+        return [0, *(1 + novel.index(class_id) for class_id in self.manifest[number].class_ids)]
+
+    def add(self, number: int, prediction: Prediction, label: np.ndarray) -> None:
+        """Count the prediction of an episode against its query's label of dataset ids, [H,W]."""
+        spec = self.manifest[number]
+        target = self.target(label, class_table(spec.class_ids))
+        self.add_counts("final", number, self.count(prediction.logits, target))
+        if "meta" in prediction.parts and len(spec.class_ids) == 1:
+            self.add_counts("meta", number, self.count(prediction.parts["meta"], target))
+
+    def add_counts(self, part: str, number: int, counts: Counts) -> None:
+        """Add what an episode counted to the sums of a part."""
+        if not self.fold.protocol.count_absent:
+            counts = counts.where_labelled()
+        classes = len(counts.union)  # a baseline looks at the first way only
+        self.episodes[part][number, :classes] = torch.stack(counts, dim=1)
+        self.meters[part].add(counts, self.rows(number)[:classes])
+
+    def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
+        """Count the base learner's part, which is the same in every episode of a query."""
+        if "base" not in prediction.parts:
+            return None
+        return self.count(prediction.parts["base"], self.target(label, self.fold.split.base_table))
+
+    def add_base(self, counts: Counts | None, times: int = 1) -> None:
+        """Add a query's base counts once for each of its episodes."""
+        if counts is not None:
+            self.meters["base"].add(Counts(*(times * count for count in counts)))
+
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes."""
+        for meter in self.meters.values():
+            meter.counts = all_sum(meter.counts)
+        self.episodes = {part: all_sum(counts) for part, counts in self.episodes.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics by name, as fractions."""
+        metrics = self._novel_metrics("final", "")
+        if self.counted("meta"):
+            metrics |= self._novel_metrics("meta", "_meta")
+        if self.counted("base"):
+            metrics["mIoU_base"] = self.meters["base"].mean_iou(present_only=True)
+        return metrics
+
+    def class_iou(self) -> dict[str, float | None]:
+        """Return the IoU of every novel class by its name; None for a class that no query shows."""
+        names = map(self.fold.split.label, self.fold.split.novel)
+        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
+
+    def _novel_metrics(self, part: str, suffix: str) -> dict[str, float]:
+        meter, protocol = self.meters[part], self.fold.protocol
+        mean = meter.mean_iou(present_only=protocol.leaves_absent_out)
+        metrics = {f"{HEADLINE}{suffix}": mean}
+        if protocol.fb_iou:
+            metrics[f"FB-IoU{suffix}"] = meter.foreground_background_iou()
+        return metrics | {f"pIoU{suffix}": meter.pooled_iou()}
+
+    def target(self, label: np.ndarray, table: np.ndarray) -> Tensor:
+        """Map a query's label of dataset ids to what predictions are compared with."""
+        target = look_up(label, table)
+        if not self.fold.protocol.ignore:
+            target[target == VOID] = 0
+        return target
+
+    def count(self, logits: Tensor, target: Tensor) -> Counts:
+        """Enlarge logits [1,C,h,w] to a target [H,W] and count."""
+        return count_logits(
+            self.without_padding(logits, target), target, align_corners=self.fold.protocol.align_corners
+        )
+
+    def without_padding(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cut off what the network saw as padding, where the target has none of it."""
+        protocol = self.fold.protocol
+        if protocol.label_size != "original" or protocol.resize not in ("letterbox", "shrink"):
+            return logits
+        rows, columns = Resize(protocol.input_size, protocol.resize).content(*target.shape)
+        return logits[..., :rows, :columns]
+
+    def counted(self, part: str) -> bool:
+        """Return whether anything was counted of a part."""
+        return part in self.meters and bool(torch.any(self.meters[part].counts))
+
+
+MakeScores = Callable[[Fold, Manifest], Scores]
+
+
+def scored_label(label: np.ndarray, fold: Fold) -> np.ndarray:
+    """Return a query's label in the form that the protocol compares predictions with."""
+    return square_label(label) if fold.protocol.label_size == "square" else label

@@ -1,0 +1,176 @@
+"""Mining latent classes: clusters of base-class prototypes label every training image densely.
+
+A reconstruction of what MLC's paper describes; no code of it was released. The labels are a pure function of
+the trained network, the training images and the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.loading.mined import MOST, write_facts, write_label
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.reading.mask import read_image
+from fewseg.dataset.reading.transform import Resize
+from fewseg.engine.mining.clusters import cluster
+from fewseg.engine.prediction.predict import output_names
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.util.errors import DataError
+from fewseg.util.metrics import resize_logits
+from fewseg.util.progress import progress
+
+
+@dataclass(frozen=True)
+class MiningSettings:
+    """How labels are mined; all of it is a guess of this project.
+
+    Attributes:
+        clusters: latent classes.
+        seed: of the clustering.
+        drop: share of every image's pixels, the least certain ones, that become void.
+        protect_base: whether pixels of base classes keep a label of their own.
+    """
+
+    clusters: int = 100
+    seed: int = 0
+    drop: float = 0.0
+    protect_base: bool = False
+
+
+class Miner:
+    """Mines the training images of a fold.
+
+    Args:
+        model: a trained prototype learner, on ``device``.
+        fold: its images and classes.
+        shot: of its training, which decides what images are listed.
+        settings: see there.
+        device: where the network runs.
+        extra: further images, without any label, that are labelled too.
+
+    Attributes:
+        names: of the training images.
+        extra: paths of the further images by their names.
+
+    Raises:
+        DataError: more latent classes than labels or than prototypes.
+    """
+
+    def __init__(
+        self,
+        model: FewShotModel,
+        fold: Fold,
+        shot: int,
+        settings: MiningSettings,
+        device: torch.device,
+        extra: Sequence[Path] = (),
+    ) -> None:
+        self.extra = {f"extra/{name}": path for name, path in zip(output_names(extra), extra, strict=True)}
+        self.model, self.settings, self.device = model.eval(), settings, device
+        self.split = fold.split
+        self.lists = fold.train_lists(shot)
+        self.store = ImageStore(self.lists.source)
+        self.resize = Resize(fold.protocol.input_size, fold.protocol.resize)
+        self.names = [self.lists.source.names[position] for position in self.lists.queries]
+        own = len(fold.split.base) if settings.protect_base else 0
+        if settings.clusters + own > MOST:
+            raise DataError(
+                f"clusters {settings.clusters}: at most {MOST - own} labels are left; ask for fewer"
+            )
+
+    @torch.inference_mode()
+    def centres(self) -> Tensor:
+        """Return the directions of background and latent classes, [1+clusters,C]."""
+        listed = {c: frozenset(positions) for c, positions in self.lists.supports.items()}
+        objects, backgrounds = [], []
+        for position, name in zip(self.lists.queries, progress(self.names, "prototypes"), strict=True):
+            classes = [c for c in self.lists.classes if position in listed[c]]
+            background, *found = self._prototypes(name, classes)
+            backgrounds.append(background)
+            objects += found
+        if len(objects) < self.settings.clusters:
+            raise DataError(
+                f"clusters {self.settings.clusters}: the training images give {len(objects)} prototypes; ask "
+                "for at most as many clusters"
+            )
+        directions = normalize(torch.stack(objects), dim=1)
+        latent = cluster(directions, self.settings.clusters, self.settings.seed)
+        centres = torch.cat([torch.stack(backgrounds).double().mean(0, keepdim=True), latent])
+        return normalize(centres, dim=1).float()
+
+    @torch.inference_mode()
+    def labels(self, centres: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield every image's name and its mined label, uint8 [H,W]."""
+        centres = centres.to(self.device)
+        for name in progress([*self.names, *self.extra], "labels"):
+            image, mask = self._pair(name)
+            direction = normalize(self._feature(image), dim=1)
+            yield name, self._label(torch.einsum("bchw,jc->bjhw", direction, centres), mask)
+
+    def _pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if name not in self.extra:
+            return self.store.named(name)
+        image = read_image(self.extra[name])
+        return image, np.zeros(image.shape[:2], np.uint8)
+
+    def _feature(self, image: np.ndarray) -> Tensor:
+        encoding = self.model.encode_query(self.resize.image(image)[None].to(self.device))
+        if "feature" not in encoding:
+            raise DataError("mining needs a method that compares features with prototypes; name its config")
+        return encoding["feature"]
+
+    def _prototypes(self, name: str, classes: Sequence[int]) -> Tensor:
+        """Return the mean features of background and of ``classes`` in an image, [1+classes,C]."""
+        image, mask = self.store.named(name)
+        feature = self._feature(image)
+        mask = self.resize.label(
+            np.where(np.isin(mask, (*self.split.base, VOID)), mask, 0).astype(mask.dtype)
+        )
+        masks = torch.from_numpy(np.stack([mask == c for c in (0, *classes)])).to(self.device)
+        pooled = pool_at_image_resolution(
+            feature.expand(len(masks), -1, -1, -1), masks, align_corners=self.model.meta.align_corners
+        )
+        return pooled.cpu()
+
+    def _label(self, cosine: Tensor, mask: np.ndarray) -> np.ndarray:
+        """Turn cosines [1,J,h,w] into the label of an image whose class ids are ``mask`` [H,W]."""
+        cosine = resize_logits(cosine, self.resize.canvas(*mask.shape), align_corners=True)
+        rows, columns = self.resize.content(*mask.shape)
+        cosine = resize_logits(cosine[:, :, :rows, :columns], mask.shape, align_corners=False)
+        best, label = cosine[0].topk(2, 0)
+        label = label[0].cpu().numpy().astype(np.uint8)
+        if self.settings.drop > 0:
+            margin = (best[0] - best[1]).cpu().numpy()
+            label[margin < np.quantile(margin, self.settings.drop)] = VOID
+        if self.settings.protect_base:
+            for rank, class_id in enumerate(self.split.base, 1):
+                label[mask == class_id] = self.settings.clusters + rank
+        return label
+
+
+def write_mined(miner: Miner, folder: Path, facts: dict[str, object]) -> int:
+    """Mine and write labels, centres and facts; return the number of images.
+
+    Args:
+        miner: of a fold.
+        folder: to write to.
+        facts: what the labels were made from; the settings are added.
+    """
+    centres = miner.centres()
+    for name, label in miner.labels(centres):
+        write_label(folder, name, label)
+    np.save(folder / "centres.npy", centres.cpu().numpy())
+    extra = {name: str(path.resolve()) for name, path in miner.extra.items()}
+    names = [*miner.names, *extra]
+    write_facts(folder, {**facts, **vars(miner.settings), "images": names, "extra": extra})
+    return len(names)

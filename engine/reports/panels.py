@@ -1,0 +1,69 @@
+"""Panels of the first episodes of a run, drawn while it is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.loading.few_shot import EvaluationImages, support_label
+from fewseg.dataset.reading.transform import Resize, class_table, relabel
+from fewseg.engine.reports.pictures import panel
+from fewseg.model.contract import Prediction
+from fewseg.util.metrics import resize_logits
+
+
+class Panels:
+    """Observes an evaluation and draws its first episodes.
+
+    Args:
+        images: of the episodes.
+        manifests: the episodes.
+        count: how many episodes of the first manifest are drawn.
+        names: of all classes, by id.
+
+    Attributes:
+        pictures: name -> RGB panel, uint8 [H,W,3].
+    """
+
+    def __init__(
+        self, images: EvaluationImages, manifests: Sequence[Manifest], count: int, names: Sequence[str]
+    ) -> None:
+        self.images, self.manifests, self.count, self.names = images, manifests, count, names
+        self.pictures: dict[str, np.ndarray] = {}
+
+    def __call__(self, seed: int, number: int, prediction: Prediction) -> None:
+        """Draw the episode if it is one of the first."""
+        if seed > 0 or number >= self.count:
+            return
+        spec, store = self.manifests[seed][number], self.images.store
+        query, mask = store.named(spec.query)
+        truth = relabel(mask, class_table(spec.class_ids))
+        predicted = label_map(prediction.logits, self.images.resize, *mask.shape)
+        supports = []
+        for class_id, names in zip(spec.class_ids, spec.supports, strict=True):
+            for name in names:
+                image, support_mask = store.named(name)
+                supports.append((image, support_label(support_mask, class_id, self.images.annotation)))
+        classes = ", ".join(self.names[class_id] for class_id in spec.class_ids)
+        title = f"{spec.query}: {classes}, IoU {foreground_iou(predicted, truth):.1%}"
+        self.pictures[f"episode_{number:03d}"] = panel(supports, query, truth, predicted, title=title)
+
+
+def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.ndarray:
+    """Turn the logits [1,C,S,S] of a resized image into its labels at original size, uint8 [height,width]."""
+    rows, columns = resize.content(height, width)
+    logits = resize_logits(logits[:, :, :rows, :columns].float(), (height, width), align_corners=False)
+    return logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+def foreground_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Return the IoU of everything that is not background, void left out."""
+    valid = truth != VOID
+    hit = (predicted == truth) & (truth > 0) & valid
+    either = ((predicted > 0) | (truth > 0)) & valid
+    return float(hit.sum() / max(1, either.sum()))

@@ -1,0 +1,157 @@
+"""Files that a reader opens after a test: tables, panels, and one page that shows both.
+
+They show all results of a folder, with one set of tables for all that may be compared.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fewseg.util.errors import ResultError
+from fewseg.util.files import write_atomically, write_text
+from fewseg.util.results.class_table import build_class_table
+from fewseg.util.results.result import Result
+from fewseg.util.results.tables import FORMATS, Table, build_table, to_terminal
+
+TABLES = {
+    "mIoU": "final prediction",
+    "mIoU_meta": "meta-learner alone",
+    "pIoU": "all novel classes as one",
+    "mIoU_base": "base learner on base classes",
+    "mIoU_n": "generalised: novel classes",
+    "mIoU_b": "generalised: base classes",
+    "mIoU_t": "generalised: all classes",
+}
+"""Metric -> what its table shows."""
+
+CLASSES = "classes"
+"""Name of the files with the table of single classes."""
+
+_STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:.5em 0 1.5em}
+td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}
+img{max-width:100%;display:block;margin:.8em 0;border:1px solid #ddd}"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Results that may be compared.
+
+    Attributes:
+        results: of trained models, by their files.
+        baselines: on the same episodes.
+        pictures: of each result.
+    """
+
+    results: Mapping[Path, Result]
+    baselines: Sequence[Result]
+    pictures: Mapping[Path, Sequence[Path]]
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """A table per metric, of the results and baselines that have it."""
+        tables = {}
+        for metric in TABLES:
+            if any(metric in result.mean for result in self.results.values()):
+                rows = [row for row in (*self.results.values(), *self.baselines) if metric in row.mean]
+                tables[metric] = build_table(rows, metric, "FB-IoU" if metric in ("mIoU", "mIoU_t") else None)
+        return tables
+
+
+def write_tables(folder: Path, sections: Mapping[str, Section]) -> None:
+    """Write every table of every section in every format, and remove those of sections that are no more."""
+    for name, section in sections.items():
+        classes = build_class_table([*section.results.values(), *section.baselines])
+        for table_name, table in {**section.tables, CLASSES: classes}.items():
+            for suffix, write in FORMATS.values():
+                write_text(folder / name / f"{table_name}.{suffix}", write(table), ResultError)
+    for other in (
+        folder,
+        *(path for path in folder.iterdir() if path.is_dir() and path.name not in sections),
+    ):
+        for table_name in (*TABLES, CLASSES):
+            for suffix, _ in FORMATS.values():
+                (other / f"{table_name}.{suffix}").unlink(missing_ok=True)
+        if other != folder and not any(other.iterdir()):
+            other.rmdir()
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, np.ndarray]) -> list[Path]:
+    """Write RGB pictures as PNG and return their paths."""
+    return [write_picture(folder / f"{name}.png", picture) for name, picture in sorted(pictures.items())]
+
+
+def write_picture(path: Path, picture: np.ndarray) -> Path:
+    """Write an RGB or a grey picture as PNG."""
+    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    _, encoded = cv2.imencode(".png", stored)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, encoded.tobytes()), ResultError)
+    return path
+
+
+def write_report(path: Path, sections: Mapping[str, Section]) -> Path:
+    """Write a page with the tables, the IoU of every class and the panels, and return its path."""
+    title = "; ".join(dict.fromkeys(_heading(section) for section in sections.values()))
+    body = "".join(_section(name, section, path) for name, section in sections.items())
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><body>{body}</body></html>\n"
+    )
+    write_text(path, page, ResultError)
+    return path
+
+
+def _section(name: str, section: Section, page: Path) -> str:
+    parts = [f"<h1>{html.escape(_heading(section))}</h1><p>{html.escape(name)}</p>"]
+    parts += [
+        f"<h2>{html.escape(TABLES[metric])}</h2>{_table(to_terminal(table))}"
+        for metric, table in section.tables.items()
+    ]
+    parts.append("<h2>classes</h2>")
+    parts += [_classes(result) for result in section.results.values()]
+    for file, pictures in section.pictures.items():
+        if pictures:
+            parts.append(f"<h2>episodes of {html.escape(_title(section.results[file]))}</h2>")
+        parts += [f'<img src="{html.escape(_relative(picture, page))}" alt="">' for picture in pictures]
+    return "".join(parts)
+
+
+def _heading(section: Section) -> str:
+    methods = ", ".join(dict.fromkeys(result.method for result in section.results.values()))
+    data_sets = ", ".join(dict.fromkeys(result.data_set for result in section.results.values()))
+    return f"{methods} on {data_sets}"
+
+
+def _title(result: Result) -> str:
+    variant = f" {result.variant}" if result.variant else ""
+    return f"{result.method}{variant}, fold {result.fold}, {result.shot}-shot"
+
+
+def _table(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _classes(result: Result) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in result.class_iou)
+    cells = "".join(
+        f"<td>{'-' if value is None else f'{100 * value:.2f}'}</td>" for value in result.class_iou.values()
+    )
+    title = html.escape(_title(result))
+    note = f"<p>{title}: {result.tested_in_words}</p>" if result.tested_in_words else ""
+    return f"<table><tr><th></th>{head}</tr><tr><td>{title}</td>{cells}</tr></table>{note}"
+
+
+def _relative(picture: Path, page: Path) -> str:
+    return picture.relative_to(page.parent).as_posix()
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

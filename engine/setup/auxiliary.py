@@ -1,0 +1,69 @@
+"""Which auxiliary images the config's method can use, and where they come from."""
+
+from __future__ import annotations
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.lists.image_lists import EpisodeLists
+from fewseg.dataset.loading.auxiliary import AuxiliarySource, ClassSets
+from fewseg.dataset.loading.mined import MinedImages
+from fewseg.engine.setup.weights import fill
+from fewseg.model.contract import AuxiliarySet
+from fewseg.model.create import METHODS
+from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError
+from fewseg.util.log import get_log
+
+
+def training_auxiliary(config: Config, fold: Fold, lists: EpisodeLists) -> AuxiliarySource | None:
+    """Return the source of the training episodes' auxiliary images; None where they bring none.
+
+    Raises:
+        ConfigError: the method has no use for them, or their folder is not named.
+        DataError: there are too few, or the mined labels are missing or of another fold.
+    """
+    kind, data = _kind(config), config.Data
+    if data.auxiliary == 0:
+        return None
+    if kind is AuxiliarySet.CLASS:
+        return _class_sets(config, lists)
+    if data.mined_labels is None:
+        raise ConfigError(
+            f"{config.where('Data.mined_labels')}: Data.mined_labels: unset; make mined labels by "
+            "tools/mine_latent_classes.py and name their folder, or set auxiliary 0"
+        )
+    expected = {"data_set": data.data_set, "fold": data.split}
+    folder = fill(data.mined_labels, config)
+    return MinedImages.open(folder, data.auxiliary, expected, lists.source)
+
+
+def test_auxiliary(config: Config, fold: Fold) -> ClassSets | None:
+    """Return the source of the test episodes' auxiliary images, likewise."""
+    if _kind(config) is not AuxiliarySet.CLASS or config.Data.auxiliary == 0:
+        return None
+    return _class_sets(config, fold.test_lists(config.Data.shot))
+
+
+test_auxiliary.__test__ = False  # its name is no invitation to pytest
+
+
+def _class_sets(config: Config, lists: EpisodeLists) -> ClassSets:
+    sets = ClassSets(lists, config.Data.auxiliary)
+    sets.check(config.Data.shot)
+    return sets
+
+
+def _kind(config: Config) -> AuxiliarySet:
+    """Return what the method can use, after a word to those who ask for something else."""
+    method = METHODS.get(config.Method.arch)
+    kind = AuxiliarySet.NONE if method is None else method.auxiliary
+    count = config.Data.auxiliary
+    if kind is AuxiliarySet.NONE and count > 0:
+        raise ConfigError(
+            f"{config.where('Data.auxiliary')}: Data.auxiliary: {config.Method.arch} has no use for "
+            f"auxiliary images; set it to 0, got {count}"
+        )
+    if kind is AuxiliarySet.CLASS and count == 0:
+        get_log("engine").warning(
+            "Data.auxiliary is 0: %s goes without its auxiliary set", config.Method.arch
+        )
+    return kind

@@ -1,0 +1,118 @@
+"""From a config to a network. No method is named here; what a method is called is the config's affair."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from fewseg.dataset.classes.split import ClassSplit
+from fewseg.model import create_base_learner, create_model
+from fewseg.model.contract import BaseLearner
+from fewseg.model.create import METHODS
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.options import OptionError
+from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError
+from fewseg.util.log import get_log
+from fewseg.util.word_vectors import load_word_vectors
+
+_FLAT_OPTIONS = {
+    "Method": ("kshot_trans_dim", "ppm_scales", "zoom_factor"),
+    "Train": ("aux_weight",),
+}
+"""Published keys beside ``Method.options`` that a method may know as options, by section."""
+
+_AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
+"""Published keys of the weights of losses beside an ensemble's."""
+
+_WORDS = "embeddings"
+"""The option of methods that read the names of classes."""
+
+
+def require_few_shot(config: Config) -> None:
+    """Raise ConfigError if the config is a base learner's, which takes no supports."""
+    if config.stage == 1:
+        raise ConfigError(
+            f"{config.where('Method.arch')}: Method.arch: {config.Method.arch} is a base learner, which "
+            "knows the base classes alone and takes no examples; give the config of a few-shot method"
+        )
+
+
+def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearner:
+    """Build what the config describes, with random weights.
+
+    Raises:
+        ConfigError: a name or an option that does not exist, or parts that do not fit together.
+    """
+    method, data = config.Method, config.Data
+    weights = {
+        key: getattr(config.Train, key) for key in _AUX_WEIGHTS if getattr(config.Train, key) is not None
+    }
+    try:
+        if config.stage == 1:
+            return create_base_learner(
+                method.arch,
+                backbone=method.backbone,
+                classes=len(split.base) + 1,
+                backbone_options=method.backbone_options,
+            )
+        model = create_model(
+            method.arch,
+            backbone=method.backbone,
+            shot=data.shot,
+            base_classes=len(split.base),
+            image_size=data.train_h,
+            backbone_options=method.backbone_options,
+            aux_weights=tuple(weights.get(key, 1.0) for key in _AUX_WEIGHTS),
+            **_chosen_parts(config),
+            **_method_options(config, split),
+        )
+    except ValueError as failure:
+        key = _key_of(failure, config)
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
+    if config.Train.fix_bn is not None:
+        model.meta.fix_bn = config.Train.fix_bn
+    for key in weights if model.ensemble is None else ():
+        _tell_unused(config, "Train", key)
+    return model
+
+
+def _key_of(failure: ValueError, config: Config) -> str:
+    """Return the key of the config that a refusal is about, as far as it says so: by default the method."""
+    key = failure.key if isinstance(failure, OptionError) else "arch"
+    option = key.removeprefix("options.")
+    flat = [f"{section}.{option}" for section, keys in _FLAT_OPTIONS.items() if option in keys]
+    named = [name for name in (f"Method.{key}", *flat) if config.where(name) != "default"]
+    return named[0] if named else f"Method.{key}"
+
+
+def _tell_unused(config: Config, section: str, key: str) -> None:
+    get_log("engine").info("%s.%s has no effect on %s", section, key, config.Method.arch)
+
+
+def _chosen_parts(config: Config) -> dict[str, Any]:
+    """Return the parts that the config chooses; the others are left to the method."""
+    method = config.Method
+    chosen = {"base": method.base, "ensemble": method.ensemble, "low_fea": method.low_fea}
+    return {key: None if value == "none" else value for key, value in chosen.items() if value is not None}
+
+
+def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
+    """Return the method's options: flat published keys that it knows, overruled by ``Method.options``.
+
+    Word vectors arrive as ``hashed`` or the path of a table, and leave as one vector per class.
+    """
+    method = METHODS.get(config.Method.arch)
+    known = {field.name for field in fields(method.Options)} if method is not None else set()
+    options: dict[str, Any] = {}
+    for section, keys in _FLAT_OPTIONS.items():
+        for key in keys:
+            value = getattr(getattr(config, section), key)
+            if value is not None and key in known:
+                options[key] = value
+            elif value is not None:
+                _tell_unused(config, section, key)
+    options |= config.Method.options
+    if isinstance(options.get(_WORDS), str):
+        options[_WORDS] = load_word_vectors(options[_WORDS], split.names)
+    return options

@@ -1,0 +1,172 @@
+"""From a config to the data of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from fewseg.dataset.classes.fold import Fold, open_fold
+from fewseg.dataset.episodes.manifest import Manifest, read_manifest
+from fewseg.dataset.episodes.manifest_check import check_manifest
+from fewseg.dataset.episodes.protocol import Protocol
+from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, collate_base, without_novel
+from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages, collate
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.reading.transform import PlainTransform, Resize, TrainTransform
+from fewseg.engine.setup.auxiliary import test_auxiliary, training_auxiliary
+from fewseg.engine.setup.interrupt import leave_process_group
+from fewseg.engine.setup.loader import Loader
+from fewseg.engine.setup.protocols import list_of, test_protocol, training_protocol
+from fewseg.engine.setup.weights import fill
+from fewseg.util import distributed
+from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError
+
+_WORKER_CACHE = 128 << 20
+"""Bytes of decoded images that every loader worker keeps."""
+
+_VALIDATION_SEED = 321
+"""The seed of the validation episodes in the published training scripts."""
+
+
+def fold_of(config: Config) -> Fold:
+    """Open the fold that the config names, under the protocol that it trains under."""
+    return _fold_under(config, training_protocol(config))
+
+
+def _fold_under(config: Config, protocol: Protocol) -> Fold:
+    data = config.Data
+    if data.data_root is None:
+        raise ConfigError("Data.data_root: unset; name the folder of the data set: --opts data_root PATH")
+    return open_fold(
+        data.data_set,
+        data.data_root,
+        data.split,
+        protocol,
+        train_list=list_of(config, "train_images", protocol),
+        val_list=list_of(config, "test_images", protocol),
+    )
+
+
+def test_fold_of(config: Config) -> Fold:
+    """Open the fold that the config names, under the protocol that it tests under."""
+    return _fold_under(config, test_protocol(config))
+
+
+test_fold_of.__test__ = False  # its name is no invitation to pytest
+
+
+def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:
+    """Return the training set of the config's stage."""
+    data = config.Data
+    if data.train_h != data.train_w:
+        raise ConfigError(
+            f"{config.where('Data.train_h')}: Data.train_h {data.train_h} and train_w {data.train_w} differ, "
+            "but training crops are square; give both one value"
+        )
+    augment = TrainTransform(
+        data.train_h, (data.scale_min, data.scale_max), (data.rotate_min, data.rotate_max)
+    )
+    if config.stage == 1:
+        store = ImageStore(fold.train_images, _WORKER_CACHE)
+        remove = data.novel_in_train == "remove"
+        positions = without_novel(fold.train_areas, fold.split) if remove else None
+        return BaseDataset(store, fold.split, augment, seed=seed, positions=positions)
+    chain = fold.protocol.train_chain
+    plain = PlainTransform(data.train_h, crops=chain.startswith("crop"), flips=chain.endswith("flip"))
+    lists = fold.train_lists(data.shot)
+    return EpisodeDataset(
+        lists,
+        fold.split,
+        augment if chain == "augment" else plain,
+        shot=data.shot,
+        ways=data.ways,
+        seed=seed,
+        annotation=data.ann_type,
+        annotation_seed=data.ann_seed,
+        support_void=fold.protocol.support_void,
+        cache_bytes=_WORKER_CACHE,
+        auxiliary=training_auxiliary(config, fold, lists),
+    )
+
+
+def training_loader(config: Config, data: Dataset) -> tuple[Loader, EpochBatches]:
+    """Return this process's loader, and the batches that tell it epoch and step."""
+    batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
+    loader = Loader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate_base if config.stage == 1 else collate,
+        **_workers(config),
+    )
+    return loader, batches
+
+
+def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
+    """Return this process's share of the test images with base labels, in batches."""
+    data = BaseEvaluation(ImageStore(fold.val_images), fold.split, _resize(fold))
+    share = range(distributed.rank(), len(data), distributed.world_size())
+    return Loader(
+        data,
+        batch_size=config.Train.batch_size_val,
+        sampler=share,
+        collate_fn=collate_base,
+        **_workers(config),
+    )
+
+
+def evaluation_images(config: Config, fold: Fold) -> EvaluationImages:
+    """Return the images of the fold's test episodes."""
+    protocol = fold.protocol
+    return EvaluationImages(
+        ImageStore(fold.val_images),
+        _resize(fold),
+        label_size=protocol.label_size,
+        annotation=config.Data.ann_type,
+        annotation_seed=config.Data.ann_seed,
+        support_void=protocol.support_void,
+        auxiliary=test_auxiliary(config, fold),
+    )
+
+
+def test_manifests(config: Config, fold: Fold) -> list[Manifest]:
+    """Draw the test episodes of every seed, or read them where the config names their files."""
+    data, test = config.Data, config.Test_Finetune
+    form: dict[str, Any] = {"shot": data.shot, "ways": data.ways, "generalized": test.generalized}
+    if test.episodes_file is None:
+        return [fold.manifest(seed, **form) for seed in fold.protocol.seeds]
+    manifests = []
+    for path in (fill(name, config) for name in test.episodes_file):
+        manifests.append(read_manifest(path))
+        check_manifest(manifests[-1], fold, path, **form)
+    return manifests
+
+
+test_manifests.__test__ = False  # its name is no invitation to pytest
+
+
+def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:
+    """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off.
+
+    Args:
+        config: of the training.
+        fold: the one that selects snapshots.
+        epoch: the validation's.
+    """
+    seed = _VALIDATION_SEED + (0 if config.Train.fix_random_seed_val else epoch)
+    return fold.manifest(seed, config.Data.shot, ways=config.Data.ways, episodes=config.Train.val_episodes)
+
+
+def _resize(fold: Fold) -> Resize:
+    return Resize(fold.protocol.input_size, fold.protocol.resize)
+
+
+def _workers(config: Config) -> dict[str, Any]:
+    workers = config.Train.workers
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "worker_init_fn": leave_process_group if workers else None,
+    }

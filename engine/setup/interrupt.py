@@ -1,0 +1,87 @@
+"""Ctrl-C, SIGTERM and a closed terminal: a run notes the wish to stop, and stops where it can be resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType, TracebackType
+
+import torch
+
+from fewseg.util import distributed
+from fewseg.util.errors import UserError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ONE_REQUEST = 1.0
+"""Seconds in which signals belong to the first one: torchrun and shells pass on what a whole group got."""
+
+
+class Interrupted(UserError):
+    """The run was asked to stop, and did.
+
+    Attributes:
+        together: all processes stop at the same point.
+    """
+
+    together = False
+
+
+class StopRequest:
+    """While entered, turns the first Ctrl-C, SIGTERM or SIGHUP into a request.
+
+    A second Ctrl-C or SIGTERM some time later stops at once. SIGHUP stays ignored where it was (``nohup``).
+    """
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._since = 0.0
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        heeded = (number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` if this process was asked to stop."""
+        if self._received is not None:
+            raise Interrupted(f"stopped by {self._received.name}")
+
+    def check_together(self, wish: bool = False) -> bool:
+        """Raise ``Interrupted`` in every process if any of them was asked to stop.
+
+        Args:
+            wish: anything else that the processes are to agree on, at no further cost.
+
+        Returns:
+            Whether any process has that wish.
+        """
+        asked, wished = distributed.all_sum(torch.tensor([self._received is not None, wish]).int()).tolist()
+        if asked:
+            stop = Interrupted(f"stopped by {self._received.name if self._received else 'another process'}")
+            stop.together = True
+            raise stop
+        return bool(wished)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received is None:
+            self._received, self._since = signal.Signals(number), time.monotonic()
+        elif number != signal.SIGHUP and time.monotonic() - self._since > _ONE_REQUEST:
+            raise KeyboardInterrupt
+
+
+def leave_process_group(worker: int) -> None:
+    """Keep a loader's worker out of the reach of signals that are meant for the whole run.
+
+    Ctrl-C and torchrun signal the process group; a worker that died of it would take the run down before its
+    snapshot. The run still ends its workers one by one.
+    """
+    os.setpgrp()

@@ -1,0 +1,114 @@
+"""The protocol that a config trains under, and the one that it tests under."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fewseg.dataset.classes.fold import default_list
+from fewseg.dataset.episodes.protocol import LIST_FILES, LISTED, TRAINING_POINTS, Protocol, load_protocol
+from fewseg.util.config import Config
+
+Difference = dict[str, tuple[Any, Any]]
+"""Point -> (as the preset has it, as it is)."""
+
+
+DATA_POINTS = ("min_area", "small_classes")
+"""Points that files set for a data set, whatever the protocol."""
+
+LIST_KEYS = {"train_images": "train_list", "test_images": "val_list"}
+
+_KEYS = {
+    "input_size": "Data.val_size",
+    "interleaved_folds": "Data.use_split_coco",
+    "resize": "Data.resized_val",
+    "label_size": "Data.ori_resize",
+    "novel_in_train": "Data.novel_in_train",
+}
+"""Point -> the published key for it."""
+
+
+def training_protocol(config: Config) -> Protocol:
+    """Return ``Data.protocol`` with the points that the config changes."""
+    data = config.Data
+    lists = {point: source_of(config, point) for point in LIST_KEYS}
+    points = lists | _published_keys(config) | data.protocol_options
+    return load_protocol(data.protocol, data.data_set, **points)
+
+
+def test_protocol(config: Config) -> Protocol:
+    """Return the protocol that models are tested under: the one they were trained under, or another.
+
+    What a file says about sizes and scores it says about its own protocol. Under ``test_protocol`` such
+    points count only where they are given beside it, on the command line.
+    """
+    trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
+    protocol = trained
+    if test.test_protocol not in (None, data.protocol):
+        points = {
+            point: value
+            for point, value in (_published_keys(config) | data.protocol_options).items()
+            if point in DATA_POINTS or _on_command_line(config, point)
+        }
+        protocol = load_protocol(test.test_protocol, data.data_set, **points).trained_under(trained)
+        if not list_of(config, "test_images", protocol).is_file():
+            protocol = protocol.with_overrides(test_images=source_of(config, "test_images"))
+    counts = {"episodes": test.episodes, "seeds": test.seeds}
+    return protocol.with_overrides(**{key: value for key, value in counts.items() if value is not None})
+
+
+test_protocol.__test__ = False  # its name is no invitation to pytest
+
+
+def test_difference(config: Config, protocol: Protocol) -> Difference:
+    """Return where testing departs from the preset of its name."""
+    departures = protocol.difference(load_protocol(protocol.name, config.Data.data_set))
+    return {point: pair for point, pair in departures.items() if point not in TRAINING_POINTS}
+
+
+test_difference.__test__ = False
+
+
+def training_difference(config: Config, protocol: Protocol) -> Difference:
+    """Return where training departs from the preset of ``Data.protocol``."""
+    departures = protocol.difference(load_protocol(config.Data.protocol, config.Data.data_set))
+    return {point: pair for point, pair in departures.items() if point in TRAINING_POINTS}
+
+
+def source_of(config: Config, point: str) -> str:
+    """Return which of the known lists the config names, or ``own``."""
+    if config.Data.data_set not in LISTED:
+        return "own"
+    name = _named_list(config, point).name
+    return next((source for source, file in LIST_FILES.items() if file == name), "own")
+
+
+def list_of(config: Config, point: str, protocol: Protocol) -> Path:
+    """Return the list that a protocol takes images from: the config's, or another one from its folder."""
+    named, source = _named_list(config, point), getattr(protocol, point)
+    return named if source in ("own", source_of(config, point)) else named.with_name(LIST_FILES[source])
+
+
+def _named_list(config: Config, point: str) -> Path:
+    data = config.Data
+    named = getattr(data, LIST_KEYS[point])
+    return Path(named) if named else default_list(data.data_set, data.data_root or "", LIST_KEYS[point])
+
+
+def _published_keys(config: Config) -> dict[str, Any]:
+    """Return the points that published keys set."""
+    data = config.Data
+    points: dict[str, Any] = {"input_size": data.val_size, "novel_in_train": data.novel_in_train}
+    points["interleaved_folds"] = data.use_split_coco if data.data_set == "coco" else None
+    points["resize"] = None if data.resized_val else "shrink"
+    points["label_size"] = None if data.ori_resize else "input"
+    return {
+        point: value
+        for point, value in points.items()
+        if value is not None and config.where(_KEYS[point]) != "default"
+    }
+
+
+def _on_command_line(config: Config, point: str) -> bool:
+    keys = [f"Data.protocol_options.{point}", _KEYS.get(point, "")]
+    return any(config.where(key).startswith("--opts") for key in keys)

@@ -1,0 +1,197 @@
+"""What determines the course of a training: a run that goes on shares it, or is told to change it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.lists.image_lists import ImageList
+from fewseg.engine.training.snapshot import Progress, Snapshot
+from fewseg.util.config import Config
+from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS
+from fewseg.util.errors import CheckpointError
+from fewseg.util.log import get_log
+from fewseg.util.runs.folder import RUN_CONFIG
+from fewseg.util.runs.name import TRAINING, Effect, values
+
+Course = Mapping[str, Any]
+"""Key path of the config, or a property of the data -> plain value."""
+
+_EPOCHS, _SEED, _BATCH, _OPTIMIZER = (
+    "Train.epochs",
+    "Train.manual_seed",
+    "Train.batch_size",
+    "Train.optimizer",
+)
+_BASE_CLASSES, _IMAGES = "base classes", "images per epoch"
+
+_PLACES = ("Data.data_root", "Data.train_list", "Data.val_list")
+"""Where data lie is no part of the course; which images are there is."""
+
+_FIXED = (
+    *("Method.arch", "Method.backbone", "Data.data_set", "Data.split", "classes", _BASE_CLASSES),
+    *("Train.weight", "Train.start_epoch", "Method.base_weight", "Method.pretrained"),
+)
+"""What makes another model of it, and what has an effect at the start only."""
+
+_EARLIER_NAMES = {
+    **{
+        "arch": "Method.arch",
+        "backbone": "Method.backbone",
+        "data_set": "Data.data_set",
+        "fold": "Data.split",
+    },
+    **{"shot": "Data.shot", "epochs": _EPOCHS, "batch_size": _BATCH},
+    **{"base_classes": _BASE_CLASSES, "images": _IMAGES},
+}
+"""What states of earlier versions know, and how they call it."""
+
+
+def course_of(config: Config, fold: Fold, images: int) -> dict[str, Any]:
+    """Return what determines the course of a training as plain values.
+
+    Args:
+        config: of the training.
+        fold: that it reads.
+        images: of an epoch.
+    """
+    split = fold.split
+    settings = values(config, [Effect.NAME, *TRAINING])
+    return {key_path: value for key_path, value in settings.items() if key_path not in _PLACES} | {
+        _BASE_CLASSES: len(split.base),
+        _IMAGES: images,
+        "classes": _digest([split.base, split.novel, split.held_out]),
+        "class names": _digest(split.names),
+        "training images": _listed(fold.train_images),
+        "validation images": _listed(fold.val_images),
+    }
+
+
+def resumed(snapshot: Snapshot, config: Config, seed: int) -> Progress:
+    """Return how far a run has come; with ``seed`` if its config asks for another one than before."""
+    now = config.Train.manual_seed
+    if _is_earlier(snapshot):
+        changed = now not in (None, snapshot.progress.seed)
+    else:
+        changed = now != snapshot.plan.get(_SEED)
+    return replace(snapshot.progress, seed=seed) if changed else snapshot.progress
+
+
+def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[str]:
+    """Compare the course of a run with the one that it is to go on with.
+
+    Args:
+        snapshot: of the run.
+        course: to go on with.
+        allow: change what can be changed.
+
+    Returns:
+        What changes.
+
+    Raises:
+        CheckpointError: something differs, and is not allowed to or cannot.
+    """
+    before, log = _before(snapshot, course), get_log("train")
+    changes = {key: (before[key], course.get(key)) for key in before if before[key] != course.get(key)}
+    changes |= {key: (None, value) for key, value in course.items() if key not in before and _set(key, value)}
+    if _is_earlier(snapshot):
+        changes = {key: change for key, change in changes.items() if key in before}
+        log.warning(
+            "%s: is of an earlier version, which kept no learning rates, options or lists: see yourself that "
+            "they are the same",
+            snapshot.path,
+        )
+    if snapshot.progress.epoch > before.get(_EPOCHS, snapshot.progress.epoch):
+        raise CheckpointError(
+            f"{snapshot.path}: malformed: progress.epoch is beyond its epochs; copy it again"
+        )
+    if _EPOCHS in changes and changes[_EPOCHS][0] < changes[_EPOCHS][1]:
+        log.info(
+            "going on to epoch %d, not %d; rates that decay follow the new length",
+            course[_EPOCHS],
+            before[_EPOCHS],
+        )
+        del changes[_EPOCHS]
+    if changes:
+        _refuse(snapshot, changes, allow)
+        log.warning("going on with changes: %s", _told(changes))
+    return changes.keys()
+
+
+def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -> Progress:
+    """Return the progress in epochs of ``steps`` steps, where batches or images may have changed.
+
+    Raises:
+        CheckpointError: the run stands behind the end of its epoch.
+    """
+    before = _before(snapshot, course)
+    known = _IMAGES in before and _BATCH in before
+    then = before[_IMAGES] // before[_BATCH] if known else steps
+    if progress.step > then:
+        raise CheckpointError(f"{snapshot.path}: malformed: progress.step is beyond its epoch; copy it again")
+    return progress if then == steps else replace(progress, step=progress.step * steps // then)
+
+
+def keeps_moments(changes: Collection[str]) -> bool:
+    """Return whether the optimizer goes on with what it has gathered."""
+    return _OPTIMIZER not in changes
+
+
+def _refuse(snapshot: Snapshot, changes: Mapping[str, tuple[Any, Any]], allow: bool) -> None:
+    """Raise if a change is not allowed or not possible."""
+    fixed = {key: change for key, change in changes.items() if key in _FIXED}
+    if allow and not fixed:
+        return
+    own = snapshot.path.with_name(RUN_CONFIG)
+    hint = f" (--config {own} --opts resume auto)" if own.is_file() else ""
+    if allow:
+        raise CheckpointError(
+            f"{snapshot.path}: cannot be changed on the way: {_told(fixed)}; go on with the run's own "
+            f"settings{hint}, or start anew from its weights: --opts weight PATH"
+        )
+    raise CheckpointError(
+        f"{snapshot.path}: the run has other settings: {_told(changes)}; go on with its own{hint}, or change "
+        "them from here on by --allow-changes"
+    )
+
+
+def _before(snapshot: Snapshot, course: Course) -> dict[str, Any]:
+    """Return the course of the run so far, as far as it is known, under the names of now."""
+    known = dict(snapshot.plan)
+    if _is_earlier(snapshot):
+        known = {name: known[key] for key, name in _EARLIER_NAMES.items() if key in known}
+        if course.get(_SEED) is not None:
+            known[_SEED] = snapshot.progress.seed
+    for key in (_EPOCHS, _BATCH, _IMAGES):
+        if type(known.get(key, 1)) is not int or known.get(key, 1) < 1:
+            raise CheckpointError(f"{snapshot.path}: malformed: plan, {key} is {known[key]!r}; copy it again")
+    return known
+
+
+def _is_earlier(snapshot: Snapshot) -> bool:
+    return "Train.base_lr" not in snapshot.plan
+
+
+def _set(key_path: str, value: Any) -> bool:
+    """Return whether a key that a state does not know has a value of its own."""
+    section, _, key = key_path.partition(".")
+    if any(key_path.startswith(f"{free}.") for free in FREE_MAPPINGS) or section not in SECTIONS:
+        return True
+    default = SECTIONS[section].model_fields[key].get_default(call_default_factory=True)
+    return value != (list(default) if isinstance(default, tuple) else default)
+
+
+def _told(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} (was {was}, now {now})" for key, (was, now) in changes.items())
+
+
+def _listed(images: ImageList) -> str:
+    """Return what tells one list from another: its length and eight hex digits."""
+    return f"{len(images)} ({_digest([images.names, images.class_ids])})"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:8]

@@ -1,0 +1,52 @@
+"""What a training may be expected to reach with few images, said once before it starts."""
+
+from __future__ import annotations
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.engine.setup.pretrained import RANDOM
+from fewseg.util.config import Config
+from fewseg.util.log import get_log
+
+FEW_IMAGES = 500
+"""Fewer training images are few. The smallest set that is known to train from random weights is a fold of
+Shapes, with about 600 drawings; the smallest fold of PASCAL-5i has 2,752 photographs and starts from ImageNet
+weights."""
+
+
+def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> None:
+    """Log what few training images mean for the score, and which key changes it.
+
+    Args:
+        config: of the training.
+        fold: that it trains on.
+        images: that it draws from.
+        origin: where its weights come from, as ``start_weights`` says it.
+    """
+    if images >= FEW_IMAGES:
+        return
+    log = get_log("train")
+    if origin == RANDOM:
+        log.warning(
+            "random weights and %d training images: expect little more than the baselines of test.py; "
+            "published scores start from ImageNet weights: --opts pretrained imagenet, or PATH",
+            images,
+        )
+    total = len(fold.train_images)
+    showing = int(fold.train_areas.at_least(fold.split.unseen).any(axis=1).sum())
+    removed = config.Data.novel_in_train if config.stage == 1 else fold.protocol.novel_in_train
+    if showing:
+        log.warning(
+            "novel_in_train %s: %d of %d training images show a novel class of fold %d and %s",
+            *("remove" if removed == "remove" else "background", showing, total, fold.number),
+            _what_follows(removed == "remove", total - showing),
+        )
+
+
+def _what_follows(removed: bool, others: int) -> str:
+    """Say what becomes of images that show a novel class, and what else could."""
+    if removed:
+        return "are left out; --opts novel_in_train background keeps them, their novel classes as background"
+    taught = "teach it as background, so expect it to be found less well"
+    if others:
+        return f"{taught}; --opts novel_in_train remove leaves the {others} others"
+    return f"{taught}; none is without one, so other folds may serve better (folds.txt)"

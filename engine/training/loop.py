@@ -1,0 +1,241 @@
+"""The training loop, the same for base learners and few-shot models.
+
+A step's batch and its random draws follow from (seed, epoch, step) alone: a resumed run continues as if it
+had never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from fewseg.dataset.loading.base_classes import BaseBatch
+from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.dataset.loading.few_shot import EpisodeBatch
+from fewseg.engine.evaluation.hooks import Check
+from fewseg.engine.setup.interrupt import Interrupted, StopRequest
+from fewseg.engine.setup.loader import Loader, worker_deaths
+from fewseg.engine.training.board import Board
+from fewseg.engine.training.loop_settings import LoopSettings
+from fewseg.engine.training.optimisation import PolySchedule
+from fewseg.engine.training.parallel import wrapped
+from fewseg.engine.training.safe_point import SafePoint
+from fewseg.engine.training.saving import Memories, Snapshots, memories_alone, memory_of
+from fewseg.engine.training.snapshot import Progress
+from fewseg.engine.training.step import NotFiniteError, training_step
+from fewseg.util import distributed
+from fewseg.util.checkpoint import first_line
+from fewseg.util.log import get_log
+from fewseg.util.progress import progress
+
+Validate = Callable[[float, Check], tuple[float, Mapping[str, float]]]
+"""Epochs done, a check that may stop it -> the score that selects snapshots, and all metrics."""
+
+
+class TrainingLoop:
+    """Steps, validations and snapshots.
+
+    Args:
+        model: on ``device``.
+        optimizer: of its parameters.
+        schedule: of the learning rates.
+        loader, batches: this process's share of the data.
+        validate: scores the model.
+        snapshots, board: where weights and curves go.
+        reached: where to start from.
+        settings: see there.
+        device: of the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: PolySchedule,
+        loader: Loader,
+        batches: EpochBatches,
+        validate: Validate,
+        snapshots: Snapshots,
+        board: Board,
+        reached: Progress,
+        settings: LoopSettings,
+        device: torch.device,
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.loader, self.batches, self.validate = loader, batches, validate
+        self.snapshots, self.reached, self.settings, self.device = snapshots, reached, settings, device
+        self.forward = wrapped(model, compiled=settings.compile)
+        self.safe_point = SafePoint(model, optimizer)
+        self.gathered: Memories | None = None
+        self.board = board
+        self.log = get_log("train")
+
+    def run(self) -> Progress:
+        """Train to the end.
+
+        Raises:
+            Interrupted: by Ctrl-C, SIGTERM or SIGHUP; a snapshot has been written.
+            NotFiniteError: the loss is NaN or infinite.
+            Exception: anything that goes wrong; if possible, a snapshot has been written.
+        """
+        self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
+        with worker_deaths(), StopRequest() as stop:
+            try:
+                while self.reached.epoch < self.settings.epochs and not self._is_stale():
+                    self._epoch(stop)
+            except Interrupted as request:
+                raise Interrupted(f"{request} in {self.reached}; {self._keep(request.together)}") from None
+            except Exception:
+                if self.reached != start and distributed.is_main():
+                    self.log.warning("an error ends the run in %s; %s", self.reached, self._keep())
+                raise
+            finally:
+                self.board.close()
+        return self.reached
+
+    def _epoch(self, stop: StopRequest) -> None:
+        """Run the rest of the current epoch, validate, and enter the next one."""
+        epoch, first, steps = self.reached.epoch, self.reached.step, len(self.batches)
+        half = steps // 2 if self.settings.half_epochs and epoch > 0 else None
+        self._set_training_mode()
+        self.batches.start(epoch, first)
+        sums: dict[str, float] = {}
+        description = f"epoch {epoch + 1}/{self.settings.epochs}"
+        seconds = 0.0
+        bar = progress(self.loader.batches(stop.check), description, total=steps, initial=first)
+        for batch in bar:
+            if self.reached.step == half:
+                self._validate(epoch + 0.5, stop)
+                self._set_training_mode()
+            started = time.perf_counter()
+            with self.safe_point.step():
+                losses = self._step(batch)
+                self.reached = self.reached.after_step()
+            seconds += time.perf_counter() - started
+            self._show(losses)
+            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
+            if stop.check_together(self.snapshots.due()):
+                self._save_last()
+        if sums:
+            taken = steps - first
+            means = ", ".join(f"{name} {value / taken:.4f}" for name, value in sums.items())
+            self.log.info("%s: %s (%.3f s a step)", description, means, seconds / taken)
+        if self.settings.validates_after(epoch + 1):
+            self._validate(epoch + 1, stop)
+        self.reached = self.reached.after_epoch()
+        is_last = epoch + 1 == self.settings.epochs or self._is_stale()
+        if is_last or (epoch + 1) % self.settings.save_freq == 0:
+            self._save_last()
+
+    def _step(self, batch: EpisodeBatch | BaseBatch) -> dict[str, float]:
+        number = self._number() + 1
+        self.schedule.apply(self.optimizer, number)
+        generator = self._seed(number)
+        try:
+            return training_step(
+                self.model,
+                _on_device(batch, self.device),
+                self.optimizer,
+                forward=self.forward,
+                generator=generator,
+                precision=self._precision(),
+            )
+        except NotFiniteError as failure:
+            at = self.reached.after_step()
+            raise NotFiniteError(f"{at}: {failure}; the batch: {'; '.join(batch.names)}") from None
+
+    def _show(self, losses: Mapping[str, float]) -> None:
+        """Put the losses and rates of the step just done onto the board, now and then."""
+        number = self._number()
+        if number % self.settings.print_freq == 0:
+            rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+            self.board.scalars("loss", {**losses, "total": sum(losses.values())}, number)
+            self.board.scalars("lr", rates, number)
+
+    def _number(self) -> int:
+        """Return how many steps are done since the start of the first epoch."""
+        return self.reached.epoch * len(self.batches) + self.reached.step
+
+    def _validate(self, epoch: float, stop: StopRequest) -> None:
+        """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
+        self.gathered = distributed.gather(memory_of(self.model))  # one that is stopped in here cannot ask
+        score, metrics = self.validate(epoch, stop.check)
+        number = round(epoch * len(self.batches))
+        self.board.scalars("validation", metrics, number)
+        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items())
+        best = score > self.reached.best_score
+        self.log.info("after epoch %g: %s%s", epoch, shown, " (best)" if best else "")
+        if best:
+            reached = replace(self.reached, best_score=float(score), best_epoch=float(epoch))
+            if distributed.is_main():
+                if not self.snapshots.begun:  # so that no best weights lie there without a state
+                    self.snapshots.save_last(self.model, self.optimizer, self.reached, self.gathered)
+                self.snapshots.save_best(self.model, reached)
+            self.reached = reached
+        self.gathered = None
+
+    def _is_stale(self) -> bool:
+        """Return whether there was a validation after this epoch, and it has waited too long for a best."""
+        epoch = self.reached.epoch
+        waited = epoch - self.reached.best_epoch
+        return epoch > 0 and self.settings.validates_after(epoch) and waited > self.settings.stop_interval
+
+    def _save_last(self) -> None:
+        """Write the state and the present weights; every process takes part."""
+        memories = distributed.gather(memory_of(self.model))
+        if distributed.is_main():
+            self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
+
+    def _keep(self, together: bool = False) -> str:
+        """Save the last complete step, if it can be had, and return what a user needs to know of that.
+
+        Args:
+            together: all processes are here. Otherwise this one must do without the others.
+        """
+        try:
+            self.safe_point.restore()
+            if together:
+                self._save_last()
+            elif distributed.is_main():
+                memories = self.gathered or memories_alone(self.model)
+                self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
+        except Exception as failure:  # must not hide why the run ends
+            stays = "an earlier one stays" if self.snapshots.begun else "there is none to go on from"
+            return f"no snapshot is written: {first_line(failure)}; {stays}"
+        return f"go on with --opts resume {self.snapshots.folder}"
+
+    def _set_training_mode(self) -> None:
+        self.model.train()
+        if self.settings.fix_bn:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _seed(self, number: int) -> torch.Generator:
+        """Make the random draws of a step depend on seed, step and process alone."""
+        key = np.random.SeedSequence((self.reached.seed, number, distributed.rank()))
+        seed = int(key.generate_state(1, np.uint32)[0])
+        torch.manual_seed(seed)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if not self.settings.amp:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _on_device(batch: EpisodeBatch | BaseBatch, device: torch.device) -> Any:
+    """Return what the model is trained on."""
+    if isinstance(batch, EpisodeBatch):
+        return batch.episode.to(device)
+    return batch._replace(image=batch.image.to(device), label=batch.label.to(device))

@@ -1,0 +1,138 @@
+"""The optimizer and the learning rates of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from fewseg.model.contract import GroupRule
+
+HEAD_FACTOR = 10.0
+"""Groups behind ``index_split`` learn this many times faster than the others."""
+
+_WARMUP_START = 0.1
+
+_MOMENTS = {"betas": {"step", "exp_avg", "exp_avg_sq"}, "momentum": {"momentum_buffer"}}
+"""What optimizers keep per parameter, by the option that only their kind has."""
+
+
+def create_optimizer(
+    groups: Mapping[str, Sequence[nn.Parameter]],
+    name: str = "sgd",
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    rules: Mapping[str, GroupRule] | None = None,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """Build the optimizer, one group per entry of ``groups`` and in their order.
+
+    Args:
+        groups: trainable parameters by the name of their group, as ``model.param_groups()`` gives them.
+        name: ``sgd``, ``adamw`` or ``adam``.
+        lr: of every group, until a schedule sets it.
+        momentum: of SGD.
+        weight_decay: on every parameter that no rule exempts.
+        rules: how groups learn that do not learn as the others.
+        clip_norm: every group's gradient is shortened to this norm before a step.
+    """
+    listed = []
+    for group, parameters in groups.items():
+        rule = (rules or {}).get(group, GroupRule())
+        own = {"params": list(parameters), "name": group, "rate": rule.rate}
+        listed.append(own if rule.decay else {**own, "weight_decay": 0.0})
+    if name == "sgd":
+        optimizer = torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    else:
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+        optimizer = kind(listed, lr=lr, weight_decay=weight_decay)
+    if clip_norm is not None:
+        optimizer.register_step_pre_hook(lambda stepping, *_: _clip(stepping, clip_norm))
+    return optimizer
+
+
+def _clip(optimizer: Optimizer, norm: float) -> None:
+    for group in optimizer.param_groups:
+        clip_grad_norm_(group["params"], norm)
+
+
+def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the moments that ``optimizer.state_dict()`` once gave; rates, decay and the like stay as they are.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: they are those of another optimizer.
+    """
+    own, theirs = optimizer.param_groups, state["param_groups"]
+    kind = next(key for key in _MOMENTS if key in own[0])
+    if any(kind not in group for group in theirs):
+        raise ValueError("the optimizer was another; resume with that one, see Train.optimizer")
+    if [(g["name"], len(g["params"])) for g in own] != [(g["name"], len(g["params"])) for g in theirs]:
+        raise ValueError("the optimizer was one of other parameters; resume with the same method and options")
+    numbers = [number for group in theirs for number in group["params"]]
+    parameters = [parameter for group in own for parameter in group["params"]]
+    shapes = {number: value.shape for number, value in zip(numbers, parameters, strict=True)}
+    if not state["state"].keys() <= shapes.keys():
+        raise ValueError("the optimizer has moments of parameters that are not in its groups")
+    for number, moments in state["state"].items():
+        if moments.keys() not in (set(), _MOMENTS[kind]):
+            raise ValueError(
+                f"the optimizer's moments of parameter {number} are not {sorted(_MOMENTS[kind])}"
+            )
+        for name, value in moments.items():
+            if name == "momentum_buffer" and value is None:
+                continue
+            if value.shape != (torch.Size() if name == "step" else shapes[number]):
+                raise ValueError(f"the optimizer's {name} of parameter {number} has another shape than that")
+            if not torch.isfinite(value).all():
+                raise ValueError(f"the optimizer's {name} of parameter {number} is NaN or infinite")
+    options = [{key: value for key, value in group.items() if key != "params"} for group in own]
+    optimizer.load_state_dict(dict(state))
+    for group, kept in zip(optimizer.param_groups, options, strict=True):
+        group.update(kept)
+
+
+@dataclass(frozen=True)
+class PolySchedule:
+    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0.
+
+    Attributes:
+        base_lr: of the groups up to ``index_split``.
+        steps: length of the training.
+        power: of the decay.
+        index_split: position of the last group without the tenfold rate; -1 gives it to all of them.
+        warmup_steps: steps over which the rate rises linearly from a tenth of ``base_lr``.
+        milestones: shares of the training after each of which the rate is a tenth of what it was.
+    """
+
+    base_lr: float
+    steps: int
+    power: float = 0.9
+    index_split: int = -1
+    warmup_steps: int = 0
+    milestones: tuple[float, ...] = ()
+
+    def rates(self, step: int, groups: int) -> list[float]:
+        """Return the learning rate of every group at ``step``, counted from 1."""
+        if step < self.warmup_steps:
+            rate = self.base_lr * (_WARMUP_START + (1 - _WARMUP_START) * step / self.warmup_steps)
+        else:
+            rate = self.base_lr * (1 - step / self.steps) ** self.power
+        rate *= 0.1 ** sum(step > round(share * self.steps) for share in self.milestones)
+        return [rate if index <= self.index_split else rate * HEAD_FACTOR for index in range(groups)]
+
+    def apply(self, optimizer: Optimizer, step: int) -> list[float]:
+        """Set the rates of ``optimizer`` for ``step``, counted from 1, and return them."""
+        rates = self.rates(step, len(optimizer.param_groups))
+        rates = [
+            rate * group.get("rate", 1.0) for rate, group in zip(rates, optimizer.param_groups, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return rates

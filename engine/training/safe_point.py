@@ -1,0 +1,64 @@
+"""Takes back the step that an error broke off, so that the run can be kept as after the last complete one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from fewseg.model.fewshot import FewShotModel
+
+
+class SafePoint:
+    """Knows whether a run stands between two steps, and brings it back there.
+
+    A step that fails before the optimizer begins has changed no parameter, but perhaps running statistics and
+    other buffers, and what a method remembers. One that fails later cannot be taken back.
+
+    Args:
+        model: that is trained.
+        optimizer: of its parameters.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model = model
+        self._updating = False
+        self._undo: list[Callable[[], Any]] = []
+        optimizer.register_step_pre_hook(self._note)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Surround a step and the counting of it."""
+        self._undo = self._changes()
+        yield
+        self._undo, self._updating = [], False  # only after a complete step
+
+    def restore(self) -> None:
+        """Go back to the end of the last complete step.
+
+        Raises:
+            RuntimeError: the optimizer had begun, and weights may be changed.
+        """
+        if self._updating:
+            raise RuntimeError("the error came amid an update of the weights")
+        with torch.no_grad():
+            for undo in self._undo:
+                undo()
+        self._undo = []
+
+    def _note(self, *_: object) -> None:
+        self._updating = True
+
+    def _changes(self) -> list[Callable[[], Any]]:
+        """Return what takes back the changes of a forward pass."""
+        learning = (module for module in self._model.modules() if module.training)
+        buffers = (buffer for module in learning for buffer in module.buffers(recurse=False))
+        undo: list[Callable[[], Any]] = [partial(buffer.copy_, buffer.clone()) for buffer in buffers]
+        if isinstance(self._model, FewShotModel):
+            undo.append(self._model.meta.watch_memory())
+        return undo

@@ -1,0 +1,218 @@
+"""Writes what a training run leaves behind: the weights ``best`` and ``last``, and the state to go on from.
+
+``last.state.pt`` decides. It holds all that a resumed run needs, weights included, and the checksum of the
+best weights. The weights files are what tests and later stages read; a resumed run first brings them in step
+with the state, so that a crash between any two writes is mended:
+
+- ``last.safetensors`` follows from the state alone, and is written after it;
+- ``best.safetensors`` may be newer than the state. The file that the state names is kept beside it until the
+  next state is written, and comes back if the run goes on from the older one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Progress, Snapshot
+from fewseg.engine.training.step import NotFiniteError
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util import distributed
+from fewseg.util.checkpoint import file_hash, not_finite, pack_checkpoint, write_checkpoint
+from fewseg.util.errors import CheckpointError
+from fewseg.util.files import write_atomically
+from fewseg.util.log import get_log
+from fewseg.util.state_file import save_training_state
+
+Memories = Sequence[Mapping[str, Tensor]]
+"""What the model remembers beside its weights in every process, by rank."""
+
+
+class Snapshots:
+    """The files of one run.
+
+    Args:
+        folder: of the run.
+        meta: what the model is, for the checkpoints' metadata.
+        plan: what a resumed run must share with this one, such as the batch size.
+        minutes: after which a snapshot is due; None: never.
+        earlier: what the run goes on from; None: it begins anew.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        meta: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        minutes: float | None = None,
+        earlier: Snapshot | None = None,
+    ) -> None:
+        self.folder, self._meta, self._plan, self._minutes = folder, meta, plan, minutes
+        self._earlier = earlier
+        self._begun = earlier is not None
+        self._best: str | None = None
+        self._named: str | None = None
+        self._written = time.monotonic()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self._begun
+
+    def due(self) -> bool:
+        """Return whether the last snapshot is so old that this process, the main one, wants another."""
+        waited = time.monotonic() - self._written
+        return self._minutes is not None and distributed.is_main() and waited >= 60 * self._minutes
+
+    def save_last(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        progress: Progress,
+        memories: Memories,
+    ) -> None:
+        """Write the state to go on from, and the present weights.
+
+        Args:
+            model, optimizer, progress: of the run.
+            memories: of all processes.
+
+        Raises:
+            NotFiniteError: weights are NaN or infinite; what stood there stays.
+            CheckpointError: a file cannot be written.
+        """
+        content = self._packed(model, progress)
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "progress": asdict(progress),
+            "plan": dict(self._plan),
+            "memories": [dict(memory) for memory in memories],
+            "best": self._best,
+        }
+        save_training_state(self.folder / STATE, state)
+        self._named, self._begun = self._best, True
+        write_checkpoint(self.folder / LAST, content)
+        (self.folder / EARLIER).unlink(missing_ok=True)
+        self._written = time.monotonic()
+
+    def save_best(self, model: nn.Module, progress: Progress) -> None:
+        """Write the weights that validate best; the ones that the state names are kept."""
+        content = self._packed(model, progress)
+        if self._named is not None and self._named == self._best:
+            _link(self.folder / BEST, self.folder / EARLIER)
+        write_checkpoint(self.folder / BEST, content)
+        self._best = hashlib.sha256(content).hexdigest()
+
+    def begin(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> Progress:
+        """Bring all files in step with the snapshot that has been restored, if any, and with its new plan.
+
+        Args:
+            model, optimizer: restored from the snapshot.
+            progress: to go on from.
+
+        Returns:
+            ``progress``, without a best score if the weights that reached it are lost.
+        """
+        earlier = self._earlier
+        if earlier is None:
+            return progress
+        if distributed.is_main():
+            best = _best_of(earlier)
+            found = best is None or self._bring_back(best, earlier)
+            self._best = self._named = best if found else None
+            progress = progress if found else replace(progress, best_score=-1.0)
+            own = earlier.path.resolve() == (self.folder / STATE).resolve()
+            if own and (earlier.plan, earlier.progress) == (self._plan, progress):
+                self._bring_last(model, progress)
+            else:
+                self.save_last(model, optimizer, progress, earlier.memories)
+        return distributed.from_main(progress)
+
+    def _bring_last(self, model: nn.Module, progress: Progress) -> None:
+        """Write the weights of the state if they are not there, and remove what it does not need."""
+        content = self._packed(model, progress)
+        if not _is(self.folder / LAST, hashlib.sha256(content).hexdigest()):
+            write_checkpoint(self.folder / LAST, content)
+        (self.folder / EARLIER).unlink(missing_ok=True)
+
+    def _bring_back(self, best: str, snapshot: Snapshot) -> bool:
+        """Put the best weights that a snapshot names into place; return whether they were found."""
+        own, theirs = self.folder, snapshot.path.parent
+        places = [own / BEST, own / EARLIER, theirs / BEST, theirs / EARLIER]
+        found = next((path for path in places if _is(path, best)), None)
+        if found is None:
+            get_log("train").warning(
+                "%s: the weights of the best score so far (%.2f, after epoch %g) are not there any more; "
+                "the next validation chooses anew",
+                *(own / BEST, 100 * snapshot.progress.best_score, snapshot.progress.best_epoch),
+            )
+        elif found != own / BEST:
+            _copy(found, own / BEST)
+        return found is not None
+
+    def _packed(self, model: nn.Module, progress: Progress) -> bytes:
+        """Return the content of a weights file."""
+        state = model.state_dict()
+        if broken := not_finite(state):
+            raise NotFiniteError(
+                f"{progress}: {broken} is NaN or infinite after the last step, so no snapshot is written; "
+                "a lower base_lr or clip_norm may help"
+            )
+        reached = {"epoch": progress.epoch, "step": progress.step, "score": progress.best_score}
+        return pack_checkpoint(state, {**self._meta, **reached})
+
+
+def memory_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return what the model of this process remembers beside its weights."""
+    return model.meta.memory_state() if isinstance(model, FewShotModel) else {}
+
+
+def memories_alone(model: nn.Module) -> Memories:
+    """Return what every process remembers, as far as this one knows without asking the others.
+
+    Raises:
+        RuntimeError: the others remember something, too.
+    """
+    own, processes = memory_of(model), distributed.world_size()
+    if own and processes > 1:
+        raise RuntimeError("what the other processes remember is lost")
+    return [own] * processes
+
+
+def _best_of(snapshot: Snapshot) -> str | None:
+    """Return the checksum of a run's best weights, as named or, in states of earlier versions, as found."""
+    if snapshot.best is not None or snapshot.progress.best_score < 0:
+        return snapshot.best
+    path = snapshot.path.parent / BEST
+    return file_hash(path) if path.is_file() else "lost"
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and file_hash(path) == digest
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomically(target, lambda temporary: _copy_content(source, temporary), CheckpointError)
+
+
+def _copy_content(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give ``source`` a second name, or copy it where the file system knows no second names."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        _copy(source, target)

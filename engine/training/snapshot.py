@@ -1,0 +1,167 @@
+"""What a training run goes on from: how far it has come, and its state as it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fewseg.engine.training.optimisation import restore_optimizer
+from fewseg.model.checkpoint.published import load_strict
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util import distributed
+from fewseg.util.checkpoint import first_line, not_finite
+from fewseg.util.errors import CheckpointError
+from fewseg.util.log import get_log
+from fewseg.util.state_file import load_training_state
+
+BEST, LAST, STATE = "best.safetensors", "last.safetensors", "last.state.pt"
+EARLIER = "best.earlier.safetensors"
+"""The best weights that the state names, while ``best.safetensors`` is newer."""
+
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class Progress:
+    """How far a run has come. Every random draw follows from the seed and the position, so no generator's
+    state needs to be kept.
+
+    Attributes:
+        seed: of every random draw.
+        epoch: the current one, from 0.
+        step: steps done in it.
+        best_score: highest validation score so far; negative before the first one.
+        best_epoch: when it was reached, in epochs done.
+    """
+
+    seed: Count
+    epoch: Count = 0
+    step: Count = 0
+    best_score: Number = -1.0
+    best_epoch: Annotated[Number, Field(ge=0)] = 0.0
+
+    def after_step(self) -> Progress:
+        """Return the progress one step later."""
+        return replace(self, step=self.step + 1)
+
+    def after_epoch(self) -> Progress:
+        """Return the progress at the start of the next epoch."""
+        return replace(self, epoch=self.epoch + 1, step=0)
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch + 1}, step {self.step}"
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+class Snapshot:
+    """A run's state, as ``engine.training.saving`` writes it into one file.
+
+    Attributes:
+        path: of the file.
+        model, optimizer: their states.
+        progress: how far the run had come.
+        plan: what a resumed run must share with this one, such as the batch size.
+        memories: what the model of every process remembers beside the weights, by rank.
+        best: SHA-256 of the weights file that holds the best score; None if there is none, or in files of
+            earlier versions.
+    """
+
+    path: Path
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    progress: Progress
+    plan: dict[str, Any]
+    memories: list[dict[str, Tensor]] = Field(default_factory=list)
+    best: str | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Snapshot:
+        """Read the snapshot of a run.
+
+        Args:
+            path: the run's folder, or the ``last.state.pt`` in it.
+
+        Raises:
+            CheckpointError: there is none, or a field of it is not what it should be.
+        """
+        path = Path(path)
+        file = path / STATE if path.is_dir() else path
+        state = load_training_state(file)
+        if not {"model", "optimizer", "progress", "plan"} <= state.keys():
+            raise CheckpointError(f"{file}: no snapshot of a training run; name a folder that holds {STATE}")
+        fields = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
+        if "best" not in state:  # earlier versions, which kept the memory of the main process only
+            fields["memories"] = [state["memory"]] if state.get("memory") else []
+        try:
+            if not isinstance(state["progress"], dict):
+                raise TypeError("progress: input should be a valid dictionary")
+            missing = [
+                f"progress.{name}" for name in Progress.__dataclass_fields__.keys() - state["progress"].keys()
+            ]
+            if missing or "memories" not in fields:
+                raise TypeError(f"{', '.join(sorted(missing)) or 'memories'} is missing")
+            fields["progress"] = Progress(**state["progress"])
+            return cls(**{**fields, "path": file})
+        except (ValidationError, TypeError) as failure:
+            raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
+
+    def restore(self, model: nn.Module, optimizer: Optimizer, *, moments: bool = True) -> None:
+        """Put model and optimizer where the run stopped; rates and decay stay those of ``optimizer``.
+
+        Args:
+            model, optimizer: of the run that goes on.
+            moments: the optimizer takes over what it had gathered.
+
+        Raises:
+            CheckpointError: the state is not one of such a model and optimizer.
+        """
+        try:
+            load_strict(model, self.model)
+            if moments:
+                restore_optimizer(optimizer, self.optimizer)
+            if broken := not_finite(self.model):
+                raise ValueError(f"{broken} has values that are NaN or infinite")
+            if isinstance(model, FewShotModel):
+                model.meta.restore_memory(self._memory())
+        except (ValueError, RuntimeError) as failure:
+            raise CheckpointError(f"{self.path}: cannot be resumed: {first_line(failure)}") from failure
+        except (KeyError, TypeError, AttributeError) as failure:
+            wrong = f"{failure} is missing" if isinstance(failure, KeyError) else first_line(failure)
+            raise CheckpointError(f"{self.path}: malformed: {wrong}; copy it again") from failure
+
+    def _memory(self) -> Mapping[str, Tensor]:
+        """Return what this process remembers: its own, or all of it if the processes were others."""
+        if len(self.memories) == distributed.world_size():
+            return self.memories[distributed.rank()]
+        return {name: value for memory in self.memories for name, value in memory.items()}
+
+    def tell_other_processes(self) -> None:
+        """Say in one line what it means that the run goes on with another number of processes."""
+        before, now = len(self.memories), distributed.world_size()
+        if before not in (0, now) and distributed.is_main():
+            known = "; each starts from all that they remembered" if any(self.memories) else ""
+            get_log("train").warning(
+                "the run goes on with %d processes instead of %d: the batches stay the same, the random "
+                "draws inside a step do not%s",
+                now,
+                before,
+                known,
+            )
+
+
+def _fault(failure: ValidationError | TypeError) -> str:
+    """Say which field is wrong, and how."""
+    if not isinstance(failure, ValidationError):
+        return first_line(failure)
+    first = failure.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    section = failure.title.lower() + "." if failure.title == "Progress" else ""
+    return f"{section}{where}: {first['msg'].lower()}"

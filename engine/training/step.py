@@ -1,0 +1,88 @@
+"""One optimisation step, the same for base learners and few-shot models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fewseg.model.contract import Episode
+from fewseg.util.errors import UserError
+
+Forward = Callable[[Any], Any]
+
+
+class LabelledBatch(Protocol):
+    """What a base learner trains on.
+
+    Attributes:
+        image: normalised images, float [B,3,H,W].
+        label: 0..classes-1 and 255, int64 [B,H,W].
+    """
+
+    image: Tensor
+    label: Tensor
+
+
+class NotFiniteError(UserError):
+    """The loss is NaN or infinite."""
+
+
+def training_step(
+    model: nn.Module,
+    batch: Episode | LabelledBatch,
+    optimizer: Optimizer,
+    *,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+    precision: AbstractContextManager[None] | None = None,
+) -> dict[str, float]:
+    """Minimise the sum of the losses of ``batch`` by one step and return the losses by name.
+
+    A model may ask for its losses to be minimised in turns: then one step for each, after a forward pass of
+    its own, so that a turn sees what the one before has learnt.
+
+    Args:
+        model: names its losses, see ``compute_losses``, and their ``turns``.
+        batch: on the model's device.
+        optimizer: its rates are set by the caller.
+        forward: the model as it is to be run, if wrapped (distributed, compiled).
+        generator: for losses that draw random pixels.
+        precision: autocast to run the forward pass in.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite; no weight has been changed by it.
+    """
+    values: dict[str, float] = {}
+    for turn in getattr(model, "turns", ()) or (None,):
+        with precision or nullcontext():
+            losses = compute_losses(model, batch, forward=forward, generator=generator)
+            losses = losses if turn is None else {name: losses[name] for name in turn}
+            total = sum(losses.values())
+        found = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+        values |= zip(losses, found, strict=True)
+        if not torch.isfinite(total):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            raise NotFiniteError(f"the loss is not finite ({shown})")
+        optimizer.zero_grad(set_to_none=True)  # what a turn does not reach keeps no gradient, and stays
+        total.backward()
+        optimizer.step()
+    return values
+
+
+def compute_losses(
+    model: nn.Module,
+    batch: Episode | LabelledBatch,
+    *,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Return the named losses of a few-shot model on an episode, or of a base learner on labelled images."""
+    forward = model if forward is None else forward  # a compiled one has no truth value
+    if isinstance(batch, Episode):
+        return model.losses(forward(batch), batch, generator)
+    return model.losses(forward(batch.image), batch.label)

@@ -1,0 +1,71 @@
+"""Pyramid pooling (Zhao et al., "Pyramid Scene Parsing Network", CVPR 2017, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from fewseg.model.layer.resize import resize, resize_like
+
+
+class PyramidPooling(nn.Module):
+    """Append the features' means over ever finer grids to the features themselves.
+
+    Args:
+        channels: of the features.
+        reduced: channels of every pooled branch.
+        bins: side lengths of the grids.
+    """
+
+    def __init__(self, channels: int, reduced: int, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.features = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(grid),
+                nn.Conv2d(channels, reduced, 1, bias=False),
+                nn.BatchNorm2d(reduced),
+                nn.ReLU(inplace=True),
+            )
+            for grid in bins
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,channels,h,w] -> [B,channels+len(bins)*reduced,h,w]."""
+        return torch.cat([x, *(resize_like(branch(x), x) for branch in self.features)], 1)
+
+    def convolve(self, x: Tensor, convolution: nn.Conv2d) -> Tensor:
+        """Equals ``convolution(self(x))``, for half the work where the branches make half of the channels.
+
+        Enlarging is linear. So a branch is convolved on its own few cells, and what comes out is enlarged.
+
+        Args:
+            x: [B,channels,h,w].
+            convolution: with padding that keeps the size, and without bias.
+        """
+        widths = [x.shape[1], *(branch[1].out_channels for branch in self.features)]
+        weight, *weights = convolution.weight.split(widths, dim=1)
+        convolved = conv2d(x, weight, padding=convolution.padding)
+        for branch, weight in zip(self.features, weights, strict=True):
+            convolved = convolved + _convolve_enlarged(branch(x), weight, tuple(x.shape[-2:]))
+        return convolved
+
+
+def _convolve_enlarged(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge [B,C,i,j] to ``size`` and convolve it with [O,C,k,k], in the other order -> [B,O,h,w]."""
+    outputs, inputs, taps = weight.shape[:3]
+    rows, columns = (_shifted_enlarging(x, *sizes, taps) for sizes in zip(x.shape[-2:], size, strict=True))
+    products = weight.permute(2, 3, 0, 1).reshape(-1, inputs) @ x.flatten(2)
+    products = products.view(len(x), taps, taps, outputs, *x.shape[-2:])
+    wide = torch.einsum("brsoij,swj->broiw", products, columns)
+    return torch.einsum("broiw,rhi->bhwo", wide, rows).permute(0, 3, 1, 2)
+
+
+def _shifted_enlarging(x: Tensor, cells: int, size: int, taps: int) -> Tensor:
+    """Return, for every tap of a kernel, the matrix [size,cells] that enlarges and shifts along one axis."""
+    identity = torch.eye(cells, dtype=x.dtype, device=x.device)
+    enlarging = resize(identity[None, ..., None], (size, 1))[0, ..., 0]
+    padded = pad(enlarging, (taps // 2, taps // 2))
+    return torch.stack([padded[:, tap : tap + size].T for tap in range(taps)])

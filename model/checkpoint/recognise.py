@@ -1,0 +1,122 @@
+"""Tell which network a published checkpoint belongs to, by the names and shapes of its entries."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fewseg.model.backbone.resnet import BLOCKS
+from fewseg.model.checkpoint.misfit import Misfit, shorten
+from fewseg.model.checkpoint.published import to_ours
+from fewseg.model.create import BACKBONES, METHODS, create_base_learner, create_model
+
+_BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
+"""The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
+_WORD_TABLE = (81, 300)
+"""Shape of a table of word vectors; it is no part of a checkpoint, so any will do."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a checkpoint is.
+
+    Attributes:
+        name: of the method, or ``pspnet``.
+        backbone: its name.
+        shot: supports per way that it was trained with, 1 where the weights do not tell.
+        base_classes: classes of its base learner, background left out; None where it has none.
+        options: options of the method that its shapes tell.
+        network: the network it fits, with the checkpoint's weights not yet loaded.
+    """
+
+    name: str
+    backbone: str
+    shot: int
+    base_classes: int | None
+    network: nn.Module
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
+    """Find the network whose entries are those of ``state_dict``, given under their published names.
+
+    Raises:
+        ValueError: no known network fits; names the nearest one and its differences.
+    """
+    nearest: tuple[int, str] = (len(state_dict) + 1, "")
+    for candidate in _candidates({name.removeprefix("module."): value for name, value in state_dict.items()}):
+        misfit = Misfit.between(candidate.network, to_ours(candidate.network, state_dict))
+        if not misfit.names:
+            return candidate
+        kind = f"{candidate.name} with {candidate.backbone}"
+        nearest = min(nearest, (len(misfit.names), f"{kind}: e.g. {shorten(misfit.names[:1])}"))
+    raise ValueError(
+        f"no known network has these entries; nearest is {nearest[1]} ({nearest[0]} differences)"
+    )
+
+
+def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the entries of a checkpoint that was published in several files.
+
+    Raises:
+        ValueError: a file that no known method splits its checkpoints into.
+    """
+    markers = {
+        entry: prefix for method in METHODS.values() for entry, prefix in method.published_files.items()
+    }
+    joined: dict[str, Tensor] = {}
+    for entries in files:
+        entries = {name.removeprefix("module."): value for name, value in entries.items()}
+        prefix = next((markers[name] for name in entries if name in markers), None)
+        if prefix is None:
+            raise ValueError(
+                "this file is not one of several that make up a checkpoint; convert it by itself"
+            )
+        joined |= {prefix + name: value for name, value in entries.items()}
+    return joined
+
+
+def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
+    shot, options = _shots(entries)
+    classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
+    backbones = _backbones(entries)
+    with torch.device("meta"):
+        for backbone in backbones:
+            if classes is not None:
+                network = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
+                yield Recognised("pspnet", backbone, 1, classes, network)
+        for name, backbone in itertools.product(METHODS, backbones):
+            fields = METHODS[name].Options.__dataclass_fields__
+            known = {key: value for key, value in options.items() if key in fields}
+            words = {"embeddings": torch.ones(*_WORD_TABLE)} if "embeddings" in fields else {}
+            try:
+                network = create_model(
+                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **known, **words
+                )
+            except ValueError:  # a method that does not exist on this backbone
+                continue
+            yield Recognised(name, backbone, shot, classes, network, known)
+
+
+def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, object]]:
+    """Read K and the hidden width off the network that weighs the supports, where there is one."""
+    if "kshot_rw.weight" in entries:
+        return entries["kshot_rw.weight"].shape[1], {"kshot_trans_dim": 0}
+    if "kshot_rw.0.weight" in entries:
+        hidden, shot = entries["kshot_rw.0.weight"].shape[:2]
+        return shot, {"kshot_trans_dim": hidden}
+    return 1, {}
+
+
+def _backbones(entries: Mapping[str, Tensor]) -> list[str]:
+    """Return the backbones that may be inside: by their normalisations, then by the blocks of ``layer3``."""
+    if not any(".bn1." in name for name in entries):
+        return [name for name in BACKBONES if name.startswith("vgg")]
+    found = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
+    depths = [depth for depth, blocks in BLOCKS.items() if not found or blocks[2] == 1 + max(found)]
+    return [f"resnet{depth}" for depth in depths or BLOCKS]

@@ -1,0 +1,202 @@
+"""CANet: C. Zhang, G. Lin, F. Liu, R. Yao, C. Shen, "CANet: Class-Agnostic Segmentation Networks with
+Iterative Refinement and Attentive Few-Shot Learning", CVPR 2019.
+
+A support prototype is tiled over the query's middle features and compared with them by a convolution. A head
+turns the comparison and its own previous prediction, the history, into a better one, several times in a row.
+The attention over K supports was never released; it is built here as the paper describes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewseg.model.backbone.resnet import DEEPLAB
+from fewseg.model.contract import Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.block import activated
+from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import foreground, masked_average_pool
+from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.layer.shot_weights import fuse_shots
+from fewseg.model.layer.tiled import DenseComparison
+from fewseg.model.meta.canet.history import PredictionMemory, Sample
+from fewseg.model.meta.canet.shot_attention import ShotAttention
+from fewseg.model.options import Channels, Count, Dropout, Share
+
+_FEATURE_FUSIONS = ("attention", "feature_average")
+
+
+@dataclass(frozen=True)
+class CANetOptions:
+    """Switches of CANet.
+
+    Attributes:
+        passes: of the head at test time, the first one included; training has one.
+        history: the previous prediction that training shows the head: the one ``remembered`` from when the
+            query was last asked for that class, as published, or a ``fresh`` one, by a pass of its own. The
+            first kind needs queries that are never moved: a protocol that stretches them.
+        history_drop: share of samples that are trained without history.
+        fusion: how K supports are joined: comparisons under learned ``attention`` (a model built for one shot
+            has none and averages) or in plain ``feature_average``, or every support's own masks by
+            ``mask_average`` or ``mask_or``. The paper's is attention.
+        fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
+            False, where it normalises by the batch and its statistics drift away from the pretrained ones.
+        dropout: share of channels that training drops behind most layers.
+        channels: width of the head; 256 in the published network.
+    """
+
+    passes: Count = 5
+    history: Literal["remembered", "fresh"] = "remembered"
+    history_drop: Share = 0.7
+    fusion: Literal["attention", "feature_average", "mask_average", "mask_or"] = "attention"
+    fix_bn: bool = True
+    dropout: Dropout = 0.5
+    channels: Channels = 256
+
+
+class CANet(MetaLearner):
+    """Dense comparison, then iterative optimisation."""
+
+    Options = CANetOptions
+    query_features = ("layer2", "layer3")
+    support_features = ("layer2", "layer3")
+    mixable = ("prototype",)
+    backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB}
+    shot_bound: Mapping[str, tuple[str, str]] = {"attention": ("fusion", "feature_average")}
+    published_names: Mapping[str, str] = {
+        "backbone.layer0.0": "conv1",
+        "backbone.layer0.1": "bn1",
+        "reduce": "layer5",
+        "comparison.conv": "layer55.0",
+        **published_refinement_names("refine", "layer6_"),
+    }
+
+    def __init__(self, setting: Setting, options: CANetOptions) -> None:
+        super().__init__()
+        channels, dropout = options.channels, options.dropout
+        self.options, self.fix_bn = options, options.fix_bn
+        self.reduce = activated(middle_channels(setting.backbone), channels, dilation=2, dropout=dropout)
+        self.comparison = DenseComparison(channels, dropout=dropout)
+        self.refine = HistoryRefinement(channels, dropout=dropout)
+        attends = options.fusion == "attention" and setting.shot > 1
+        self.attention = ShotAttention(channels) if attends else None
+        self.memory = PredictionMemory()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        feature = self.reduce_middle(features)
+        encoding = {"compared": self.comparison.conv.over_maps(feature)}
+        if self.attention is not None:
+            encoding["attended"] = self.attention.conv.over_maps(feature)
+        return encoding
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = self.reduce_middle(features)
+        return {"prototype": masked_average_pool(feature, resize_like(foreground(mask), feature))}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        known = {"class_id": support["class_id"][:, 0]} if "class_id" in support else {}
+        return {"prototype": support["prototype"], **known}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        compared = torch.stack(self.compare_all(query, guidance), 1)
+        if self.options.fusion in _FEATURE_FUSIONS:
+            compared = fuse_shots(compared, self._shot_weights(query, guidance)).unsqueeze(1)
+        parts = dict(guidance)
+        if self.training:
+            samples = _samples(query, guidance)
+            history = self._training_history(compared, samples)
+            shot_logits = [self._run(compared, history)]
+            if samples:
+                self.memory.remember(samples, self._fused(shot_logits[0]))
+        else:
+            shot_logits = self._passes(compared)
+        fused = [self._fused(logits) for logits in shot_logits]
+        parts |= {f"pass{number}": logits for number, logits in enumerate(fused)}
+        return Prediction(fused[-1], {**parts, "shot_logits": shot_logits[-1]})
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        shot_logits = prediction.parts["shot_logits"]
+        enlarged = resize(shot_logits.flatten(0, 1), size)
+        return self._fused(enlarged.unflatten(0, shot_logits.shape[:2]))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+
+    def reduce_middle(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Reduce the middle features of queries or supports to [B,channels,h,w]."""
+        return self.reduce(middle_features(features, ("layer2", "layer3")))
+
+    def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
+        """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""
+        return self.comparison(query["compared"], guidance["prototype"])
+
+    def memory_state(self) -> dict[str, Tensor]:
+        return self.memory.state()
+
+    def watch_memory(self) -> Callable[[], None]:
+        return self.memory.watch()
+
+    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
+        self.memory.restore(state)
+
+    def _shot_weights(self, query: Encoding, guidance: Encoding) -> Tensor:
+        """Return weights [B,K] that sum to one."""
+        prototype = guidance["prototype"]
+        batch, shots = prototype.shape[:2]
+        if self.attention is None or shots == 1:
+            return prototype.new_full((batch, shots), 1 / shots)
+        return self.attention(query["attended"], prototype)
+
+    def _run(self, compared: Tensor, history: Tensor) -> Tensor:
+        """Segment comparisons [B,K,C,h,w] with their history [B,2,h,w] or [B*K,2,h,w] -> [B,K,2,h,w]."""
+        history = history.repeat_interleave(compared.shape[0] * compared.shape[1] // len(history), 0)
+        return self.refine(compared.flatten(0, 1), history).unflatten(0, compared.shape[:2])
+
+    def _passes(self, compared: Tensor) -> list[Tensor]:
+        """Run the head again and again on its own prediction, the first time without history."""
+        history = compared.new_zeros(len(compared), 2, *compared.shape[-2:])
+        found: list[Tensor] = []
+        for _ in range(self.options.passes):
+            found.append(self._run(compared, history))
+            history = found[-1].detach().flatten(0, 1).softmax(1)
+        return found
+
+    def _training_history(self, compared: Tensor, samples: list[Sample]) -> Tensor:
+        """Return the history [B,2,h,w] of training samples, zero where it is dropped or there is none."""
+        history = compared.new_zeros(len(compared), 2, *compared.shape[-2:])
+        kept = (torch.rand(len(compared)) >= self.options.history_drop).nonzero()[:, 0].tolist()
+        if kept and self.options.history == "fresh":
+            with torch.no_grad():
+                first = self._run(compared[kept], history[kept])
+            history[kept] = self._fused(first).softmax(1).to(history)
+        elif samples:
+            for row in kept:
+                history[row] = self.memory.recall(samples[row], tuple(history.shape[-2:]))
+        return history
+
+    def _fused(self, shot_logits: Tensor) -> Tensor:
+        """Join the masks of several supports [B,K,2,h,w], or take the only one -> logits [B,2,h,w]."""
+        if shot_logits.shape[1] == 1:
+            return shot_logits[:, 0]
+        if self.options.fusion == "mask_average":
+            return shot_logits.log_softmax(2).logsumexp(1)
+        margin = (shot_logits[:, :, 1] - shot_logits[:, :, 0]).amax(1)
+        return torch.stack([torch.zeros_like(margin), margin], 1)
+
+
+def _samples(query: Encoding, guidance: Encoding) -> list[Sample]:
+    """Return what the memory knows training samples by; nothing where the episodes do not tell."""
+    if "number" not in query or "class_id" not in guidance:
+        return []
+    return list(zip(query["number"].tolist(), guidance["class_id"].tolist(), strict=True))

@@ -1,0 +1,163 @@
+"""FSS-1000's relation network: X. Li, T. Wei, Y. P. Chen, Y.-W. Tai, C.-K. Tang, "FSS-1000: A 1000-Class
+Dataset for Few-Shot Segmentation", CVPR 2020.
+
+One encoder sees the supports with their masks as a fourth channel, and the query with an empty one. Their
+deepest features meet in two convolutions, the relation, from where a decoder climbs back to the image along
+the query's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewseg.model.backbone.torchvision_names import torchvision_names
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from fewseg.model.layer.binary import pixel_binary_loss, two_logits
+from fewseg.model.layer.resize import resize_like
+from fewseg.model.meta.fss1000.batch_statistics import use_batch_statistics
+
+
+@dataclass(frozen=True)
+class FSS1000Options:
+    """Switches of the relation network.
+
+    Attributes:
+        bn_mode: ``batch`` as published normalises by the statistics of the batch, in evaluation too;
+            ``running`` evaluates with those gathered in training.
+        fusion: what becomes of K support features. Published: their ``sum``, which ties a model to its K;
+            ``mean`` does not.
+        loss: ``bce``, cross-entropy, as the paper says, or ``mse``, the squared error of the published code.
+        pixels: ``normalised`` images, or ``unit``, RGB of 0..1, which published weights want.
+    """
+
+    bn_mode: Literal["batch", "running"] = "batch"
+    fusion: Literal["sum", "mean"] = "sum"
+    loss: Literal["bce", "mse"] = "bce"
+    pixels: Literal["normalised", "unit"] = "normalised"
+
+
+class FSS1000(MetaLearner):
+    """Embed image and mask together, relate query and supports, decode along the query's features."""
+
+    Options = FSS1000Options
+    support_features = ("layer4",)
+    support_view = SupportView.MASK_CHANNEL
+    trains_backbone = True
+    fix_bn = False
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "vgg": {"inputs": 4, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
+        "resnet": {"inputs": 4, "dilation": (1, 1, 1, 1)},
+    }
+
+    published_files: Mapping[str, str] = {
+        "features.2.weight": "feature_encoder.",
+        "double_conv1.0.weight": "relation_network.",
+    }
+
+    def __init__(self, setting: Setting, options: FSS1000Options) -> None:
+        super().__init__()
+        self.options = options
+        self.pixels = options.pixels
+        self.batch_dependent = options.bn_mode == "batch"
+        self.skips = _skips(setting.backbone)
+        self.query_features = ("layer4", *self.skips)
+        self.published_names = _published_names(setting.backbone)
+        channels = setting.backbone.channels
+        self.relation = RelationNetwork(
+            channels["layer4"], [channels[name.partition(".")[0]] for name in self.skips]
+        )
+        if self.batch_dependent:
+            use_batch_statistics(setting.backbone)
+            use_batch_statistics(self.relation)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {name: features[name] for name in self.query_features}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        return {"feature": features["layer4"]}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        feature = support["feature"]
+        return {"support": feature.sum(1) if self.options.fusion == "sum" else feature.mean(1)}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        pair = torch.cat([guidance["support"], query["layer4"]], 1)
+        foreground = self.relation(pair, [query[name] for name in self.skips])
+        return Prediction(two_logits(foreground), dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_binary_loss(prediction.logits, episode.query_mask, kind=self.options.loss)}
+
+
+class RelationNetwork(nn.Module):
+    """The relation of two features, and the decoder that takes it to the finest skip.
+
+    Args:
+        channels: of each of the two features.
+        skips: channels of the query features along the way, coarse to fine.
+    """
+
+    def __init__(self, channels: int, skips: Sequence[int]) -> None:
+        super().__init__()
+        self.relate = nn.Sequential(*_convolution(2 * channels, channels), *_convolution(channels, channels))
+        inputs, steps = channels, []
+        for skip, outputs in pairwise(skips):
+            steps.append(
+                nn.Sequential(*_convolution(inputs + skip, outputs), *_convolution(outputs, outputs))
+            )
+            inputs = outputs
+        last = nn.Sequential(*_convolution(inputs + skips[-1], skips[-1]), nn.Conv2d(skips[-1], 1, 1))
+        self.climb = nn.ModuleList([*steps, last])
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, pair: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """Return foreground logits [B,1,H,W] at the size of the finest skip.
+
+        Args:
+            pair: both features side by side, [B,2C,h,w].
+            skips: coarse to fine.
+        """
+        x = self.relate(pair)
+        for step, skip in zip(self.climb, skips, strict=True):
+            x = step(torch.cat([resize_like(x, skip), skip], 1))
+        return x
+
+
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """The published momentum makes the last batch the running statistics."""
+    return (
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.BatchNorm2d(outputs, momentum=1.0),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _skips(backbone: Backbone) -> tuple[str, ...]:
+    """Return the names of the features that the decoder climbs along, coarse to fine."""
+    if isinstance(backbone, VGG16):
+        return tuple(f"{stage}.unpooled" for stage in reversed(backbone.stages))
+    return "layer3", "layer2", "layer1", "layer0.unpooled"
+
+
+def _published_names(backbone: Backbone) -> dict[str, str]:
+    relate = {0: "layer1.0", 1: "layer1.1", 3: "layer2.0", 4: "layer2.1"}
+    names = {f"relation.relate.{ours}": f"relation_network.{theirs}" for ours, theirs in relate.items()}
+    names |= {f"relation.climb.{n}": f"relation_network.double_conv{n + 1}" for n in range(5)}
+    for ours, theirs in torchvision_names(backbone).items():
+        if isinstance(backbone, VGG16):  # the widened first convolution has a place of its own
+            number = int(theirs.removeprefix("features."))
+            theirs = f"features.{number - 1}" if number else "layer1.0"
+        names[f"backbone.{ours}"] = f"feature_encoder.{theirs}"
+    return names

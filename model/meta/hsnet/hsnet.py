@@ -1,0 +1,181 @@
+"""HSNet: J. Min, D. Kang, M. Cho, "Hypercorrelation Squeeze for Few-Shot Segmentation", ICCV 2021.
+
+The cosines between all query and all support positions, in every block of a frozen ImageNet backbone, are
+squeezed to one map per query by 4D convolutions, from the coarsest level of a pyramid to the finest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewseg.model.backbone.torchvision_names import torchvision_names
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import foreground
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.meta.hsnet.centre_pivot import squeeze_block
+from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
+from fewseg.model.options import Channels
+
+
+@dataclass(frozen=True)
+class HSNetOptions:
+    """Switches of HSNet.
+
+    Attributes:
+        ignore_boundary: whether void pixels of the query (255) count in no loss. Published: False, they
+            count as background.
+        channels: of the squeezed tensors, a multiple of 32; 128 in the published network.
+    """
+
+    ignore_boundary: bool = False
+    channels: Channels = 128
+
+    def __post_init__(self) -> None:
+        if self.channels % 32:
+            raise ValueError(f"option 'channels' of hsnet must be a multiple of 32, got {self.channels}")
+
+
+class HSNet(MetaLearner):
+    """Correlate, squeeze the support, decode; several supports vote."""
+
+    Options = HSNetOptions
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "resnet": {"stem": "standard", "dilation": (1, 1, 1, 1)},
+        "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
+    }
+    published_extra = ("backbone.fc.", "backbone.classifier.")
+
+    def __init__(self, setting: Setting, options: HSNetOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.levels = _levels(setting.backbone)
+        self.query_features = self.support_features = tuple(name for level in self.levels for name in level)
+        self.published_names = _published_names(setting.backbone)
+        narrow, middle, wide = options.channels // 8, options.channels // 2, options.channels
+        plans = (
+            ((narrow, 3, 2), (middle, 3, 2), (wide, 3, 2)),
+            ((narrow, 5, 4), (middle, 3, 2), (wide, 3, 2)),
+            ((narrow, 5, 4), (middle, 5, 4), (wide, 3, 2)),
+        )
+        self.squeeze = nn.ModuleList(
+            squeeze_block(len(level), plan) for level, plan in zip(self.levels, plans, strict=True)
+        )
+        self.mix = nn.ModuleList(squeeze_block(wide, ((wide, 3, 1),) * 3) for _ in range(2))
+        self.decode_coarse = nn.Sequential(*_convolution(wide, wide), *_convolution(wide, middle))
+        self.decode_fine = nn.Sequential(*_convolution(middle, middle), nn.Conv2d(middle, 2, 3, padding=1))
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            f"level{index}": unit_vectors(torch.stack([features[name] for name in level], 1))
+            for index, level in enumerate(self.levels)
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        encoding: Encoding = {}
+        for index, level in enumerate(self.levels):
+            inside = resize_like(foreground(mask), features[level[0]])
+            vectors = torch.stack([features[name] for name in level], 1)
+            encoding[f"object{index}"] = object_vectors(vectors, inside)
+            encoding[f"occupied{index}"] = inside[:, 0] > 0
+        return encoding
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        shots = support["occupied0"].shape[1]
+        squeezed = [
+            self._squeeze(query, {name: tensor[:, shot] for name, tensor in support.items()})
+            for shot in range(shots)  # one by one: the correlations of a single shot fill memory enough
+        ]
+        return {"squeezed": torch.stack(squeezed, 1)}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        squeezed = guidance["squeezed"]
+        coarse = self.decode_coarse(squeezed.flatten(0, 1))
+        fine = self.decode_fine(resize(coarse, (2 * coarse.shape[-2], 2 * coarse.shape[-1])))
+        shot_logits = fine.unflatten(0, squeezed.shape[:2])
+        return Prediction(_vote(shot_logits), {"shot_logits": shot_logits})
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        shot_logits = prediction.parts["shot_logits"]
+        enlarged = resize(shot_logits.flatten(0, 1), size)
+        return _vote(enlarged.unflatten(0, shot_logits.shape[:2]))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the mean loss over the shots, as so many 1-shot tasks: votes have no gradient."""
+        shot_logits = prediction.parts["shot_logits"]  # [B,K,2,h,w], or [B,N,K,2,h,w] for several ways
+        losses = [
+            pixel_cross_entropy(logits, episode.query_mask, ignore_void=self.options.ignore_boundary)
+            for logits in shot_logits.unbind(shot_logits.ndim - 4)
+        ]
+        return {"main": torch.stack(losses).mean()}
+
+    def _squeeze(self, query: Encoding, support: Encoding) -> Tensor:
+        """Squeeze the correlations with one support per query to [B,C,hq,wq] on the finest query grid."""
+        mixed: Tensor | None = None
+        for index, squeeze in enumerate(self.squeeze):
+            occupied = support[f"occupied{index}"]
+            x = hypercorrelation(query[f"level{index}"], support[f"object{index}"], occupied)
+            mixed = self.mix_in(mixed, squeeze[1:](squeeze[0](x, occupied)), index)
+        return mixed.mean((1, 2))
+
+    def mix_in(self, coarser: Tensor | None, x: Tensor, level: int) -> Tensor:
+        """Mix the squeezed tensor ``x`` of a level with what came from the coarser ones."""
+        return x if coarser is None else self.mix[level - 1](enlarge_query(coarser, x) + x)
+
+
+def _levels(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
+    """Return the taps of the three levels, coarse to fine."""
+    if isinstance(backbone, VGG16):
+        return ("layer4",), backbone.taps("layer4"), backbone.taps("layer3")
+    return backbone.taps("layer4"), backbone.taps("layer3"), backbone.taps("layer2")
+
+
+def enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
+    """Resize the query grid of [B,hs,ws,C,h,w] to that of ``finer``; a single support cell stands for all.
+
+    Raises:
+        ValueError: the support grids have another number of cells.
+    """
+    if x.shape[1:3] not in ((1, 1), finer.shape[1:3]):
+        theirs, own = ("x".join(map(str, t.shape[1:3])) for t in (finer, x))
+        raise ValueError(
+            f"support grids of {own} and {theirs} cells cannot be mixed; use sides of a multiple of 32"
+        )
+    return resize(x.flatten(0, 2), tuple(finer.shape[-2:])).unflatten(0, x.shape[:3])
+
+
+def _vote(shot_logits: Tensor) -> Tensor:
+    """Return the logits [B,2,h,w] of one shot as they are; let K shots [B,K,2,h,w] vote pixel by pixel.
+
+    A pixel is foreground that has at least half the votes of the image's best pixel, as published. The logits
+    are the logarithms of the counts, moved so that they are finite and half the votes suffice.
+    """
+    if shot_logits.shape[1] == 1:
+        return shot_logits[:, 0]
+    votes = shot_logits.argmax(2).sum(1)
+    most = votes.amax((1, 2), keepdim=True).clamp_min(1)
+    return torch.stack([most - votes + 0.25, votes + 0.5], 1).log()
+
+
+def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)
+
+
+def _published_names(backbone: Backbone) -> dict[str, str]:
+    entries = {"": "", **torchvision_names(backbone)}
+    names = {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in entries.items()}
+    blocks = {f"squeeze.{i}": f"encoder_layer{4 - i}" for i in range(3)}
+    blocks |= {"mix.0": "encoder_layer4to3", "mix.1": "encoder_layer3to2"}
+    for ours, theirs in blocks.items():
+        names[ours] = f"hpn_learner.{theirs}"
+        for layer in (0, 3, 6):
+            names[f"{ours}.{layer}.query"] = f"hpn_learner.{theirs}.{layer}.conv1"
+            names[f"{ours}.{layer}.support"] = f"hpn_learner.{theirs}.{layer}.conv2"
+    return names | {"decode_coarse": "hpn_learner.decoder1", "decode_fine": "hpn_learner.decoder2"}

@@ -1,0 +1,46 @@
+"""The cosines between all query and all support positions (Min et al., ICCV 2021, section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu_
+
+from fewseg.model.layer.pooling import gather_positions
+
+_EPSILON = 1e-5
+
+
+def unit_vectors(features: Tensor) -> Tensor:
+    """Scale features [B,L,C,...] of L layers along their channels to length one; zero vectors stay zero."""
+    return features / (features.norm(dim=2, keepdim=True) + _EPSILON)
+
+
+def object_vectors(features: Tensor, mask: Tensor) -> Tensor:
+    """Gather the unit vectors under a mask -> [B,L,C,P], padded with zeros to the largest object.
+
+    Args:
+        features: of L layers, [B,L,C,h,w].
+        mask: soft foreground on the same grid, [B,1,h,w]; a position counts where it is above 0.
+    """
+    inside = mask > 0
+    vectors = gather_positions(features.flatten(1, 2), inside) * gather_positions(mask, inside)
+    return unit_vectors(vectors.unflatten(1, features.shape[1:3]))
+
+
+def hypercorrelation(query: Tensor, support_object: Tensor, occupied: Tensor) -> Tensor:
+    """Return the positive cosines of L layers, [B,hs,ws,L,hq,wq]; zero outside the support object.
+
+    Args:
+        query: unit vectors [B,L,C,hq,wq].
+        support_object: unit vectors of the object [B,L,C,P].
+        occupied: the object on the support grid, bool [B,hs,ws].
+    """
+    layers, grid = query.shape[1], query.shape[3:]
+    cosines = query.new_zeros(len(query), occupied[0].numel(), layers, grid.numel())
+    for image, inside in enumerate(occupied.flatten(1)):
+        positions = inside.nonzero()[:, 0]
+        vectors = support_object[image, :, :, : len(positions)]
+        found = relu_(torch.bmm(vectors.transpose(1, 2), query[image].flatten(2)))
+        cosines[image, positions] = found.transpose(0, 1).to(cosines.dtype)
+    return cosines.view(len(query), *occupied.shape[1:], layers, *grid)

@@ -1,0 +1,84 @@
+"""Learning from images whose labels were mined: regions of latent classes, and their prototypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from fewseg.model.contract import IGNORE
+
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The latent classes of T images.
+
+    Attributes:
+        ids: labels that some image shows, [J].
+        member: which positions belong to which, bool [T,J,h,w].
+        present: which images show enough of which, bool [T,J].
+        prototype: mean feature of each region, [T,J,C].
+    """
+
+    ids: Tensor
+    member: Tensor
+    present: Tensor
+    prototype: Tensor
+
+    def objects(self) -> Tensor:
+        """Return the prototypes of all regions that are large enough and no background, [R,C]."""
+        return self.prototype[self.present & (self.ids > 0)]
+
+
+def find_regions(feature: Tensor, label: Tensor, min_area: int) -> Regions:
+    """Pool the regions of mined labels.
+
+    Args:
+        feature: [T,C,h,w].
+        label: 0 background, j the j-th latent class, 255 void; int64 [T,h,w].
+        min_area: positions that a region must exceed to be present.
+    """
+    ids = label[label != IGNORE].unique()
+    member = label.unsqueeze(1) == ids.view(1, -1, 1, 1)
+    area = member.sum((2, 3))
+    total = torch.einsum("tchw,tjhw->tjc", feature, member.to(feature))
+    return Regions(ids, member, area > min_area, total / (area.unsqueeze(2) + _EPSILON))
+
+
+def mining_loss(feature: Tensor, regions: Regions, scale: float, *, source: str) -> Tensor:
+    """Classify every position of the regions among the prototypes of all latent classes of the batch.
+
+    Args:
+        feature: [T,C,h,w].
+        regions: of these images.
+        scale: what cosines are multiplied by to become logits.
+        source: ``other``: an image meets the mean prototype of the other images that show a class, and its
+            own where no other does; ``self``: its own where it shows the class.
+    """
+    present = regions.present
+    known = present.any(0)
+    if not known.any():
+        return 0 * feature.sum()
+    member, present = regions.member[:, known], present[:, known]
+    own, shown = regions.prototype[:, known], present.unsqueeze(2).to(feature)
+    others = shown.sum(0, keepdim=True) - shown
+    mean = ((own * shown).sum(0, keepdim=True) - own * shown) / others.clamp_min(1)
+    takes_own = others == 0 if source == "other" else shown > 0
+    prototype = torch.where(takes_own, own, mean)
+    cosine = torch.einsum("tchw,tjc->tjhw", normalize(feature, dim=1), normalize(prototype, dim=2))
+    counts = member & present[:, :, None, None]
+    target = counts.int().argmax(1).masked_fill(~counts.any(1), IGNORE)
+    return cross_entropy(scale * cosine, target, ignore_index=IGNORE)
+
+
+def at_positions(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read labels [B,H,W] at the positions of a grid whose corners are the image's, [B,h,w]."""
+    rows, columns = (
+        torch.linspace(0, large - 1, small, device=label.device).round().long()
+        for small, large in zip(size, label.shape[-2:], strict=True)
+    )
+    return label[:, rows][:, :, columns]

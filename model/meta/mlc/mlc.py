@@ -1,0 +1,197 @@
+"""MLC: L. Yang, W. Zhuo, L. Qi, Y. Shi, Y. Gao, "Mining Latent Classes for Few-shot Segmentation", ICCV 2021.
+
+Published is the baseline alone (``MLC``): foreground and background prototypes of the supports, and the
+nearer one by cosine for every query position. Nothing is learned but the backbone, which ends one stage early
+and without its last activation, so that features are signed. ``MLCReconstruction`` is our reading of the full
+method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fewseg.model.contract import AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.prototype import cosine_scores
+from fewseg.model.meta.mlc.latent_classes import Regions, at_positions, find_regions, mining_loss
+from fewseg.model.options import Between, Cosine, Count, Factor, Share, Weight
+
+
+@dataclass(frozen=True)
+class MLCOptions:
+    """Switches of MLC's baseline.
+
+    Attributes:
+        scale: what cosines are multiplied by to become logits.
+    """
+
+    scale: Factor = 10.0
+
+
+class MLC(MetaLearner):
+    """The published baseline: masked average pooling at image resolution, then the nearest prototype."""
+
+    Options = MLCOptions
+    trains_backbone = True
+    trains_bn = False
+    mixable = ("prototype",)
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "resnet": {"dilation": (1, 1, 2, 1), "dilate_first_block": False, "last_stage": "layer3"}
+    }
+    published_names: Mapping[str, str] = {
+        "backbone.": "backbone.",
+        "backbone.layer0": "backbone.conv1",
+        "backbone.layer0.7": "backbone.bn1",
+    }
+
+    def __init__(self, setting: Setting, options: MLCOptions) -> None:
+        super().__init__()
+        if "layer4" in setting.backbone.stages:
+            raise ValueError("mlc cuts off the last stage of a ResNet, which vgg16 has not; choose a ResNet")
+        self.options = options
+        self.feature = setting.backbone.taps("layer3")[-1]  # the last block before its activation
+        self.query_features = self.support_features = (self.feature,)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": features[self.feature]}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature = features[self.feature]
+        return {
+            name: pool_at_image_resolution(feature, mask == value, align_corners=True)
+            for value, name in enumerate(("background", "foreground"))
+        }
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        background, foreground = support["background"].mean(1), support["foreground"].mean(1)
+        return {"prototype": torch.stack([background, foreground], 1)}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
+        return Prediction(score, dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+
+
+@dataclass(frozen=True)
+class MLCReconstructionOptions(MLCOptions):
+    """Switches of the reconstruction; every default but ``scale`` is a guess of this project.
+
+    Attributes:
+        scale: see ``MLCOptions``.
+        mining_weight: weight of the loss on mined labels.
+        min_area: positions that a region must exceed to be of use.
+        prototype_source: whose prototypes mined images are compared with: those of ``other`` images that show
+            the class, or their own (``self``).
+        background_share: share of the supports in the background prototype, the rest being the global one's;
+            1 for no rectification.
+        background_momentum: how slowly the global background prototype moves; 1 for the mean of all batches.
+        foreground_share: share of the supports in the foreground prototype, the rest being that of similar
+            regions; 1 for no rectification.
+        regions: similar regions that are averaged, at most.
+        region_threshold: least cosine of a similar region to the foreground prototype.
+        region_bank: regions that are kept from training to be found in testing; 0: testing goes without.
+    """
+
+    mining_weight: Weight = 1.0
+    min_area: Annotated[int, Between(0, 1_000_000)] = 4
+    prototype_source: Literal["other", "self"] = "other"
+    background_share: Share = 0.5
+    background_momentum: Share = 0.999
+    foreground_share: Share = 0.5
+    regions: Count = 5
+    region_threshold: Cosine = 0.7
+    region_bank: Annotated[int, Between(0, 100_000)] = 0
+
+
+class MLCReconstruction(MLC):
+    """The full method as reconstructed from its public description; no code of it was released.
+
+    Public are the mining of latent classes by clusters of base-class prototypes, learning from such labels
+    beside the episodes, a global background prototype that moves along with training, and foreground
+    prototypes broadened by regions of further images. How each is done is this project's guess; results are
+    not the authors'. Without mined images and with both shares 1, it is the published baseline.
+    """
+
+    Options = MLCReconstructionOptions
+    auxiliary = AuxiliarySet.MINED
+
+    def __init__(self, setting: Setting, options: MLCReconstructionOptions) -> None:
+        super().__init__(setting, options)
+        channels = setting.backbone.channels["layer3"]
+        self.register_buffer("global_background", torch.zeros(channels))
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("region_bank", torch.zeros(options.region_bank, channels))
+
+    def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
+        feature = features[self.feature]
+        return {"auxiliary": feature, "auxiliary_label": at_positions(label, tuple(feature.shape[-2:]))}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        guidance = super().match(query, support)
+        background, foreground = guidance["prototype"].unbind(1)
+        options, mined = self.options, {}
+        known = self.region_bank
+        if self.training and "auxiliary" in support:
+            mined = {name: support[name] for name in ("auxiliary", "auxiliary_label")}
+            known = self._regions(mined).objects()
+            self._keep(known)
+        if options.background_share < 1:
+            background = self._with_global(background)
+        if options.foreground_share < 1:
+            foreground = self._with_similar(foreground, known)
+        return {"prototype": torch.stack([background, foreground], 1)} | mined
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        losses = super().losses(prediction, episode, generator)
+        if self.options.mining_weight == 0 or "auxiliary" not in prediction.parts:
+            return losses
+        feature = prediction.parts["auxiliary"].flatten(0, -4)
+        regions = self._regions(prediction.parts)
+        loss = mining_loss(feature, regions, self.options.scale, source=self.options.prototype_source)
+        return {**losses, "mining": self.options.mining_weight * loss}
+
+    def _regions(self, mined: Mapping[str, Tensor]) -> Regions:
+        feature, label = mined["auxiliary"].flatten(0, -4), mined["auxiliary_label"].flatten(0, -3)
+        return find_regions(feature, label, self.options.min_area)
+
+    def _with_global(self, background: Tensor) -> Tensor:
+        """Move the global background prototype in training, and blend it into those of the episodes [B,C]."""
+        if self.training:
+            momentum, seen = self.options.background_momentum, int(self.batches_seen)
+            kept = min(momentum, seen / (seen + 1))  # the first batches count alike
+            mean = background.detach().mean(0)
+            self.global_background.copy_(kept * self.global_background + (1 - kept) * mean)
+            self.batches_seen += 1
+        if self.batches_seen == 0:
+            return background
+        share = self.options.background_share
+        return share * background + (1 - share) * self.global_background
+
+    def _with_similar(self, foreground: Tensor, regions: Tensor) -> Tensor:
+        """Blend the regions [R,C] that are most alike into each foreground prototype [B,C]."""
+        if len(regions) == 0:
+            return foreground
+        share, count = self.options.foreground_share, min(self.options.regions, len(regions))
+        cosine = normalize(foreground, dim=1) @ normalize(regions, dim=1).T
+        best, chosen = cosine.topk(count, 1)
+        similar = (best >= self.options.region_threshold).to(foreground).unsqueeze(2)
+        mean = (regions[chosen] * similar).sum(1) / similar.sum(1).clamp_min(1)
+        return torch.where(similar.any(1), share * foreground + (1 - share) * mean, foreground)
+
+    def _keep(self, regions: Tensor) -> None:
+        """Put the newest regions into the bank, the oldest fall out."""
+        if size := len(self.region_bank):
+            self.region_bank.copy_(torch.cat([self.region_bank, regions.detach()])[-size:])

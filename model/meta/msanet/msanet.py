@@ -1,0 +1,251 @@
+"""MSANet: E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Few-Shot Segmentation", 2022.
+
+arXiv 2206.09667; IEEE Open Journal of the Computer Society 6, 2025. BAM with two more guides: how much each
+query position resembles the support object in every block of the backbone, and the support feature gated by
+a summary of its object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.layer.block import reduction
+from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
+from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.gram import gram_matrix
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
+from fewseg.model.layer.prior import object_features, shot_priors
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
+from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
+from fewseg.model.options import Channels, Hidden
+
+
+@dataclass(frozen=True)
+class MSANetOptions:
+    """Switches of MSANet.
+
+    Attributes:
+        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
+        kshot_unsort: ``legacy`` as published gives the weight of the r-th most alike support to the r-th
+            support; ``fixed`` returns every weight to the support that it was computed for.
+        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
+            checkpoint with any K.
+        vgg_corr2: which supports the shallowest similarities of VGG16 come from: the ``last`` as published,
+            or the ``mean`` over all, as everywhere else.
+        channels: width of the decoder; 256 in the published network.
+        similarity_channels: of the fused similarities; 64 in the published network.
+    """
+
+    kshot_trans_dim: Hidden = 2
+    kshot_unsort: Literal["legacy", "fixed"] = "legacy"
+    shot_weights: Literal["learned", "uniform"] = "learned"
+    vgg_corr2: Literal["last", "mean"] = "last"
+    channels: Channels = 256
+    similarity_channels: Channels = 64
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where the similarities are taken.
+
+    Attributes:
+        first: feature whose grid the mask pyramid starts from.
+        shallow, deep: names of the taps, shallow to deep; set apart because the published code takes the
+            shallow ones of VGG16 from the last support alone.
+    """
+
+    first: str
+    shallow: tuple[str, ...]
+    deep: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.shallow + self.deep
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Taps:
+        """Residual sums of all blocks of the last three stages; in VGG16, the convolutions of the last two
+        and the final output."""
+        if isinstance(backbone, VGG16):
+            shallow = backbone.taps("layer3")
+            return cls(shallow[0], shallow, (*backbone.taps("layer4"), "layer4"))
+        return cls("layer1", backbone.taps("layer2"), backbone.taps("layer3") + backbone.taps("layer4"))
+
+
+class ChannelAttention(nn.Module):
+    """Gate the channels of a support feature by its mean over the object (section 3.3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 1),
+            nn.Dropout(0.5),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
+        """Return ``feature`` [B,C,h,w] gated by what lies under ``mask`` [B,1,H,W], in the support's frame.
+
+        The mean is taken over the whole map, so a small object gives a small summary.
+        """
+        inside = interpolate(mask, feature.shape[-2:], mode="nearest")
+        return self.gate((inside * feature).mean((2, 3), keepdim=True)) * feature
+
+
+class MSANet(MetaLearner):
+    """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
+
+    Options = MSANetOptions
+    default_base = "pspnet"
+    default_ensemble = "bam"
+    mixable = ("prototype", "multi_similarity", "prior", "attention")
+    fixed_in_adaptation = ("attention", "similarity_fusion")
+    shot_bound = SHOT_BOUND
+    published_names: Mapping[str, str] = {
+        "query_reduction": "down_query",
+        "support_reduction": "down_supp",
+        "merge": "init_merge",
+        "attention": "gam",
+        "similarity_fusion": "hyper_final",
+        "shot_weights.network": "kshot_rw",
+        **published_decoder_names("decoder", "_meta"),
+    }
+
+    def __init__(self, setting: Setting, options: MSANetOptions) -> None:
+        super().__init__()
+        width, inputs = options.channels, middle_channels(setting.backbone)
+        self.taps = Taps.of(setting.backbone)
+        self.low_feature = setting.low_feature
+        self.query_features = ("layer2", "layer3", "layer4", self.low_feature, *self.taps.all)
+        self.support_features = (*self.query_features, self.taps.first)
+        self.last_shot_alone = isinstance(setting.backbone, VGG16) and options.vgg_corr2 == "last"
+        self.query_reduction = reduction(inputs, width, dropout=0.5)
+        self.support_reduction = reduction(inputs, width, dropout=0.5)
+        self.merge = reduction(3 * width + options.similarity_channels + 1, width)
+        self.decoder = ASPPDecoder(width)
+        self.attention = ChannelAttention(width)
+        self.similarity_fusion = nn.Sequential(
+            nn.Conv2d(len(self.taps.all), options.similarity_channels, 1),
+            nn.BatchNorm2d(options.similarity_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.shot_weights = ShotWeights(
+            setting,
+            options.kshot_trans_dim,
+            learned=options.shot_weights == "learned",
+            unsort=options.kshot_unsort == "fixed",
+        )
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {
+            **self.learned_query(features),
+            "prior_query": features["layer4"],
+            **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
+            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+        }
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        inside = foreground(mask)
+        objects, counts = self._objects(features, inside)
+        return {
+            **self.learned_support(features, mask),
+            "prior_object": object_features(features["layer4"], inside),
+            "counts": counts,
+            **objects,
+            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+        }
+
+    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": self.query_reduction(middle_features(features))}
+
+    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        feature, inside = self.support_reduction(middle_features(features)), foreground(mask)
+        return {
+            "prototype": masked_average_pool(feature, resize_like(inside, feature)),
+            "attention": self.attention(feature, inside),
+        }
+
+    def compare(
+        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+    ) -> Encoding:
+        return {
+            "shot_prior": shot_priors(query["prior_query"], support["prior_object"]),
+            "shot_similarity": self._similarity(query, support, memory),
+        }
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        weights = self.shot_weights(query, support)
+        compared = support if "shot_similarity" in support else self.compare(query, support)
+        similarity = self._fuse(compared["shot_similarity"])
+        return {
+            "prototype": fuse_shots(support["prototype"], weights),
+            "similarity": similarity,
+            "multi_similarity": self.similarity_fusion(similarity),
+            "prior": fuse_shots(compared["shot_prior"], weights),
+            "attention": support["attention"].mean(1),
+            "shot_weights": weights,
+        }
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        feature = query["feature"]
+        guides = [
+            tile(guidance["prototype"], feature),
+            guidance["multi_similarity"],
+            resize_like(guidance["prior"], feature),
+            guidance["attention"],
+        ]
+        return Prediction(self.decoder(self.merge(torch.cat([feature, *guides], 1))), dict(guidance))
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+
+    def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> tuple[Encoding, Tensor]:
+        """Gather the object's unit vectors [B,C,P] at every tap, and how many there are [B,taps].
+
+        The mask shrinks step by step, each grid from the one before, beginning at twice the first grid.
+        """
+        first = features[self.taps.first]
+        mask = resize(mask, (2 * first.shape[-2], 2 * first.shape[-1]))
+        mask = resize_like(mask, first)
+        objects, counts = {}, []
+        for name in self.taps.all:
+            mask = resize_like(mask, features[name])
+            inside = certain(mask)
+            weighted = gather_positions(features[name], inside) * gather_positions(mask, inside)
+            objects[f"tap {name}"] = normalise(weighted)
+            counts.append(inside.flatten(1).sum(1).clamp_min(1))
+        return objects, torch.stack(counts, 1)
+
+    def _similarity(
+        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+    ) -> Tensor:
+        """Return one map per support and tap [B,K,taps,h,w] on the grid of the query feature."""
+        maps = []
+        for index, name in enumerate(self.taps.all):
+            counts = support["counts"][:, :, index]
+            known = None if memory is None else memory.setdefault(name, SimilarityMemory())
+            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts, known)
+            maps.append(resize_like(similarity, query["feature"]))
+        return torch.stack(maps, 2)
+
+    def _fuse(self, similarity: Tensor) -> Tensor:
+        """Average [B,K,taps,h,w] over the supports; see ``vgg_corr2``."""
+        fused = similarity.mean(1)
+        if self.last_shot_alone:
+            alone = len(self.taps.shallow)
+            fused = torch.cat([similarity[:, -1, :alone], fused[:, alone:]], 1)
+        return fused

@@ -1,0 +1,229 @@
+"""OSLSM: A. Shaban, S. Bansal, Z. Liu, I. Essa, B. Boots, "One-Shot Learning for Semantic Segmentation",
+BMVC 2017, the paper that PASCAL-5i is from.
+
+A conditioning branch sees the support with its background removed and gives the parameters of a classifier,
+by which every cell of the query's feature is told from the background. Each of K supports gives a classifier
+of its own; a pixel is foreground where any of them says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, conv_transpose2d
+
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import (
+    IGNORE,
+    IMAGE_FEATURE,
+    Backbone,
+    Encoding,
+    Episode,
+    GroupRule,
+    MetaLearner,
+    Prediction,
+    Setting,
+    SupportView,
+)
+from fewseg.model.layer.binary import pixel_binary_loss, two_logits
+from fewseg.model.meta.oslsm.weight_hash import WeightHash, hash_of_matrix
+from fewseg.model.options import Between, Channels, Dropout, Seed
+
+_CLASSIFIER = (0, 3, 6)
+"""Places of the linear layers in torchvision's classifier of VGG16, and in ours."""
+
+
+@dataclass(frozen=True)
+class OSLSMOptions:
+    """Switches of OSLSM. The numbers are those of the published network; small machines want smaller ones.
+
+    Attributes:
+        fc_dim: width of the fully connected layers of both branches.
+        code_dim: length of the code that the classifier's parameters are hashed from.
+        fc_kernel: grid of features that the first fully connected layers look at.
+        cell_stride: pixels from one cell to the next, which is what the backbone has between two features.
+        query_margin: zeros around the query, in pixels; at least cell_stride * (fc_kernel / 2 - 1).
+        support_side: side of the square that supports are stretched to.
+        dropout: behind the fully connected layers.
+        hash_seed: which code entry and sign every parameter gets; checkpoints hold what was drawn.
+        loss_reduction: the loss of an image is the ``sum`` over its pixels as published, or their ``mean``.
+        void_as_background: whether void pixels of the query are background in the loss. Published: True.
+        pixels: ``normalised`` images, or ``caffe``, BGR of 0..255 without the mean, which published weights
+            want.
+    """
+
+    fc_dim: Channels = 4096
+    code_dim: Channels = 1000
+    fc_kernel: Annotated[int, Between(1, 64)] = 7
+    cell_stride: Annotated[int, Between(1, 128)] = 32
+    query_margin: Annotated[int, Between(0, 1024)] = 120
+    support_side: Annotated[int, Between(1, 4096)] = 224
+    dropout: Dropout = 0.5
+    hash_seed: Seed = 3325006385
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    void_as_background: bool = False
+    pixels: Literal["normalised", "caffe"] = "normalised"
+
+    def __post_init__(self) -> None:
+        least = max(0, self.cell_stride * (self.fc_kernel - 2) // 2)
+        if self.query_margin < least:
+            raise ValueError(
+                f"option 'query_margin' of oslsm must be at least {least} for fc_kernel {self.fc_kernel}, "
+                f"or cells are missing at the border; got {self.query_margin}"
+            )
+
+
+class OSLSM(MetaLearner):
+    """The support gives a classifier, the classifier segments the query."""
+
+    Options = OSLSMOptions
+    query_features = ("layer4",)
+    support_features = (IMAGE_FEATURE,)
+    support_view = SupportView.MASKED_IMAGE
+    trains_backbone = True
+    separate_biases = True
+    group_rules: Mapping[str, GroupRule] = {
+        "condition": GroupRule(rate=0.1),
+        "condition.bias": GroupRule(rate=0.2, decay=False),
+        "backbone.bias": GroupRule(rate=2.0, decay=False),
+        "cells.bias": GroupRule(rate=2.0, decay=False),
+    }
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": True},
+        "resnet": {"dilation": (1, 1, 1, 1)},
+    }
+    published_extra = ("uppred_offset.",)
+
+    def __init__(self, setting: Setting, options: OSLSMOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.pixels = options.pixels
+        self.support_side, self.query_margin = options.support_side, options.query_margin
+        self.published_names = _published_names(setting.backbone)
+        width, kernel = options.fc_dim, options.fc_kernel
+        self.condition = ConditioningBranch(setting.backbone, options)
+        self.hash = WeightHash(options.code_dim, width + 1, options.hash_seed)
+        self.cells = nn.Sequential(
+            nn.Conv2d(setting.backbone.channels["layer4"], width, kernel),
+            nn.ReLU(inplace=True),
+            nn.Dropout(options.dropout),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout(options.dropout),
+        )
+        stride = options.cell_stride
+        ramp = 1 - (torch.arange(2.0 * stride) - (stride - 0.5)).abs() / stride
+        self.register_buffer("bilinear", (ramp[:, None] * ramp)[None, None], persistent=False)
+
+    def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
+        """Give both branches the backbone's weights and, where they fit, those of ImageNet's classifier."""
+        self.condition.backbone.load_state_dict(backbone.state_dict())
+        for number, place in enumerate(_CLASSIFIER):
+            layers = [self.condition.classifier[place], *([self.cells[place]] if number < 2 else [])]
+            for layer in layers:
+                for name, own in layer.named_parameters():
+                    given = entries.get(f"classifier.{place}.{name}")
+                    if given is not None and given.numel() == own.numel():
+                        own.data.copy_(given.view_as(own))
+
+    def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Read the hash off the published dense layers; where these are empty or missing, keep our own."""
+        read = {name: value for name, value in entries.items() if not name.startswith(("rw1s.", "rb1s."))}
+        dense = [entries[name].flatten(1) for name in ("rw1s.weight", "rb1s.weight") if name in entries]
+        kappa, zeta = self.hash.kappa, self.hash.zeta
+        if dense and any(bool(matrix.any()) for matrix in dense):
+            kappa, zeta = hash_of_matrix(torch.cat(dense))
+        return {"hash.kappa": kappa, "hash.zeta": zeta, **read}
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": self.cells(features["layer4"])}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        parameters = self.hash(self.condition(features[IMAGE_FEATURE]))
+        return {"weight": parameters[:, :-1], "bias": parameters[:, -1:]}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        return {"weight": support["weight"], "bias": support["bias"]}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        cells = torch.einsum("bkc,bchw->bkhw", guidance["weight"], query["feature"])
+        cells = cells + guidance["bias"].unsqueeze(-1)
+        return Prediction(two_logits(cells.amax(1, keepdim=True)), {**guidance, "cell_logits": cells})
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        """Enlarge every shot's cells, then take the largest logit, which is an OR of the shots."""
+        return two_logits(self.shot_logits(prediction, size).amax(1, keepdim=True))
+
+    def shot_logits(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        """Return the foreground logits of every shot at ``size``, [B,K,H,W].
+
+        A cell's logit is spread bilinearly about the middle of what it saw.
+        """
+        cells = prediction.parts["cell_logits"]
+        margin, kernel, stride = self.query_margin, self.options.fc_kernel, self.options.cell_stride
+        expected = [-(-(side + 2 * margin) // stride) - kernel + 1 for side in size]
+        if list(cells.shape[-2:]) != expected:
+            raise ValueError(
+                f"oslsm needs cells {stride} pixels apart, {expected} for an image of {list(size)}, and got "
+                f"{list(cells.shape[-2:])}; set cell_stride to what its backbone has"
+            )
+        spread = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=stride)
+        first = margin + stride - stride * kernel // 2
+        cut = spread[:, 0, first : first + size[0], first : first + size[1]]
+        return cut.unflatten(0, cells.shape[:2])
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        label = episode.query_mask
+        if self.options.void_as_background:
+            label = label.masked_fill(label == IGNORE, 0)
+        return {"main": pixel_binary_loss(prediction.logits, label, reduction=self.options.loss_reduction)}
+
+
+class ConditioningBranch(nn.Module):
+    """An image classifier as it was trained on ImageNet, whose outputs serve as a code.
+
+    Args:
+        backbone: a copy of it, with weights of its own, comes first.
+        options: the widths.
+    """
+
+    def __init__(self, backbone: Backbone, options: OSLSMOptions) -> None:
+        super().__init__()
+        self.grid = options.fc_kernel
+        self.backbone = copy.deepcopy(backbone)
+        self.classifier = nn.Sequential(
+            nn.Linear(backbone.channels["layer4"] * self.grid**2, options.fc_dim),
+            nn.ReLU(inplace=True),
+            nn.Dropout(options.dropout),
+            nn.Linear(options.fc_dim, options.fc_dim),
+            nn.ReLU(inplace=True),
+            nn.Dropout(options.dropout),
+            nn.Linear(options.fc_dim, options.code_dim),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Turn masked supports [B,3,H,W] into codes [B,code_dim]."""
+        feature = self.backbone(image, ["layer4"])["layer4"]
+        return self.classifier(adaptive_avg_pool2d(feature, self.grid).flatten(1))
+
+
+def _published_names(backbone: Backbone) -> dict[str, str]:
+    """Return the names of Caffe's layers: ``f`` is the conditioning branch, ``s`` the segmentation branch."""
+    names = {f"condition.classifier.{place}": f"fc{n + 6}f" for n, place in enumerate(_CLASSIFIER)}
+    names |= {"cells.0": "fc6s", "cells.3": "fc7s"}
+    if isinstance(backbone, VGG16):
+        for group, stage in enumerate(backbone.stages):
+            layers = backbone.get_submodule(stage)
+            places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+            for number, place in enumerate(places):
+                published = f"conv{group + 1}_{number + 1}"
+                names[f"backbone.{stage}.{place}"] = f"{published}s"
+                names[f"condition.backbone.{stage}.{place}"] = f"{published}f"
+    return names

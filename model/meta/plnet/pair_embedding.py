@@ -1,0 +1,112 @@
+"""Embedding of (image, mask) pairs by a backbone of its own, and how near embeddings are to each other."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.contract import Backbone
+from fewseg.model.layer.resize import resize_like
+
+MaskMode = Literal["late", "early", "channel"]
+Distance = Literal["euclidean", "cosine"]
+
+_EPSILON = 1e-5
+_COSINE_SCALE = 20.0
+
+
+class PairEmbedding(nn.Module):
+    """Features of a backbone, pooled under a mask: (image, mask) -> vector.
+
+    Args:
+        backbone: it is copied.
+        channels: length of the vectors.
+        mask_mode: where the mask enters. ``late``: it weighs the features in the mean; an image passes the
+            backbone once, whatever masks follow. ``early``: it multiplies the image. ``channel``: it is a
+            fourth channel of the image, whose weights start at zero. Either then takes the plain mean.
+        signed: whether no activation follows the features.
+    """
+
+    def __init__(
+        self, backbone: Backbone, channels: int, mask_mode: MaskMode = "late", *, signed: bool = True
+    ) -> None:
+        super().__init__()
+        self.mask_mode, self.signed = mask_mode, signed
+        self.backbone = copy.deepcopy(backbone)
+        self.feature, self.project = deep_feature(backbone, channels)
+        if mask_mode == "channel":
+            self._add_mask_channel()
+
+    def look(self, image: Tensor) -> Tensor:
+        """Return what of images [B,3,H,W] does not depend on masks: ``late`` features, or the images."""
+        return self._features(image) if self.mask_mode == "late" else image
+
+    def forward(self, looked: Tensor, masks: Tensor) -> Tensor:
+        """Embed every image of ``look`` under P soft masks [B,P,h,w] of any resolution -> [B,P,channels]."""
+        masks = resize_like(masks, looked)
+        if self.mask_mode == "late":
+            total = torch.einsum("bchw,bphw->bpc", looked, masks)
+            return total / (masks.sum((2, 3)) + _EPSILON).unsqueeze(2)
+        images, masks = looked.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1), masks.unsqueeze(2)
+        pairs = images * masks if self.mask_mode == "early" else torch.cat([images, masks], 2)
+        return self._features(pairs.flatten(0, 1)).mean((2, 3)).unflatten(0, pairs.shape[:2])
+
+    def start_from(self, backbone: Backbone) -> None:
+        """Take over the weights of the backbone that one's own is a copy of."""
+        state = dict(backbone.state_dict())
+        if self.mask_mode == "channel":
+            name = f"{_first_convolution(backbone)}.weight"
+            state[name] = torch.cat([state[name], torch.zeros_like(state[name][:, :1])], 1)
+        self.backbone.load_state_dict(state)
+
+    def _features(self, image: Tensor) -> Tensor:
+        features = self.project(self.backbone(image, (self.feature,))[self.feature])
+        return features if self.signed else features.relu()
+
+    def _add_mask_channel(self) -> None:
+        name = _first_convolution(self.backbone)
+        old = self.backbone.get_submodule(name)
+        new = nn.Conv2d(
+            old.in_channels + 1,
+            old.out_channels,
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            bias=old.bias is not None,
+        )
+        new.load_state_dict(
+            old.state_dict() | {"weight": torch.cat([old.weight, torch.zeros_like(old.weight[:, :1])], 1)}
+        )
+        self.backbone.set_submodule(name, new)
+
+
+def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
+    """Return the name of the deepest feature and what brings it to ``channels``: nothing where it has them.
+
+    VGG16 ends with its last convolution before the activation, a ResNet with layer3 and a 1x1 convolution.
+    """
+    vgg = isinstance(backbone, VGG16)
+    name, stage = (backbone.taps("layer4")[-1], "layer4") if vgg else ("layer3", "layer3")
+    if vgg and backbone.channels[stage] == channels:
+        return name, nn.Identity()
+    return name, nn.Conv2d(backbone.channels[stage], channels, 1)
+
+
+def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:
+    """Return the negative distance of vectors and prototypes along their last axis; the others broadcast.
+
+    ``euclidean`` is the squared distance per channel: unscaled, it would saturate a softmax. ``cosine`` is
+    twenty times the cosine.
+    """
+    if distance == "cosine":
+        return _COSINE_SCALE * cosine_similarity(vectors, prototypes, dim=-1)
+    return -(vectors - prototypes).square().mean(-1)
+
+
+def _first_convolution(network: nn.Module) -> str:
+    return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))

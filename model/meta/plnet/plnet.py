@@ -1,0 +1,234 @@
+"""PL: N. Dong, E. P. Xing, "Few-Shot Semantic Segmentation with Prototype Learning", BMVC 2018.
+
+No code was published, and what is publicly known of the method leaves much open. In this file:
+
+*Certain* (abstract, surveys, tables of later papers): a prototype learner embeds (image, mask) pairs by
+features and a global average; a way's prototype is the mean over its supports; the learner is trained to tell
+the ways apart by distances. A segmentor adds each prototype to its query features; a 1x1 convolution and
+enlargement give a map per way. The maps are fused by how near the query under each of them is to the way's
+prototype. Both parts learn in turns, the ways permuted at random.
+
+*Probable*: the background is a way of its own, maps are sigmoids, both networks are VGG16 with ImageNet's
+weights.
+
+*Our proposal*: all else. Where the mask enters, the distance, the activations, the softmax over the ways, the
+form of the losses, both heads, the depth of the networks and every ResNet.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import pad
+
+from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
+from fewseg.model.contract import (
+    IMAGE_FEATURE,
+    Backbone,
+    Encoding,
+    Episode,
+    GroupRule,
+    MetaLearner,
+    Prediction,
+    Setting,
+)
+from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.meta.plnet.map_head import MapHead
+from fewseg.model.meta.plnet.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
+from fewseg.model.options import Between, Channels, Count
+
+_SCORE_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class PLNetOptions:
+    """Switches of PL; every default is our proposal but ``use_segmentor`` and ``permutation``.
+
+    Attributes:
+        use_segmentor: published ablation; False takes the nearest prototype per pixel ("PL" alone).
+        permutation: the ways are permuted at random in training ("PT"). Only a ``joint`` head notices.
+        segment_head: ``shared`` classifies every way by itself, ``joint`` all of them in their order.
+        ways: of the episodes, for a ``joint`` head.
+        background_prototype: whether the background has a prototype; otherwise its map is a constant 0.5.
+        mask_mode: where the learner's mask enters; see ``PairEmbedding``.
+        distance: between embeddings; see ``closeness``.
+        signed_prototypes: whether the learner's last activation is left out.
+        activate_sum: whether an activation follows the sum of feature and prototype. Without one the
+            prototype comes down to one number per way.
+        fusion_block: a 3x3 convolution and an activation between that and the classifier.
+        joint_seg_grad: whether the segmentation loss also trains the learner.
+        min_positions: of a way in the query, on the grid of the features, for its embedding to be classified.
+        channels: of features and prototypes.
+    """
+
+    use_segmentor: bool = True
+    permutation: bool = True
+    segment_head: Literal["shared", "joint"] = "shared"
+    ways: Count = 1
+    background_prototype: bool = True
+    mask_mode: MaskMode = "late"
+    distance: Distance = "euclidean"
+    signed_prototypes: bool = True
+    activate_sum: bool = True
+    fusion_block: bool = False
+    joint_seg_grad: bool = False
+    min_positions: Annotated[float, Between(0, 1e6)] = 32.0
+    channels: Channels = 512
+
+    def __post_init__(self) -> None:
+        if self.use_segmentor:
+            return
+        if self.mask_mode != "late" or not self.background_prototype:
+            raise ValueError(
+                "use_segmentor: False takes the nearest prototype per pixel, which needs mask_mode: late and "
+                "background_prototype: True"
+            )
+
+
+class PLNet(MetaLearner):
+    """Prototypes by a learner of its own, a map per way, and a fusion of the maps."""
+
+    Options = PLNetOptions
+    support_features = (IMAGE_FEATURE,)
+    multi_way = True
+    trains_backbone = True
+    mixable = ("prototype",)
+    fixed_in_adaptation = ("learner",)
+    turns = (("classification",), ("main",))
+    group_rules: Mapping[str, GroupRule] = {"learner": GroupRule(0.1)}
+    backbone_variants: Mapping[str, Mapping[str, object]] = {
+        "vgg": WITHOUT_LAST_POOLINGS,
+        "resnet": {"last_stage": "layer3"},
+    }
+    published_names: Mapping[str, str] = {"backbone.": "segmentor.backbone.", "head": "segmentor.head"}
+
+    def __init__(self, setting: Setting, options: PLNetOptions) -> None:
+        super().__init__()
+        self.options = options
+        backbone, channels = setting.backbone, options.channels
+        first = int(options.background_prototype)
+        self.learner = PairEmbedding(backbone, channels, options.mask_mode, signed=options.signed_prototypes)
+        self.query_features: tuple[str, ...] = (IMAGE_FEATURE,)
+        self.head: MapHead | None = None
+        if options.use_segmentor:
+            self.feature = self.learner.feature
+            self.query_features = (self.feature, IMAGE_FEATURE)
+            self.head = MapHead(
+                copy.deepcopy(self.learner.project),  # what is added to each other starts alike
+                channels,
+                joint_maps=first + options.ways if options.segment_head == "joint" else 0,
+                activate=options.activate_sum,
+                block=options.fusion_block,
+            )
+        else:
+            self.trains_backbone, self.turns = False, ()
+
+    def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
+        self.learner.start_from(backbone)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"looked": self.learner.look(features[IMAGE_FEATURE]), **self._query_feature(features)}
+
+    def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        masks = [mask == 0, mask == 1] if self.options.background_prototype else [mask == 1]
+        looked = self.learner.look(features[IMAGE_FEATURE])
+        return {"prototype": self.learner(looked, torch.stack(masks, 1).to(looked))}
+
+    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return self._query_feature(features)
+
+    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+        return {}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        """Average over the shots, and for the background over the ways too -> prototypes [B,P,C]."""
+        prototype = support["prototype"]
+        objects = prototype[..., -1, :].mean(2)
+        if not self.options.background_prototype:
+            return {"prototype": objects}
+        background = prototype[..., 0, :].mean((1, 2))
+        return {"prototype": torch.cat([background.unsqueeze(1), objects], 1)}
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        looked, prototype = query["looked"], guidance["prototype"]
+        parts = dict(guidance) | ({"looked": looked} if self.training else {})
+        if not self.options.joint_seg_grad:
+            looked, prototype = looked.detach(), prototype.detach()
+        if self.head is None:
+            pixels = looked.permute(0, 2, 3, 1)
+            scores = [closeness(pixels, p[:, None, None], self.options.distance) for p in prototype.unbind(1)]
+            return Prediction(torch.stack(scores, 1), parts)
+        parts["map_logits"] = self._maps(query["feature"], prototype)
+        parts["fusion_weights"] = self._fusion_weights(looked, parts["map_logits"], prototype)
+        return Prediction(self._fuse(parts["map_logits"], parts["fusion_weights"]), parts)
+
+    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        parts = prediction.parts
+        if self.head is None:
+            return super().enlarge(prediction, size)
+        return self._fuse(resize(parts["map_logits"], size), parts["fusion_weights"])
+
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        losses = {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+        if "looked" in prediction.parts:
+            losses["classification"] = self._classification(prediction.parts, episode.query_mask)
+        return losses
+
+    def _query_feature(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {} if self.head is None else {"feature": self.head.project(features[self.feature])}
+
+    def _maps(self, feature: Tensor, prototype: Tensor) -> Tensor:
+        """Return the logits of the ways' maps [B,P,h,w], seen by the head in random order where it matters.
+
+        Putting the logits back in order is the same as permuting the labels, so that losses need not know.
+        """
+        if not (self.training and self.options.permutation and self.head.joint_maps):
+            return self.head(feature, prototype)
+        first, count = int(self.options.background_prototype), prototype.shape[1]
+        order = torch.cat([torch.arange(first), first + torch.randperm(count - first)]).to(prototype.device)
+        return self.head(feature, prototype[:, order])[:, order.argsort()]
+
+    def _fusion_weights(self, looked: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
+        """Return how much the query under each map looks like the way's prototype, as shares [B,P].
+
+        Where masks enter late, maps need not be enlarged first: shrinking them to the features' grid again
+        would give the same (exactly so for sides of 8n + 1).
+        """
+        maps = resize_like(map_logits, looked).sigmoid()
+        if self.options.joint_seg_grad:
+            vectors = self.learner(looked, maps)
+        else:  # the maps learn through it, itself it does not
+            fixed = {name: parameter.detach() for name, parameter in self.learner.named_parameters()}
+            vectors = functional_call(self.learner, fixed, (looked, maps))
+        return closeness(vectors, prototype, self.options.distance).softmax(1)
+
+    def _fuse(self, map_logits: Tensor, weights: Tensor) -> Tensor:
+        """Weigh the maps [B,P,h,w] by [B,P] -> logarithms of the scores [B,1+N,h,w]."""
+        scores = weights.shape[1] * weights[..., None, None] * map_logits.sigmoid()
+        if not self.options.background_prototype:
+            scores = pad(scores, (0, 0, 0, 0, 1, 0), value=0.5)
+        return (scores + _SCORE_EPSILON).log()
+
+    def _classification(self, parts: Mapping[str, Tensor], label: Tensor) -> Tensor:
+        """Tell by its nearest prototype what the query shows under the true mask of every way.
+
+        Ways of which the query shows too little are left out; 0 where none is left.
+        """
+        looked, prototype = parts["looked"], parts["prototype"]
+        first, count = 1 - int(self.options.background_prototype), prototype.shape[1]
+        ways = torch.arange(first, first + count, device=label.device).view(1, -1, 1, 1)
+        masks = (label.unsqueeze(1) == ways).to(looked)
+        shown = resize_like(masks, parts.get("map_logits", looked)).sum((2, 3)) >= self.options.min_positions
+        vectors = self.learner(looked, masks).unsqueeze(2)
+        scores = closeness(vectors, prototype.unsqueeze(1), self.options.distance)
+        loss = -scores.log_softmax(2).diagonal(dim1=1, dim2=2)
+        return (loss * shown).sum() / shown.sum().clamp_min(1)

@@ -1,0 +1,59 @@
+"""Adaptation at test time, as a test run asks for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewseg.engine.evaluation.adapted import adapter_of, with_truth
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+from fewseg.model import create_model
+from fewseg.util.errors import ConfigError
+
+
+def opened(configure, arch="bam", **changes):
+    config = configure(arch, episodes=3, seeds="[1]", ft_number=2, **changes)
+    fold = test_fold_of(config)
+    model = build_network(config, fold.split).eval()
+    return config, model, evaluation_images(config, fold), fold, test_manifests(config, fold)
+
+
+def test_no_adapter_unless_asked_for(configure):
+    config, model, *_ = opened(configure)
+    assert adapter_of(config, model) is None
+
+
+def test_adapter_segments_and_leaves_the_model_as_it_was(configure):
+    config, model, images, fold, manifests = opened(configure, adapt="eftnet", ft_base_lr=0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapter = adapter_of(config, model)
+    (adapted,) = evaluate_one_by_one(model, images, fold, manifests, adapter=adapter)
+    assert adapted.meters["final"].counts.sum() > 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_published_choice_of_the_round_is_marked_as_an_oracle(configure):
+    config, model, images, fold, manifests = opened(
+        configure, adapt="eftnet", discrimination_mask="ground_truth"
+    )
+    with pytest.warns(UserWarning, match="ground truth"):
+        adapter = adapter_of(config, model)
+    assert adapter.oracle
+    evaluate_one_by_one(model, images, fold, manifests, adapter=adapter)
+
+
+def test_truth_is_shown_at_the_size_of_the_input(configure):
+    _, _, images, _, manifests = opened(configure)
+    spec = manifests[0][0]
+    episode = with_truth(load_episode(images, spec)[0], images, spec.query)
+    assert episode.query_mask.shape == (1, 65, 65)
+    assert set(episode.query_mask.unique().tolist()) <= {0, 1, 255}
+    assert (episode.query_mask == 1).any()
+
+
+def test_method_that_cannot_be_adapted_is_named(configure):
+    model = create_model("hsnet", backbone="resnet18", backbone_options={"width": 8})
+    with pytest.raises(ConfigError, match=r"--opts adapt: Test_Finetune\.adapt: .*HSNet"):
+        adapter_of(configure("bam", adapt="eftnet"), model)

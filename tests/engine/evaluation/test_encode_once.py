@@ -1,0 +1,114 @@
+"""Encoding once gives the counts of the plain loop, digit by digit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fewseg.engine.evaluation.encode_once import Work, evaluate, plan_visits
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode, predict
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+
+
+def opened(configure, arch="bam", **changes):
+    """Return the arguments of an evaluation, with a network that is not sure of anything."""
+    config = configure(arch, **changes)
+    fold = test_fold_of(config)
+    model = build_network(config, fold.split)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model.backbone(torch.randn(2, 3, 65, 65), ("layer4",))
+    images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
+    make_undecided(model, load_episode(images, manifests[0][0])[0])
+    return model, images, fold, manifests
+
+
+@torch.no_grad()
+def make_undecided(model, episode):
+    """Shift the classifier so that half the pixels of an episode are foreground."""
+    logits = model.eval()(episode).parts["meta"].movedim(-3, 0)
+    classifier = next(m for m in model.meta.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 2)
+    classifier.bias[1] -= (logits[1] - logits[0]).median()
+
+
+def counts(scores):
+    return [{name: meter.counts.tolist() for name, meter in score.meters.items()} for score in scores]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"shot": 3}, {"ways": 2, "shot": 2}, {"ori_resize": False}, {"protocol": "hsnet"}],
+    ids=str,
+)
+def test_counts_equal_the_plain_loop(configure, changes):
+    arguments = opened(configure, **changes)
+    once, plain = counts(evaluate(*arguments)), counts(evaluate_one_by_one(*arguments))
+    assert once == plain
+    assert once[0] != once[1]
+    assert sum(once[0]["final"][1]) > 0
+
+
+def test_counts_do_not_depend_on_the_memory(configure):
+    arguments = opened(configure, shot=2)
+    enough, none = Work(), Work()
+    assert counts(evaluate(*arguments, work=enough)) == counts(
+        evaluate(*arguments, cache_gib=1e-9, work=none)
+    )
+    assert enough.supports < none.supports == 2 * 2 * 10
+
+
+def test_every_query_and_support_is_encoded_once(configure):
+    arguments = opened(configure)
+    visits = plan_visits(arguments[3])
+    work = Work()
+    evaluate(*arguments, work=work)
+    assert work.queries == len(visits) == len({visit.query for visit in visits})
+    assert work.supports == len({support for visit in visits for support in visit.supports()})
+    assert work.episodes == 20
+
+
+def test_batches_of_episodes_give_the_same_scores(configure, monkeypatch):
+    arguments = opened(configure, shot=2)
+    single = evaluate(*arguments)[0].metrics()
+    monkeypatch.setattr("fewseg.engine.evaluation.encode_once._batch_on", lambda device: 4)
+    assert evaluate(*arguments)[0].metrics() == pytest.approx(single, abs=1e-3)
+
+
+def test_every_episode_is_observed(configure):
+    arguments = opened(configure)
+    seen = {}
+    evaluate(*arguments, observe=lambda seed, number, prediction: seen.update({(seed, number): prediction}))
+    assert sorted(seen) == [(seed, number) for seed in range(2) for number in range(10)]
+    assert seen[0, 0].logits.shape == (1, 2, 65, 65)
+
+
+def test_batch_dependent_learners_go_one_by_one(configure, monkeypatch):
+    arguments = opened(configure)
+    expected = counts(evaluate_one_by_one(*arguments))
+    monkeypatch.setattr(arguments[0].meta, "batch_dependent", True, raising=False)
+    work = Work()
+    assert counts(evaluate(*arguments, work=work)) == expected
+    assert work == Work()
+
+
+@torch.no_grad()
+def test_plain_loop_predicts_what_the_model_does(configure):
+    model, images, _, manifests = opened(configure, shot=3, ways=2)
+    episode = load_episode(images, manifests[0][0])[0]
+    torch.testing.assert_close(predict(model, episode).logits, model(episode).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_metrics_are_named_and_bounded(configure):
+    score = evaluate(*opened(configure))[0]
+    metrics = score.metrics()
+    assert list(metrics) == [
+        *("mIoU", "FB-IoU", "pIoU", "mIoU_meta", "FB-IoU_meta", "pIoU_meta", "mIoU_base"),
+    ]
+    assert all(0 <= value <= 1 for value in metrics.values())
+    assert sum(score.class_iou().values()) / 5 == pytest.approx(metrics["mIoU"])

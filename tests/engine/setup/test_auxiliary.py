@@ -1,0 +1,118 @@
+"""Auxiliary images from the config to the result: which methods take them, and what they change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewseg.engine.evaluation.encode_once import Work, evaluate
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode, predict
+from fewseg.engine.prediction.predict import Example, Segmenter
+from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.data import evaluation_images, fold_of, test_fold_of, test_manifests, training_data
+from fewseg.util.config import load_config
+from fewseg.util.errors import ConfigError, DataError, UserError
+from predict import build_segmenter
+
+FSIL = {"arch": "fsil", "Method.options.threshold": -1.0, "Data.protocol_options.min_area": 60}
+
+
+@pytest.fixture
+def opened(config_file):
+    """Return a function: changes of the config -> config, model, and the arguments of an evaluation."""
+
+    def build(**changes):
+        pairs = {**FSIL, **changes}
+        config = load_config(config_file, [str(part) for pair in pairs.items() for part in pair])
+        fold = test_fold_of(config)
+        torch.manual_seed(0)
+        model = build_network(config, fold.split)
+        return config, (model, evaluation_images(config, fold), fold, test_manifests(config, fold))
+
+    return build
+
+
+def counts(scores):
+    return [score.meters["final"].counts.tolist() for score in scores]
+
+
+@pytest.mark.parametrize("changes", [{"auxiliary": 2}, {"auxiliary": 2, "ways": 2, "shot": 2}], ids=str)
+def test_counts_equal_the_plain_loop(opened, changes):
+    _, arguments = opened(**changes)
+    work = Work()
+    once = counts(evaluate(*arguments, work=work))
+    assert once == counts(evaluate_one_by_one(*arguments))
+    assert once != counts(evaluate(*opened(**{**changes, "auxiliary": 0})[1]))
+    shown = {
+        name
+        for seed, manifest in enumerate(arguments[3])
+        for number in range(len(manifest))
+        for names in arguments[1].draw_auxiliary(arguments[3][seed], number)
+        for name in names
+    }
+    assert work.supports >= len(shown) > 0
+
+
+def test_batches_and_memory_change_nothing(opened, monkeypatch):
+    _, arguments = opened(auxiliary=2)
+    once = counts(evaluate(*arguments))
+    assert counts(evaluate(*arguments, cache_gib=1e-9)) == once
+    monkeypatch.setattr("fewseg.engine.evaluation.encode_once._batch_on", lambda device: 4)
+    batched = evaluate(*arguments)[0].metrics()
+    assert batched == pytest.approx(evaluate_one_by_one(*arguments)[0].metrics(), abs=1e-3)
+
+
+def test_episodes_and_their_hash_are_those_without(opened):
+    with_sets, without = opened(auxiliary=2)[1][3], opened(auxiliary=0)[1][3]
+    assert [manifest.hash for manifest in with_sets] == [manifest.hash for manifest in without]
+
+
+@torch.no_grad()
+def test_plain_loop_predicts_what_the_model_does(opened):
+    _, (model, images, _, manifests) = opened(auxiliary=2, ways=2)
+    auxiliary = images.draw_auxiliary(manifests[0], 0)
+    episode = load_episode(images, manifests[0][0], auxiliary)[0]
+    assert episode.auxiliary.shape[:3] == (1, 2, 2)
+    torch.testing.assert_close(
+        predict(model.eval(), episode).logits, model(episode).logits, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_images_of_unequal_size_are_evaluated(opened):
+    _, arguments = opened(auxiliary=2, protocol="mlc")
+    assert counts(evaluate(*arguments)) == counts(evaluate_one_by_one(*arguments))
+
+
+def test_what_does_not_fit_is_one_line(opened, config_file, tmp_path):
+    with pytest.raises(DataError, match=r"auxiliary 100: an episode needs 102 images"):
+        opened(auxiliary=100)
+    with pytest.raises(ConfigError, match=r"Data\.auxiliary: panet has no use for auxiliary images.*got 2"):
+        load = load_config(config_file, ["arch", "panet", "auxiliary", "2"])
+        training_data(load, fold_of(load), 0)
+    mined = ["arch", "mlc-reconstruction", "auxiliary", "1"]
+    with pytest.raises(ConfigError, match=r"Data\.mined_labels: unset; make mined labels by"):
+        load = load_config(config_file, mined)
+        training_data(load, fold_of(load), 0)
+    with pytest.raises(DataError, match=r"split0_1: holds no mined labels"):
+        load = load_config(config_file, [*mined, "mined_labels", f"{tmp_path}/split{{fold}}_{{shot}}"])
+        training_data(load, fold_of(load), 0)
+
+
+def test_going_without_the_set_is_said(opened, caplog):
+    with caplog.at_level("WARNING"):
+        opened(auxiliary=0)
+    assert "fsil goes without its auxiliary set" in caplog.text
+
+
+def test_prediction_takes_auxiliary_images(opened, config_file):
+    _, (model, images, _, manifests) = opened(auxiliary=2)
+    spec = manifests[0][0]
+    image, mask = images.store.named(spec.supports[0][0])
+    example = Example(image, (mask == spec.class_ids[0]).astype("uint8"))
+    further = [images.store.image(name) for name in images.draw_auxiliary(manifests[0], 0)[0]]
+    segmenter = Segmenter(model, [example], images.resize, torch.device("cpu"), further)
+    assert segmenter._supports["auxiliary"].shape[:3] == (1, 1, 2)
+    query = images.store.image(spec.query)
+    assert segmenter(query).shape == query.shape[:2]
+    with pytest.raises(UserError, match="--auxiliary: panet has no use for auxiliary images"):
+        build_segmenter(load_config(config_file, ["arch", "panet"]), [example], further)

@@ -1,0 +1,138 @@
+"""A run's folder: today's name for what is shipped, another name for every other setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewseg.util.config import load_config
+from fewseg.util.config.schema import SECTIONS
+from fewseg.util.errors import ConfigError
+from fewseg.util.runs.folder import RUN_CONFIG, RUN_LOG, key, label, run_folder
+from fewseg.util.runs.name import EFFECTS, TEST, TRAINING, differences
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)
+BAM, FOLDER = ROOT / "config/pascal/bam_resnet50.yaml", ROOT / "config/folder/bam_resnet50.yaml"
+PLAIN = Path("exp/pascal/bam_resnet50/split0_shot1")
+
+
+def folder_of(path: Path, *opts: object) -> Path:
+    return run_folder(load_config(path, [str(part) for part in opts]))
+
+
+def test_every_key_is_classified_once() -> None:
+    known = [f"{section}.{key}" for section, model in SECTIONS.items() for key in model.model_fields]
+    classified = [
+        f"{section}.{key}"
+        for sections in EFFECTS.values()
+        for section, keys in sections.items()
+        for key in keys.split()
+    ]
+    assert sorted(classified) == sorted(known), "say in util/runs/name.py what a new key changes"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_config_keeps_the_name_by_custom(path: Path) -> None:
+    shot = "" if path.stem.startswith("pspnet") else "_shot1"
+    assert folder_of(path) == Path("exp") / path.parent.name / path.stem / f"split0{shot}"
+
+
+def test_fold_shot_and_what_changes_no_outcome_keep_it_too() -> None:
+    assert folder_of(BAM, "split", 2, "shot", 5) == PLAIN.with_name("split2_shot5")
+    speed = ("workers", 0, "print_freq", 1, "save_freq", 3, "cache_gib", 1, "resume", "auto", "compile", True)
+    tests = ("episodes", 10, "seeds", "[1]", "Test_Finetune.weight", "a.safetensors", "adapt", "eftnet")
+    assert folder_of(BAM, *speed, *tests) == PLAIN
+
+
+def test_name_holds_what_differs() -> None:
+    name = folder_of(BAM, "base_lr", 0.1, "optimizer", "adam", "Method.backbone_options.width", 32).name
+    start, _, digits = name.rpartition("_")
+    assert start == "split0_shot1_base_lr0.1-optimizer_adam-width32"
+    assert len(digits) == 8 and int(digits, 16) >= 0
+    assert (
+        folder_of(BAM, "base_lr", 0.2, "optimizer", "adam", "Method.backbone_options.width", 32).name != name
+    )
+
+
+def test_long_name_counts_what_it_leaves_out() -> None:
+    many = [part for key in ("aux_weight1", "aux_weight2", "power", "momentum") for part in (key, 0.123)]
+    name = folder_of(BAM, *many, "epochs", 7, "clip_norm", 1, "val_episodes", 9, "batch_size", 3).name
+    assert "-and" in name and "more_" in name and len(name) < 100
+    assert name != folder_of(BAM, *many, "epochs", 7, "clip_norm", 2, "val_episodes", 9, "batch_size", 3).name
+
+
+def test_data_root_names_the_run_unless_it_is_the_shipped_one() -> None:
+    names = {folder_of(FOLDER, "data_root", root).name for root in ("data/clothes", "/disk/shoes")}
+    assert names == {"split0_shot1_clothes", "split0_shot1_shoes"}
+    assert folder_of(FOLDER, "data_root", "/elsewhere/data/folder/").name == "split0_shot1"
+    assert folder_of(BAM, "data_root", "/disk/VOC2012") == PLAIN
+
+
+def test_own_file_gets_the_name_that_its_overrides_would_have(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(f"_base_: {BAM}\nTrain: {{base_lr: 1e-1, workers: 3}}\n")
+    assert folder_of(own) == folder_of(BAM, "base_lr", 0.1) != PLAIN
+    own.write_text(f"_base_: {BAM}\n")
+    assert folder_of(own) == PLAIN
+
+
+def test_file_of_another_project_is_set_apart_and_paths_count_by_their_ends(tmp_path: Path) -> None:
+    published = tmp_path / "pascal_split0_resnet50.yaml"
+    text = "DATA: {{train_list: {}/pascal/voc_sbd_merge_noduplicate.txt}}\nTRAIN: {{layers: 50, epochs: 3}}"
+    names = []
+    for root in (".", "/disk/BAM", "/other"):
+        published.write_text(text.format(root))
+        names.append(folder_of(published))
+    assert len(set(names)) == 1 and "train_list" not in str(names[0]) and "epochs3" in str(names[0])
+    assert folder_of(published, "train_list", "lists/pascal/half.txt") != names[0]
+
+
+def test_network_without_a_shipped_config_is_named_too() -> None:
+    name = folder_of(BAM, "backbone", "resnet152")
+    assert name.parent == Path("exp/pascal/bam_resnet152") and name.name.startswith("split0_shot1_")
+    assert name != folder_of(BAM, "backbone", "resnet152", "base_lr", 0.1)
+
+
+def test_save_path_takes_placeholders() -> None:
+    template = "runs/f{fold}s{shot}-{key}"
+    first = folder_of(BAM, "save_path", template, "split", 2, "shot", 5)
+    assert first == Path(f"runs/f2s5-{key(load_config(BAM), TRAINING)}")
+    assert folder_of(BAM, "save_path", template, "split", 2, "shot", 5, "base_lr", 0.1) != first
+    with pytest.raises(ConfigError, match=r"--opts save_path.*\{lr\} is no placeholder"):
+        folder_of(BAM, "save_path", "runs/{lr}")
+
+
+def test_complete_config_maps_to_the_same_folder(tmp_path: Path) -> None:
+    for opts in (
+        [],
+        ["base_lr", "0.1", "split", "3"],
+        ["save_path", "a/{fold}_{key}", "Method.options.x", "1"],
+    ):
+        config = load_config(BAM, opts)
+        (tmp_path / RUN_CONFIG).write_text(config.dump_yaml())
+        assert folder_of(tmp_path / RUN_CONFIG) == run_folder(config)
+
+
+def test_config_of_a_run_that_was_moved_or_named_by_older_rules_is_at_home(tmp_path: Path) -> None:
+    (tmp_path / RUN_CONFIG).write_text(load_config(BAM, ["base_lr", "0.1"]).dump_yaml())
+    (tmp_path / RUN_LOG).write_text("")
+    assert folder_of(tmp_path / RUN_CONFIG, "workers", 0, "episodes", 5) == tmp_path
+    assert folder_of(tmp_path / RUN_CONFIG, "split", 1) == folder_of(BAM, "base_lr", 0.1, "split", 1)
+    assert folder_of(tmp_path / RUN_CONFIG, "base_lr", 0.2) == folder_of(BAM, "base_lr", 0.2)
+
+
+def test_label_of_a_test_holds_what_changes_its_figures() -> None:
+    def of(*opts: str) -> str:
+        return label(load_config(BAM, opts), TEST)
+
+    assert of() == of("base_lr", "0.1") == of("cache_gib", "1") == ""
+    assert of("episodes", "100").startswith("episodes100_")
+    assert len({of("episodes", "100"), of("seeds", "[1]"), of("episodes", "100", "seeds", "[1]")}) == 3
+
+
+def test_differences_name_the_keys() -> None:
+    shipped, ours = load_config(BAM), load_config(BAM, ["base_lr", "0.1", "Method.options.pool", "8"])
+    assert differences(ours, shipped, TRAINING) == {"Train.base_lr": 0.1, "Method.options.pool": 8}
+    assert differences(shipped, ours, TRAINING) == {"Train.base_lr": 0.005, "Method.options.pool": None}

@@ -1,0 +1,91 @@
+"""What published config files of this field say differently: other spellings, keys without effect here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fewseg.util.config.file import Entry
+
+SECTION_ALIASES: dict[str, str] = {"distributed": "Train"}
+"""Lower-case names of published sections -> the section that takes their keys."""
+
+SPELLINGS: tuple[str, ...] = ("layers", "vgg", "use_coco", "loop_ft")
+"""Published keys that have another name here: ``backbone`` (the first two), ``data_set``, ``adapt``."""
+
+_TORCHRUN = "processes are started by torchrun"
+_AMP = "mixed precision is Train.amp"
+_PANELS = "Test_Finetune.panels counts the pictures"
+_UNREAD = "nothing reads it in the published code either"
+
+UNUSED: dict[str, str] = {
+    "train_gpu": _TORCHRUN,
+    "test_gpu": _TORCHRUN,
+    "multiprocessing_distributed": _TORCHRUN,
+    "dist_url": _TORCHRUN,
+    "dist_backend": _TORCHRUN,
+    "world_size": _TORCHRUN,
+    "rank": _TORCHRUN,
+    "sync_bn": "BatchNorm that learns is synchronised whenever there are several processes",
+    "use_apex": _AMP,
+    "opt_level": _AMP,
+    "keep_batchnorm_fp32": _AMP,
+    "loss_scale": _AMP,
+    "visualize": _PANELS,
+    "show": _PANELS,
+    "show_ft": _PANELS,
+    "memo_weight": _UNREAD,
+    "memobank": _UNREAD,
+    "memolenth": _UNREAD,
+    "memochannel": _UNREAD,
+    "sr_aux_weight2": _UNREAD,
+}
+"""Known keys that change nothing here, each with the reason."""
+
+
+def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
+    """Rewrite the published spellings.
+
+    Args:
+        groups: the entries of every file, deepest base first, and those of the command line.
+
+    Returns:
+        The same groups in our names; of ``layers`` and ``vgg`` the last one becomes ``backbone``.
+    """
+    network = [entry for group in groups for entry in group if entry.key in ("layers", "vgg")]
+    return [[ours for entry in group for ours in _translated(entry, network)] for group in groups]
+
+
+def guess_arch(values: dict[str, dict[str, Any]]) -> str:
+    """Name the method of a file without ``arch``, which published scripts take from the command line.
+
+    The first that fits: more than 2 output channels (stage 1), EFTNet's switches, PFENet's pyramid; else BAM.
+    """
+    classes = values["Data"].get("classes", 2)
+    if isinstance(classes, int) and classes > 2:
+        return "pspnet"
+    if values["Test_Finetune"].get("adapt") == "eftnet":  # published for MSANet's checkpoints only
+        return "msanet"
+    return "pfenet" if "ppm_scales" in values["Method"] else "bam"
+
+
+def _translated(entry: Entry, network: Sequence[Entry]) -> list[Entry]:
+    if entry.key in ("layers", "vgg"):
+        backbone = _backbone({other.key: other.value for other in network})
+        last = entry is network[-1] and backbone is not None
+        return [Entry("Method", "backbone", backbone, entry.source)] if last else []
+    if entry.key == "use_coco":
+        return [Entry("Data", "data_set", "coco" if _is_true(entry.value) else "pascal", entry.source)]
+    if entry.key == "loop_ft":
+        return [Entry("Test_Finetune", "adapt", "eftnet" if _is_true(entry.value) else None, entry.source)]
+    return [entry]
+
+
+def _backbone(network: dict[str, Any]) -> str | None:
+    if _is_true(network.get("vgg")):  # VGG files still say ``layers: 50``
+        return "vgg16"
+    return f"resnet{network['layers']}" if "layers" in network else None
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).strip().lower() in ("true", "1", "yes", "on")

@@ -1,0 +1,198 @@
+"""Comparing results: which may stand in one table, 95 % intervals, and paired differences.
+
+Intervals come from a bootstrap over the episodes. Methods that were tested on the same episodes are drawn
+together: what is easy for one is mostly easy for the other, so differences are known far better than figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fewseg.util.errors import ResultError
+from fewseg.util.results.episode_counts import EpisodeCounts, counts_path, read_counts
+from fewseg.util.results.folder import BASELINES, EARLIER
+from fewseg.util.results.result import Result, read_result
+from fewseg.util.results.table_rows import Trait, row_key, with_changes
+from fewseg.util.results.tables import Interval, Row, Table, Value, build_table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result, its file, and the counts of its episodes where they lie beside it."""
+
+    path: Path
+    result: Result
+    counts: EpisodeCounts | None
+
+    @property
+    def test(self) -> tuple[str, int, int, int]:
+        """What is tested: data set, fold, shots, ways."""
+        return self.result.data_set, self.result.fold, self.result.shot, self.result.ways
+
+
+def read_runs(arguments: Iterable[str]) -> list[Run]:
+    """Read results.
+
+    Args:
+        arguments: files, or folders with all results below; ``NAME=PATH`` shows them under another name.
+
+    Raises:
+        ResultError: nothing there, or a file that is no result.
+    """
+    runs = []
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, path = "", argument
+        files = _files(Path(path))
+        if not files:
+            raise ResultError(f"{path}: no result files (*.json) there; run test.py first")
+        for file in files:
+            result = read_result(file)
+            counts = _counts_of(file, result)
+            runs.append(Run(file, result.model_copy(update={"method": name}) if name else result, counts))
+    return runs
+
+
+def _counts_of(file: Path, result: Result) -> EpisodeCounts | None:
+    path = counts_path(file)
+    if not path.is_file():
+        return None
+    counts = read_counts(path)
+    if list(counts.hashes) != [seed.episode_hash for seed in result.seeds]:
+        raise ResultError(f"{path}: counts other episodes than {file.name}; test again")
+    return counts
+
+
+def require_comparable(runs: Sequence[Run]) -> None:
+    """Raise ResultError if the runs differ in more than the method: then one table would mislead."""
+    kinds: dict[str, Callable[[Run], object]] = {
+        "protocols": lambda run: with_changes(run.result.protocol, run.result.protocol_difference),
+        "treatments of novel classes in training images": lambda run: run.result.novel_in_train,
+        "settings": lambda run: run.result.setting,
+        "annotations of supports": lambda run: run.result.annotation,
+        "results of an oracle and others": lambda run: "an oracle's" if run.result.oracle else "no oracle's",
+    }
+    for what, kind in kinds.items():
+        first = runs[0]
+        other = next((run for run in runs if kind(run) != kind(first)), None)
+        if other is not None:
+            raise ResultError(
+                f"different {what}: {first.path} has {kind(first)}, {other.path} has {kind(other)}; "
+                "compare like with like, or give --mixed for a column that tells them apart"
+            )
+    known: dict[tuple[str, int, int, int], Run] = {}
+    for run in runs:
+        first = known.setdefault(run.test, run)
+        if run.result.episode_hash != first.result.episode_hash:
+            raise ResultError(
+                f"different episodes: {first.path} and {run.path} do not test fold {run.result.fold} on the "
+                "same ones; name the files of one number of episodes, such as *_5x1000*.json, or give "
+                "--mixed for a column that tells them apart"
+            )
+
+
+def comparison_table(
+    runs: Sequence[Run], metric: str, last: str | None, *, draws: int = 1000, mixed: bool = False
+) -> Table:
+    """Arrange results in rows, with the interval of every mean.
+
+    Args:
+        runs: in the order of the rows.
+        metric, last: as in ``build_table``.
+        draws: of the bootstrap.
+        mixed: add a column that names the set of episodes.
+    """
+    counts = {id(run.result): run.counts for run in runs}
+
+    def interval(results: Sequence[Result], name: str) -> Interval | None:
+        stored = [counts[id(result)] for result in results]
+        if any(entry is None or name not in entry.names() for entry in stored):
+            return None
+        return bounds(np.mean([entry.resample(name, draws) for entry in stored], axis=0))
+
+    more = {"episode set": _episode_sets(runs)} if mixed else {}
+    return build_table([run.result for run in runs], metric, last, interval=interval, more=more)
+
+
+def difference_table(runs: Sequence[Run], metric: str, *, draws: int = 1000) -> Table | None:
+    """Subtract from every row the first row on the same episodes; None where no two rows can be paired.
+
+    A figure is the difference of the metric in points of per cent, with its interval.
+    """
+    rows: dict[tuple[str, ...], dict[int, Run]] = {}
+    sets = {"episode set": _episode_sets(runs)}
+    for run in runs:
+        if run.counts is not None and metric in run.counts.names():
+            rows.setdefault(row_key(run.result, sets), {})[run.result.fold] = run
+    references: dict[tuple, list[dict[int, Run]]] = {}
+    for by_fold in rows.values():
+        episodes = tuple(sorted((run.test, run.result.episode_hash) for run in by_fold.values()))
+        references.setdefault(episodes, []).append(by_fold)
+    folds = sorted({fold for by_fold in rows.values() for fold in by_fold})
+    found = [
+        Row(_labels(by_fold, others[0]), _differences(by_fold, others[0], folds, metric, draws))
+        for others in references.values()
+        for by_fold in others[1:]
+    ]
+    if not found:
+        return None
+    columns = (*(f"fold{fold}" for fold in folds), "mean")
+    title = f"{metric}, paired differences in points, with 95 % intervals"
+    return Table(title, ("difference", "shot"), columns, tuple(found))
+
+
+def bounds(values: np.ndarray) -> Interval:
+    """Return the middle 95 % of the values."""
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _labels(by_fold: dict[int, Run], reference: dict[int, Run]) -> tuple[str, str]:
+    own, other = (next(iter(runs.values())).result for runs in (by_fold, reference))
+    names = [f"{result.method} {result.backbone}" for result in (own, other)]
+    return " - ".join(names), str(own.shot)
+
+
+def _differences(
+    by_fold: dict[int, Run], reference: dict[int, Run], folds: Sequence[int], metric: str, draws: int
+) -> tuple[Value | None, ...]:
+    values, drawn, cells = [], [], []
+    for fold in folds:
+        if fold not in by_fold:
+            cells.append(None)
+            continue
+        own, other = by_fold[fold].counts, reference[fold].counts
+        values.append(own.value(metric) - other.value(metric))
+        drawn.append(own.resample(metric, draws) - other.resample(metric, draws))
+        cells.append(_points(values[-1], drawn[-1]))
+    return (*cells, _points(float(np.mean(values)), np.mean(drawn, axis=0)) if None not in cells else None)
+
+
+def _points(value: float, drawn: np.ndarray) -> Value:
+    low, high = bounds(drawn)
+    return Value(100 * value, interval=(100 * low, 100 * high))
+
+
+def _episode_sets(runs: Sequence[Run]) -> Trait:
+    """Return a trait that letters the sets of episodes of every test in order of appearance."""
+    sets: dict[tuple[str, int, int, int], list[str]] = {}
+    letters = {}
+    for run in runs:
+        known = sets.setdefault(run.test, [])
+        if run.result.episode_hash not in known:
+            known.append(run.result.episode_hash)
+        letters[id(run.result)] = chr(ord("A") + known.index(run.result.episode_hash))
+    return lambda result: letters[id(result)]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+    aside = {BASELINES, EARLIER} - {path.name}
+    return [file for file in found if not aside.intersection(file.relative_to(path).parts[:-1])]

@@ -1,0 +1,187 @@
+"""A folder of results: where every file of it lies, what is there already, and which results share a table.
+
+``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures. Baselines lie in
+``baselines``. A result that another one of the same name replaces goes to ``earlier``; nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewseg.util.errors import ResultError
+from fewseg.util.results.episode_counts import EpisodeCounts, counts_path
+from fewseg.util.results.identity import departures, same_measurement, table_name
+from fewseg.util.results.result import Result, read_result, write_result
+from fewseg.util.results.table_rows import row_key
+
+BASELINES, EARLIER = "baselines", "earlier"
+"""Folders beside results that are left out of tables and comparisons, unless they are named themselves."""
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder of results.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the tables, with one below it for every set of comparable results."""
+        return self.path / "tables"
+
+    @property
+    def baselines(self) -> ResultFolder:
+        """The results of what needs no training."""
+        return ResultFolder(self.path / BASELINES)
+
+    @property
+    def report(self) -> Path:
+        """The page that shows everything."""
+        return self.path / "report.html"
+
+    def file_of(self, result: Result) -> Path:
+        """Return where a result is written."""
+        return self.path / result.file_name
+
+    def pictures_of(self, file: Path) -> Path:
+        """Return the folder of the pictures of a result's file."""
+        return self.path / "pictures" / file.stem
+
+    def results(self) -> dict[Path, Result]:
+        """Return all readable results by their files; other files may lie beside them."""
+        found = {}
+        for path in sorted(self.path.glob("*.json")):
+            try:
+                found[path] = read_result(path)
+            except ResultError:
+                continue
+        return found
+
+    def find(self, wanted: Result) -> Path | None:
+        """Return the result of the same measurement, whatever its file is called; None without one."""
+        return next(
+            (path for path, stored in self.results().items() if same_measurement(stored, wanted)), None
+        )
+
+    def make_room(self, result: Result) -> list[Path]:
+        """Move what ``result`` would replace to ``earlier`` and return the files there.
+
+        That is a result of the same name, by its content, of another checkpoint or of other settings, and
+        a file of that name that cannot be read. The same measurement is left to be overwritten.
+
+        Raises:
+            ResultError: a file cannot be moved.
+        """
+        own = self.file_of(result)
+        stored = self.results()
+        replaced = [
+            path
+            for path, other in stored.items()
+            if other.file_name == result.file_name and not (path == own and same_measurement(other, result))
+        ]
+        replaced += [own] if own.exists() and own not in stored else []
+        return [self._put_aside(path, stored.get(path)) for path in replaced]
+
+    def add(self, result: Result, counts: EpisodeCounts | None = None) -> Path:
+        """Write a result, its counts first, so that a result is complete, and return its path.
+
+        Raises:
+            ResultError: a file cannot be written.
+        """
+        path = self.file_of(result)
+        counts_path(path).unlink(missing_ok=True)
+        if counts is not None:
+            counts.write(counts_path(path))
+        return write_result(path, result)
+
+    def _put_aside(self, path: Path, result: Result | None) -> Path:
+        """Move a result, its counts and its pictures."""
+        mark = (result.checkpoint_hash or "")[:8] if result else ""
+        stem = "_".join(part for part in (path.stem, mark) if part)
+        target = _free(self.path / EARLIER / f"{stem}.json")
+        pictures, aside = self.pictures_of(path), ResultFolder(target.parent).pictures_of(target)
+        moves = {picture: aside / picture.name for picture in sorted(pictures.glob("*.png"))}
+        moves |= {counts_path(path): counts_path(target)} if counts_path(path).exists() else {}
+        for source, destination in {**moves, path: target}.items():
+            try:
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, destination)
+            except FileNotFoundError:  # another test has moved it
+                continue
+            except OSError as failure:
+                raise ResultError(
+                    f"{source}: cannot be moved to {destination} ({failure.strerror}); choose another folder"
+                ) from failure
+        return target
+
+
+def comparable_groups(results: Mapping[Path, Result]) -> dict[str, dict[Path, Result]]:
+    """Return the results that may share a table, by a name for each table.
+
+    They were tested under one protocol, with the same changes, on the same episodes. No table holds two
+    results of one fold in one row.
+    """
+    groups: dict[str, dict[Path, Result]] = {}
+    for path, result in sorted(results.items(), key=_order):
+        number = 1
+        name = common = table_name(result)
+        while name in groups and not _fits(result, [*groups[name].values()]):
+            number += 1
+            name = f"{common}_{number}"
+        groups.setdefault(name, {})[path] = result
+    return groups
+
+
+def _order(entry: tuple[Path, Result]) -> tuple[object, ...]:
+    path, result = entry
+    return result.method, result.variant or "", result.backbone, result.ways, result.shot, result.fold, path
+
+
+def _fits(result: Result, others: Sequence[Result]) -> bool:
+    def kind(one: Result) -> tuple[object, ...]:
+        return departures(one), one.novel_in_train
+
+    def test(one: Result) -> tuple[object, ...]:
+        return one.data_set, one.fold, one.shot, one.ways
+
+    same_test = [other for other in others if test(other) == test(result)]
+    return (
+        kind(others[0]) == kind(result)
+        and all(other.episode_hash == result.episode_hash for other in same_test)
+        and all(row_key(other) != row_key(result) for other in same_test)
+    )
+
+
+def baselines_of(results: Sequence[Result], baselines: Iterable[Result]) -> list[Result]:
+    """Return the baselines on the episodes of ``results``, each of them once.
+
+    They are told apart from ``results`` by nothing but the method, since only the test concerns them.
+    """
+    episodes = {result.episode_hash for result in results}
+    shared = {"variant": None, "trained_under": None, "training_difference": {}}
+    for name in shared:
+        if all(getattr(result, name) == getattr(results[0], name) for result in results):
+            shared[name] = getattr(results[0], name)
+    found: dict[tuple[object, ...], Result] = {}
+    for baseline in baselines:
+        if baseline.episode_hash in episodes:
+            key = baseline.method, baseline.backbone, baseline.fold, baseline.shot, baseline.ways
+            found.setdefault(key, baseline.model_copy(update=shared))
+    return list(found.values())
+
+
+def _free(path: Path) -> Path:
+    """Return ``path``, or with a number after its name the first that is not taken."""
+    number = 1
+    free = path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return free

@@ -1,0 +1,120 @@
+"""What makes a result another one: the names of its file and its table, and which measurement it is of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from fewseg.util.config.schema import SECTIONS
+from fewseg.util.runs.name import EFFECTS, Effect, readable
+
+if TYPE_CHECKING:
+    from fewseg.util.results.result import Result
+
+_IDENTITY = (
+    *("method", "backbone", "data_set", "fold", "shot", "ways", "protocol", "protocol_difference"),
+    *("trained_under", "training_difference", "novel_in_train", "absent_classes"),
+    *("setting", "annotation", "oracle", "episodes", "checkpoint_hash"),
+)
+"""Entries that, besides seeds, episodes and settings, make a measurement another one."""
+
+_TOLD_ELSEWHERE = {
+    "Method": ("pretrained", "base_weight"),
+    "Test_Finetune": ("weight", "episodes", "seeds", "episodes_file"),
+}
+"""Section -> keys that the hashes of the weights and of the episodes stand for."""
+
+_DEFAULTS = {
+    section: {
+        key: json.loads(json.dumps(field.get_default(call_default_factory=True)))
+        for key, field in model.model_fields.items()
+        if not field.is_required()
+    }
+    for section, model in SECTIONS.items()
+}
+"""Section -> key -> its default, as JSON has it."""
+
+_COUNTS = ("episodes", "seeds")
+"""Points of a protocol that names show by themselves."""
+
+_SEEDS_NAMED, _VARIANT = 5, 40
+"""As many seeds, and a variant of as many characters, stand in a name; for more of them a short key does."""
+
+
+def same_measurement(one: Result, other: Result) -> bool:
+    """Return whether both are of one measurement: a checkpoint, its settings and the episodes."""
+    return _identity(one) == _identity(other)
+
+
+def file_name(result: Result) -> str:
+    """Return a name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``.
+
+    Seeds that are not the protocol's are named, and last what else sets the run apart.
+    """
+    variant = result.variant or ""
+    parts = [
+        *(result.method, result.backbone, result.data_set, result.protocol),
+        *(f"fold{result.fold}", f"{result.shot}shot", *([f"{result.ways}way"] if result.ways > 1 else [])),
+        *_kind(result, result.setting),
+        *([variant if len(variant) <= _VARIANT else _key(variant)] if variant else []),
+    ]
+    return _joined(parts) + ".json"
+
+
+def table_name(result: Result) -> str:
+    """Return a name for the table of the results that were tested as this one was."""
+    family = "generalised" if result.setting.startswith("generalised") else result.setting
+    changes = departures_in_words(result)
+    return _joined(
+        [result.data_set, result.protocol, *_kind(result, family), *([changes] if changes else [])]
+    )
+
+
+def departures(result: Result) -> dict[str, Any]:
+    """Return what was changed in the protocol of the test, besides the numbers of episodes and seeds."""
+    points = {key: own for key, (_, own) in result.protocol_difference.items() if key not in _COUNTS}
+    return points | ({"oracle": True} if result.oracle else {})
+
+
+def departures_in_words(result: Result) -> str:
+    """Return ``departures`` as a part of a file name, ``min_area512``; empty without any."""
+    return readable({f"Data.protocol_options.{key}": value for key, value in departures(result).items()})
+
+
+def _identity(result: Result) -> tuple[object, ...]:
+    without_effect = {section: keys.split() for section, keys in EFFECTS[Effect.NOTHING].items()}
+    for section, keys in _TOLD_ELSEWHERE.items():
+        without_effect[section] = [*without_effect.get(section, ()), *keys]
+    settings = {
+        f"{section}.{key}": value
+        for section, values in result.config.items()
+        for key, value in values.items()
+        # The checkpoint stands for the training, but for the seed of an untrained network.
+        if (key == "manual_seed" if section == "Train" else key not in without_effect.get(section, ()))
+        # A key that was added to the schema since has its default in older results.
+        and value != _DEFAULTS.get(section, {}).get(key)
+    }
+    episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
+    return *(getattr(result, name) for name in _IDENTITY), episodes, settings
+
+
+def _kind(result: Result, setting: str) -> list[str]:
+    seeds = "-".join(str(seed.seed) for seed in result.seeds)
+    named = seeds if len(result.seeds) <= _SEEDS_NAMED else _key(seeds)
+    return [
+        *([setting] if setting != "few-shot" else []),
+        *([result.annotation] if result.annotation != "mask" else []),
+        f"{len(result.seeds)}x{result.episodes}",
+        *([f"seeds{named}"] if "seeds" in result.protocol_difference else []),
+    ]
+
+
+def _key(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)

@@ -1,0 +1,200 @@
+"""Result files: one JSON per run, complete enough to know in a year what the figures mean.
+
+A run is one model on one fold with one number of shots, measured with every seed of the protocol. IoUs are
+stored as fractions, 0 to 1; tables show per cent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+
+from fewseg.util.errors import ResultError
+from fewseg.util.files import write_text
+from fewseg.util.results.identity import file_name
+
+SCHEMA = 1
+"""Raised when a change makes older readers misread a file."""
+VERSION = "0.1.0"
+"""Of FewSeg."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a figure may depend on."""
+    return {"fewseg": VERSION, "python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+class SeedResult(BaseModel):
+    """The figures of one seed.
+
+    Attributes:
+        seed: that the episodes were drawn with.
+        episode_hash: of the episodes themselves; equal hashes mean equal episodes.
+        metrics: name -> value: ``mIoU``, ``FB-IoU``, ``pIoU``, ``mIoU_meta``, ``mIoU_base``, ...
+        class_iou: IoU by class name; None for a class that was not tested, because no query shows it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    episode_hash: str
+    metrics: dict[str, float]
+    class_iou: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Result(BaseModel):
+    """One run. Mean, standard deviation (of the population) and the joint hash follow from the seeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fewseg_result: Literal[1] = SCHEMA
+    method: str
+    backbone: str
+    data_set: str
+    fold: int
+    shot: int
+    ways: int = 1
+    protocol: str
+    """What it was tested under."""
+    protocol_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    """Points of testing in which the run departs from its protocol: name -> (preset, run)."""
+    trained_under: str | None = None
+    training_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
+    """Likewise the points of training, and the protocol that it followed."""
+    novel_in_train: str | None = None
+    absent_classes: Literal["zero", "left_out"] | None = None
+    """Whether a class without episodes counts as IoU 0 in the means, or is left out of them."""
+    setting: str = "few-shot"
+    """What was measured: ``few-shot``, ``generalised-...``, or the name of an adaptation."""
+    annotation: str = "mask"
+    """How supports were annotated."""
+    variant: str | None = None
+    """What tells the run from others of its method, data set and backbone, in one word."""
+    oracle: bool = False
+    """Whether a choice was made by the query's ground truth, which no real use could."""
+    episodes: int
+    seeds: tuple[SeedResult, ...] = Field(min_length=1)
+    seconds: float
+    config: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_hash: str | None = None
+    versions: dict[str, str] = Field(default_factory=versions)
+
+    @model_validator(mode="after")
+    def _seeds_agree(self) -> Result:
+        first = self.seeds[0]
+        for seed in self.seeds:
+            if seed.metrics.keys() != first.metrics.keys() or seed.class_iou.keys() != first.class_iou.keys():
+                raise ValueError(f"seed {seed.seed} has other metrics or classes than seed {first.seed}")
+        return self
+
+    @computed_field
+    @property
+    def mean(self) -> dict[str, float]:
+        """Every metric's mean over the seeds."""
+        return {name: statistics.fmean(values) for name, values in self._by_name().items()}
+
+    @computed_field
+    @property
+    def std(self) -> dict[str, float]:
+        """Every metric's standard deviation over the seeds."""
+        return {name: statistics.pstdev(values) for name, values in self._by_name().items()}
+
+    @computed_field
+    @property
+    def class_iou(self) -> dict[str, float | None]:
+        """Every class's mean IoU over the seeds that test it; None where none does."""
+        found = {name: self.values_of(name) for name in self.seeds[0].class_iou}
+        return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+
+    @computed_field
+    @property
+    def classes_tested(self) -> str:
+        """Of how many classes the means are: ``7 of 13``."""
+        tested, classes = self.tested
+        return f"{tested} of {classes}"
+
+    @computed_field
+    @property
+    def episode_hash(self) -> str:
+        """One hash for the episodes of all seeds."""
+        return hashlib.sha256(" ".join(seed.episode_hash for seed in self.seeds).encode()).hexdigest()[:16]
+
+    @property
+    def tested(self) -> tuple[int, int]:
+        """How many classes were tested, of how many."""
+        values = self.class_iou.values()
+        return sum(value is not None for value in values), len(values)
+
+    @property
+    def tested_in_words(self) -> str:
+        """Of how many classes the means are, and what the other ones count; empty if all were tested."""
+        tested, classes = self.tested
+        if tested == classes:
+            return ""
+        rest = "counts as 0 in the mean" if self.absent_classes == "zero" else "is left out of the mean"
+        return f"{self.classes_tested} classes tested; the rest {rest}"
+
+    def values_of(self, class_name: str) -> list[float]:
+        """Return the IoU of a class under every seed that tests it."""
+        found = (seed.class_iou.get(class_name) for seed in self.seeds)
+        return [value for value in found if value is not None]
+
+    def _by_name(self) -> dict[str, list[float]]:
+        return {name: [seed.metrics[name] for seed in self.seeds] for name in self.seeds[0].metrics}
+
+    @property
+    def file_name(self) -> str:
+        """A name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``."""
+        return file_name(self)
+
+
+def write_result(path: str | Path, result: Result) -> Path:
+    """Write a result atomically and return the path of the file.
+
+    Args:
+        path: the file, or an existing folder, which gets ``result.file_name``.
+        result: of one run.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / result.file_name
+    write_text(path, result.model_dump_json(indent=1) + "\n", ResultError)
+    return path
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        ResultError: missing, no JSON, no result of FewSeg, or of another schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise ResultError(f"{path}: cannot be read ({failure.strerror}); check the path") from failure
+    except ValueError as failure:
+        raise ResultError(f"{path}: no JSON or cut short; run the test again") from failure
+    schema = content.get("fewseg_result") if isinstance(content, dict) else None
+    if schema is None:
+        raise ResultError(f"{path}: no result file of FewSeg; leave it out")
+    if schema != SCHEMA:
+        raise ResultError(
+            f"{path}: has schema {schema}, this FewSeg reads {SCHEMA}; use the version that wrote it"
+        )
+    try:
+        return Result.model_validate(content)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        key = ".".join(str(part) for part in error["loc"])
+        raise ResultError(f"{path}: {key}: {error['msg'].lower()}; run the test again") from failure

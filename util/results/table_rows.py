@@ -1,0 +1,100 @@
+"""Which results share a row of a table, and what tells the rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewseg.util.errors import ResultError
+from fewseg.util.results.result import Result
+
+Trait = Callable[[Result], Any]
+
+_TRAITS: dict[str, Trait] = {
+    "data set": lambda result: result.data_set,
+    "backbone": lambda result: result.backbone,
+    "shot": lambda result: result.shot,
+    "way": lambda result: result.ways,
+    "protocol": lambda result: with_changes(result.protocol, result.protocol_difference),
+    "trained under": lambda result: _training(result),
+    "novel in train": lambda result: result.novel_in_train or "-",
+    "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),
+    "supports": lambda result: "-" if result.annotation == "mask" else result.annotation,
+    "auxiliary images": lambda result: result.config.get("Data", {}).get("auxiliary") or "-",
+    "run": lambda result: result.variant or "-",
+    "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
+}
+"""What makes two rows of one method different."""
+
+_COUNTS = ("episodes", "seeds")
+"""Points of a protocol that have a column of their own."""
+
+
+def with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
+    """Name a protocol together with the points that were changed in it."""
+    points = [f"{point} {own}" for point, (_, own) in difference.items() if point not in _COUNTS]
+    return f"{protocol} with {', '.join(points)}" if points else protocol
+
+
+def _training(result: Result) -> str:
+    """Name the protocol that a model was trained under, where that is not the one it is tested under."""
+    trained = result.trained_under or result.protocol
+    text = with_changes(trained, result.training_difference)
+    return "-" if text == result.protocol else text
+
+
+def row_key(result: Result, more: Mapping[str, Trait] | None = None) -> tuple[str, ...]:
+    """Return what the results of one row share: the method, then every trait."""
+    return (result.method, *(str(trait(result)) for trait in (_TRAITS | dict(more or {})).values()))
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Results put into rows.
+
+    Attributes:
+        label_columns: ``method``, and the traits in which rows differ.
+        shared: the other traits, as words.
+        rows: labels of a row -> its result by fold.
+    """
+
+    label_columns: tuple[str, ...]
+    shared: tuple[str, ...]
+    rows: dict[tuple[str, ...], dict[int, Result]]
+
+
+def arrange(results: Sequence[Result], more: Mapping[str, Trait] | None = None) -> Arrangement:
+    """Put results of one method and the same traits into one row.
+
+    Args:
+        results: in the order that the rows shall have.
+        more: traits that tell rows apart, besides the usual ones.
+
+    Raises:
+        ResultError: the same run twice.
+    """
+    rows: dict[tuple[str, ...], dict[int, Result]] = {}
+    for result in results:
+        folds = rows.setdefault(row_key(result, more), {})
+        if result.fold in folds:
+            raise ResultError(f"{result.file_name}: given twice; keep one of the two files")
+        folds[result.fold] = result
+    names, traits = [*_TRAITS, *(more or {})], list(zip(*rows, strict=True))[1:]
+    differing = [number for number, values in enumerate(traits) if len(set(values)) > 1]
+    shared = [(name, traits[number][0]) for number, name in enumerate(names) if number not in differing]
+    return Arrangement(
+        ("method", *(names[number] for number in differing)),
+        tuple(f"{name} {value}" for name, value in shared if value != "-"),
+        {(key[0], *(key[1 + number] for number in differing)): folds for key, folds in rows.items()},
+    )
+
+
+def notes_on_classes(results: Sequence[Result]) -> tuple[str, ...]:
+    """Return, for every fold and number of shots with classes that were not tested, a line that says so."""
+    lines = (
+        f"fold {result.fold}, {result.shot}-shot: {result.tested_in_words}"
+        for result in results
+        if result.tested_in_words
+    )
+    return tuple(dict.fromkeys(lines))

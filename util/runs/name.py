@@ -1,0 +1,177 @@
+"""What sets a run apart: the keys in which its config differs from another one, as a name and a short key.
+
+``base_lr0.1-width32_5d7c0a3e``: first what a person reads, then eight hex digits that no other setting has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from enum import Enum, auto
+from pathlib import PurePath
+from typing import Any, Protocol
+
+from fewseg.util.config.schema import FREE_MAPPINGS
+
+_READABLE = 60
+"""Characters of the readable part, at most; what does not fit is counted."""
+
+_ORDER = {"Train": 1, "Method": 2, "Data": 3}
+"""Sections as they come in names: first what is changed most. What is of a test comes before them."""
+
+
+class Effect(Enum):
+    """What a key of the config changes."""
+
+    NAME = auto()
+    """Where a run's folder lies, by itself: its value or, of a data root, its last part."""
+    TRAINING = auto()
+    """The weights that a training gives."""
+    BOTH = auto()
+    """The weights, by training or by selection, and the figures of a test of the same weights."""
+    TEST = auto()
+    """The figures of a test."""
+    NOTHING = auto()
+    """No figure: where files go, how fast, how much is shown; roundings at most."""
+
+
+TRAINING = (Effect.TRAINING, Effect.BOTH)
+TEST = (Effect.BOTH, Effect.TEST)
+"""The effects that set two trainings, or two tests of one checkpoint, apart."""
+
+EFFECTS: dict[Effect, dict[str, str]] = {
+    Effect.NAME: {"Data": "data_set data_root split shot", "Method": "arch backbone"},
+    Effect.TRAINING: {
+        "Data": "train_list use_split_coco novel_in_train mined_labels train_h train_w scale_min scale_max "
+        "rotate_min rotate_max",
+        "Train": "batch_size base_lr epochs start_epoch stop_interval index_split power milestones warmup "
+        "momentum weight_decay clip_norm optimizer manual_seed fix_random_seed_val fix_bn aux_weight "
+        "aux_weight1 aux_weight2 weight evaluate val_freq SubEpoch_val val_episodes amp",
+        "Method": "base ensemble pretrained base_weight low_fea kshot_trans_dim ppm_scales zoom_factor "
+        "backbone_options",
+    },
+    Effect.BOTH: {
+        "Data": "val_list ways protocol protocol_options auxiliary ann_type ann_seed val_size resized_val "
+        "ori_resize",
+        "Method": "options",
+    },
+    Effect.TEST: {
+        "Method": "merge merge_tau",
+        "Test_Finetune": "weight test_protocol generalized episodes_file episodes seeds precision adapt "
+        "ft_base_lr ft_power ft_number sr_aux_weight1 change_weighting q2s_filt_para discrimination_mask",
+    },
+    Effect.NOTHING: {
+        "Data": "base_data_root classes ignore_label padding_label",
+        "Train": "batch_size_val seed_deterministic workers print_freq save_freq save_minutes save_path "
+        "resume compile",
+        "Test_Finetune": "untrained folds shots cache_gib panels",
+    },
+}
+"""Every key of every section, by what it changes. A new key is classified here."""
+
+_EFFECT_OF = {
+    f"{section}.{key}": effect
+    for effect, sections in EFFECTS.items()
+    for section, keys in sections.items()
+    for key in keys.split()
+}
+
+
+class Settings(Protocol):
+    """A config, as far as this module looks at it."""
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the sections as plain values, fit for JSON."""
+
+
+def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+    """Return the keys with one of these effects in which two configs differ: key path -> our value.
+
+    A path counts by its last two parts, so that a run has the same name on two machines.
+    """
+    our_values, their_values = values(ours, effects), values(theirs, effects)
+    return {
+        key_path: our_values.get(key_path)
+        for key_path in [*our_values, *(other for other in their_values if other not in our_values)]
+        if our_values.get(key_path) != their_values.get(key_path)
+    }
+
+
+def short_key(config: Settings, defaults: Settings, effects: Collection[Effect]) -> str:
+    """Return eight hex digits of all that has one of these effects.
+
+    Data set, method and backbone count too; fold, shot and data root do not. A key that has the schema's
+    default is left out, so that a key that is added to the schema changes no name.
+
+    Args:
+        config: of the run.
+        defaults: the schema's.
+        effects: that count; ``TRAINING`` or ``TEST``.
+    """
+    sections = config.as_dict()
+    content = {
+        "network": [sections["Data"]["data_set"], sections["Method"]["arch"], sections["Method"]["backbone"]],
+        **differences(config, defaults, effects),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def readable(different: dict[str, Any]) -> str:
+    """Return differences as a part of a file name: ``base_lr0.1-optimizer_adam``."""
+    by_section = sorted(different.items(), key=lambda item: _ORDER.get(item[0].partition(".")[0], 0))
+    terms = [_term(key_path.rpartition(".")[2], value) for key_path, value in by_section]
+    shown: list[str] = []
+    for term in terms:
+        if shown and len("-".join([*shown, term])) > _READABLE:
+            break
+        shown.append(term[:_READABLE])
+    hidden = len(terms) - len(shown)
+    return "-".join([*shown, *([f"and{hidden}more"] if hidden else [])])
+
+
+def in_file_name(text: str) -> str:
+    """Return ``text`` without what is awkward in the name of a file."""
+    return re.sub(r"[^\w.+-]+", "", text, flags=re.ASCII).strip(".")
+
+
+def _term(key: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    texts = [PurePath(part).stem if isinstance(part, str) and "/" in part else str(part) for part in values]
+    text = in_file_name("x".join(texts))
+    return f"{key}{text}" if text[:1].isdigit() or text[:1] == "-" else f"{key}_{text}"
+
+
+def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+    """Return the keys with one of these effects as plain values, a path by its last two parts.
+
+    Options are keys of their own: ``Method.options.channels``.
+    """
+    return {
+        key_path: _comparable(value)
+        for section, keys in config.as_dict().items()
+        for key, whole in keys.items()
+        if _EFFECT_OF.get(f"{section}.{key}", Effect.TRAINING) in effects
+        for key_path, value in _flat(f"{section}.{key}", whole)
+    }
+
+
+def _flat(key_path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a key and its value, or the entries of a free mapping, each by itself."""
+    if key_path not in FREE_MAPPINGS:
+        yield key_path, value
+        return
+    for option, inner in value.items():
+        yield f"{key_path}.{option}", inner
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_comparable(part) for part in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and "/" in value:
+        return "/".join(PurePath(os.path.normpath(value)).parts[-2:])
+    return value
