@@ -1,6 +1,7 @@
 """Imports go one way: scripts and tools -> engine -> model, dataset, util."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,44 @@ def test_package_imports_only_what_it_may(package: str) -> None:
         for name in imports(file):
             allowed = name in ALLOWED[package] or name.split(".")[0] in ALLOWED[package]
             assert allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def imported_modules(source: str, modules: set[str]) -> set[str]:
+    """Return those of ``modules`` that a file imports, at its head or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix("fewseg.") for name in found} & modules
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Return the modules of a circular import; nothing where there is none."""
+    graph = {name: imported_modules(source, set(sources)) - {name} for name, source in sources.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_circular_imports() -> None:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    named = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
+    sources = {name: file.read_text() for file, name in named.items() if file.name != "__init__.py"}
+    assert len(sources) > 150
+    assert not circle(sources)
+
+
+def test_a_circular_import_is_found_inside_functions_too() -> None:
+    sources = {
+        "util.a": "from fewseg.util.b import B",
+        "util.b": "from fewseg.util import c",
+        "util.c": "def use():\n    import fewseg.util.a",
+    }
+    assert {*circle(sources)} == {"util.a", "util.b", "util.c"}
 
 
 def test_meta_learners_do_not_import_each_other() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
-from fewseg.dataset.classes.split import VOID, ClassSplit
+from fewseg.dataset.classes.split import ClassSplit
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList, read_image_list
 from fewseg.util.errors import DataError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fewseg.dataset.shapes.forms import CLASS_NAMES as SHAPES_NAMES
 from fewseg.util.errors import DataError
 
 VOC_NAMES = (
@@ -61,6 +62,9 @@ COCO_NAMES = (
     *("scissors", "teddy bear", "hair drier", "toothbrush"),
 )
 
+NAMES = {"pascal": VOC_NAMES, "coco": COCO_NAMES, "shapes": SHAPES_NAMES}
+"""Data set -> name of every class by id."""
+
 
 def known_names(data_set: str) -> tuple[str, ...]:
     """Return the class names of ``data_set``, "background" first.
@@ -68,14 +72,8 @@ def known_names(data_set: str) -> tuple[str, ...]:
     Raises:
         DataError: a data set that brings its own names.
     """
-    if data_set == "pascal":
-        return VOC_NAMES
-    if data_set == "coco":
-        return COCO_NAMES
-    if data_set == "shapes":
-        from fewseg.dataset.shapes.files import CLASS_NAMES
-
-        return CLASS_NAMES
-    raise DataError(
-        f"data_set {data_set}: its class names are not known; put them into classes.txt, one per line"
-    )
+    if data_set not in NAMES:
+        raise DataError(
+            f"data_set {data_set}: its class names are not known; put them into classes.txt, one per line"
+        )
+    return NAMES[data_set]

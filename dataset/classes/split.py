@@ -9,13 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from fewseg.dataset.classes.shared_names import known_names
+from fewseg.dataset.labels import FOLDS, VOID
 from fewseg.util.errors import DataError
-
-BACKGROUND = 0
-VOID = 255
-"""The label of pixels that belong to no class: unsure borders and padding."""
-
-FOLDS = 4
 
 
 @dataclass(frozen=True)

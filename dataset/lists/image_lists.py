@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewseg.dataset.classes.split import VOID, ClassSplit
+from fewseg.dataset.classes.split import ClassSplit
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.area_index import AreaIndex, index_masks
 from fewseg.util.errors import DataError
 from fewseg.util.inside import require_inside

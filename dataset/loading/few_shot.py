@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fewseg.dataset.classes.split import VOID, ClassSplit
+from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest, train_episode, train_order
 from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.dataset.loading.auxiliary import AuxiliarySource, ClassSets, Names
 from fewseg.dataset.loading.batches import Key

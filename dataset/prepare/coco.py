@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fewseg.dataset.classes.shared_names import COCO_NAMES
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import write_mask
 from fewseg.dataset.prepare.json_arrays import elements, mapped, text

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.dataset.prepare.parallel import work
 from fewseg.dataset.reading.mask import label_counts, read_image, read_mask

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER
 from fewseg.dataset.lists.image_lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
 from fewseg.dataset.prepare.files import place, put, write_mask

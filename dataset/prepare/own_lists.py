@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fewseg.dataset.classes.shared_names import known_names
-from fewseg.dataset.classes.split import FOLDS, class_split
+from fewseg.dataset.classes.split import class_split
+from fewseg.dataset.labels import FOLDS
 from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import ImageList, episode_lists
 

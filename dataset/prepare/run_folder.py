@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, Folds, balanced_folds, read_folds
 from fewseg.dataset.classes.own_names import CLASSES_FILE
-from fewseg.dataset.classes.split import BACKGROUND, FOLDS, VOID
+from fewseg.dataset.labels import BACKGROUND, FOLDS, VOID
 from fewseg.dataset.prepare import folder
 from fewseg.dataset.prepare.files import is_archive, require_root
 from fewseg.dataset.prepare.layout import read_record

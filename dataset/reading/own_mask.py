@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewseg.dataset.classes.split import BACKGROUND, VOID
+from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.reading.mask import ImageFile, check_same_size, label_counts, open_pair
 
 THRESHOLD = 128

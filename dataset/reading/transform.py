@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)

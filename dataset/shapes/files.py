@@ -19,20 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fewseg.dataset.classes.split import FOLDS
-from fewseg.dataset.shapes.forms import FORMS
-from fewseg.dataset.shapes.scene import draw_scene, form_and_texture
+from fewseg.dataset.shapes.forms import CLASS_NAMES
+from fewseg.dataset.shapes.scene import draw_scene
 from fewseg.util.errors import DataError
 from fewseg.util.progress import progress
 
 VERSION = 1
 """Raised whenever the same seed gives other pixels."""
-
-CLASS_NAMES = (
-    "background",
-    *(f"{texture} {form}" for form, texture in map(form_and_texture, range(1, FOLDS * len(FORMS) + 1))),
-)
-"""Name of every label value; the novel classes of fold f are 5f+1 .. 5f+5."""
 
 FINGERPRINT_FILE = "shapes.json"
 SMALLEST_SIZE = 64

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fewseg.dataset.labels import FOLDS
+
 Integers = NDArray[np.int64]
 Inside = NDArray[np.bool_]
 
@@ -88,6 +90,19 @@ _FORM: dict[str, tuple[Callable[[Integers, Integers], Inside], int]] = {
 
 FORMS = tuple(_FORM)
 TEXTURES = ("plain", "striped", "checked", "speckled")
+
+
+def form_and_texture(class_id: int) -> tuple[str, str]:
+    """Form and texture of a class id in 1..20; fold f holds the ids 5f+1 .. 5f+5."""
+    fold, i = divmod(class_id - 1, len(FORMS))
+    return FORMS[i], TEXTURES[(i + fold) % len(TEXTURES)]
+
+
+CLASS_NAMES = (
+    "background",
+    *(f"{texture} {form}" for form, texture in map(form_and_texture, range(1, FOLDS * len(FORMS) + 1))),
+)
+"""Name of every label value; the novel classes of fold f are 5f+1 .. 5f+5."""
 
 
 def radius_of(form: str, area: int) -> int:

@@ -14,13 +14,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.dataset.classes.split import FOLDS, VOID
+from fewseg.dataset.labels import FOLDS, VOID
 from fewseg.dataset.shapes.forms import (
     FINE,
     FORMS,
-    TEXTURES,
     Draws,
     Integers,
+    form_and_texture,
     inside_form,
     radius_of,
     second_tone,
@@ -29,12 +29,6 @@ from fewseg.dataset.shapes.forms import (
 
 _FOLD_PAIRS = tuple(combinations(range(FOLDS), 2))
 _OBJECT_COUNTS = (2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6)
-
-
-def form_and_texture(class_id: int) -> tuple[str, str]:
-    """Form and texture of a class id in 1..20; fold f holds the ids 5f+1 .. 5f+5."""
-    fold, i = divmod(class_id - 1, len(FORMS))
-    return FORMS[i], TEXTURES[(i + fold) % len(TEXTURES)]
 
 
 def _clouds(draws: Draws, size: int, cells: int, strength: int) -> Integers:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.classes.split import BACKGROUND, VOID
 from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.loading.few_shot import EvaluationImages
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.engine.evaluation.outcome import result_of

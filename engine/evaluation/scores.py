@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.classes.split import VOID
 from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.reading.transform import Resize, class_table, look_up, square_label
 from fewseg.model.contract import Prediction
 from fewseg.util.distributed import all_sum

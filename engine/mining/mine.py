@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.loading.mined import MOST, write_facts, write_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import read_image

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.reading.own_mask import MaskKind, OwnMask, read_own_pair
 from fewseg.dataset.reading.transform import Resize
 from fewseg.engine.reports.panels import label_map

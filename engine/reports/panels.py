@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewseg.dataset.classes.split import VOID
 from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.loading.few_shot import EvaluationImages, support_label
 from fewseg.dataset.reading.transform import Resize, class_table, relabel
 from fewseg.engine.reports.pictures import panel

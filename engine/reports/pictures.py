@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 
 TILE = 240
 """Longer side of an image in a panel, in pixels."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fewseg.util.errors import ResultError
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path
-from fewseg.util.results.identity import departures, same_measurement, table_name
+from fewseg.util.results.identity import departures, file_name, same_measurement, table_name
 from fewseg.util.results.result import Result, read_result, write_result
 from fewseg.util.results.table_rows import row_key
 
@@ -48,7 +48,7 @@ class ResultFolder:
 
     def file_of(self, result: Result) -> Path:
         """Return where a result is written."""
-        return self.path / result.file_name
+        return self.path / file_name(result)
 
     def pictures_of(self, file: Path) -> Path:
         """Return the folder of the pictures of a result's file."""
@@ -84,7 +84,7 @@ class ResultFolder:
         replaced = [
             path
             for path, other in stored.items()
-            if other.file_name == result.file_name and not (path == own and same_measurement(other, result))
+            if file_name(other) == own.name and not (path == own and same_measurement(other, result))
         ]
         replaced += [own] if own.exists() and own not in stored else []
         return [self._put_aside(path, stored.get(path)) for path in replaced]

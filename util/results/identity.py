@@ -6,13 +6,11 @@ import json
 import re
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewseg.util.config.schema import SECTIONS
+from fewseg.util.results.result import Result
 from fewseg.util.runs.name import EFFECTS, Effect, readable
-
-if TYPE_CHECKING:
-    from fewseg.util.results.result import Result
 
 _IDENTITY = (
     *("method", "backbone", "data_set", "fold", "shot", "ways", "protocol", "protocol_difference"),

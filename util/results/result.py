@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
-from fewseg.util.results.identity import file_name
 
 SCHEMA = 1
 """Raised when a change makes older readers misread a file."""
@@ -150,27 +149,19 @@ class Result(BaseModel):
     def _by_name(self) -> dict[str, list[float]]:
         return {name: [seed.metrics[name] for seed in self.seeds] for name in self.seeds[0].metrics}
 
-    @property
-    def file_name(self) -> str:
-        """A name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``."""
-        return file_name(self)
-
 
 def write_result(path: str | Path, result: Result) -> Path:
     """Write a result atomically and return the path of the file.
 
     Args:
-        path: the file, or an existing folder, which gets ``result.file_name``.
+        path: of the file; ``util.results.identity`` gives its name.
         result: of one run.
 
     Raises:
         ResultError: the file cannot be written.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / result.file_name
     write_text(path, result.model_dump_json(indent=1) + "\n", ResultError)
-    return path
+    return Path(path)
 
 
 def read_result(path: str | Path) -> Result:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewseg.util.errors import ResultError
+from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result
 
 Trait = Callable[[Result], Any]
@@ -78,7 +79,7 @@ def arrange(results: Sequence[Result], more: Mapping[str, Trait] | None = None) 
     for result in results:
         folds = rows.setdefault(row_key(result, more), {})
         if result.fold in folds:
-            raise ResultError(f"{result.file_name}: given twice; keep one of the two files")
+            raise ResultError(f"{file_name(result)}: given twice; keep one of the two files")
         folds[result.fold] = result
     names, traits = [*_TRAITS, *(more or {})], list(zip(*rows, strict=True))[1:]
     differing = [number for number, values in enumerate(traits) if len(set(values)) > 1]

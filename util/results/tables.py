@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fewseg.util.errors import ResultError
+from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result
 from fewseg.util.results.table_rows import Trait, arrange, notes_on_classes
 
@@ -92,7 +93,7 @@ def build_table(
     for result in results:
         if metric not in result.mean:
             known = ", ".join(result.mean)
-            raise ResultError(f"{result.file_name}: has no metric {metric}; it has {known}")
+            raise ResultError(f"{file_name(result)}: has no metric {metric}; it has {known}")
     arranged = arrange(results, more)
     folds = sorted({result.fold for result in results})
     with_last = last is not None and all(last in result.mean for result in results)

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fewseg.dataset.classes.split import BACKGROUND, VOID, ClassSplit, class_split
+from fewseg.dataset.classes.split import ClassSplit, class_split
+from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
 

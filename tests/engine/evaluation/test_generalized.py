@@ -24,6 +24,7 @@ from fewseg.engine.setup.weights import describe
 from fewseg.model.contract import Prediction
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import ConfigError
+from fewseg.util.results.identity import file_name
 
 DEVICE = torch.device("cpu")
 
@@ -107,7 +108,7 @@ def test_a_measurement_per_merge(configure, tmp_path):
     save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(config, fold.split))
     final, base = measure_generalized(config, DEVICE)
     assert [run.result.setting for run in (final, base)] == ["generalised-final", "generalised-base"]
-    assert "_1shot_generalised-final_2x4_" in final.result.file_name
+    assert "_1shot_generalised-final_2x4_" in file_name(final.result)
     assert final.counts.first_novel == 16 and final.counts.classes == 21
 
 

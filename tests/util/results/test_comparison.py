@@ -14,6 +14,7 @@ from fewseg.util.errors import ResultError
 from fewseg.util.metrics import Counts, IoUMeter
 from fewseg.util.results.comparison import comparison_table, difference_table, read_runs, require_comparable
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path, read_counts
+from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result, SeedResult, write_result
 from fewseg.util.results.tables import to_csv, to_terminal
 from tools.compare import main
@@ -45,7 +46,8 @@ def stored(folder: Path, method: str, counts: EpisodeCounts | None, fold: int = 
     common = {"backbone": "resnet50", "data_set": "pascal", "shot": 1, "protocol": "bam", "fold": fold}
     common |= {"episodes": EPISODES, "seconds": 1.0, "novel_in_train": "remove"}
     folder.mkdir(parents=True, exist_ok=True)
-    path = write_result(folder, Result(method=method, seeds=tuple(seeds), **{**common, **changes}))
+    result = Result(method=method, seeds=tuple(seeds), **{**common, **changes})
+    path = write_result(folder / file_name(result), result)
     if counts is not None:
         counts.write(counts_path(path))
     return path

@@ -13,6 +13,7 @@ from fewseg.util.errors import ResultError
 from fewseg.util.results import episode_counts
 from fewseg.util.results.comparison import bounds, comparison_table, difference_table, read_runs
 from fewseg.util.results.episode_counts import VERSION, EpisodeCounts, counts_path, read_counts
+from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result, SeedResult, write_result
 
 SEEDS, EPISODES, CLASSES = 2, 60, 7
@@ -169,7 +170,7 @@ class TestComparison:
         common = {"backbone": "resnet50", "data_set": "pascal", "shot": 1, "protocol": "bam", "fold": fold}
         result = Result(method=method, seeds=seeds, episodes=EPISODES, seconds=1.0, **common)
         folder.mkdir(exist_ok=True)
-        counts.write(counts_path(write_result(folder, result)))
+        counts.write(counts_path(write_result(folder / file_name(result), result)))
 
     def test_means_and_intervals_over_folds(self, tmp_path: Path) -> None:
         folds = [drawn_counts(number) for number in range(2)]

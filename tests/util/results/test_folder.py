@@ -9,7 +9,7 @@ import pytest
 
 from fewseg.util.results.comparison import read_runs
 from fewseg.util.results.folder import BASELINES, EARLIER, ResultFolder, baselines_of, comparable_groups
-from fewseg.util.results.identity import same_measurement, table_name
+from fewseg.util.results.identity import file_name, same_measurement, table_name
 from fewseg.util.results.result import Result, SeedResult
 
 
@@ -30,7 +30,7 @@ def grouped(*results: Result) -> list[list[Result]]:
 
 class TestNames:
     def test_of_the_protocol_as_it_is(self) -> None:
-        assert make(seeds=(1, 2, 3, 4, 5)).file_name == "bam_resnet50_pascal_bam_fold0_1shot_5x1000.json"
+        assert file_name(make(seeds=(1, 2, 3, 4, 5))) == "bam_resnet50_pascal_bam_fold0_1shot_5x1000.json"
         assert table_name(make()) == "pascal_bam_2x1000"
 
     @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ class TestNames:
         ],
     )
     def test_of_what_differs(self, changes: dict[str, Any], expected: str) -> None:
-        assert make(**changes).file_name == f"bam_resnet50_pascal_bam_fold0_{expected}.json"
+        assert file_name(make(**changes)) == f"bam_resnet50_pascal_bam_fold0_{expected}.json"
 
     def test_stay_short(self) -> None:
         many = make(seeds=tuple(range(40)), protocol_difference={"seeds": ((5,), (1, 2))}, variant="v" * 200)
         other = make(seeds=tuple(range(41)), protocol_difference={"seeds": ((5,), (1, 2))}, variant="v" * 201)
-        names = [result.file_name.split("_seeds")[1] for result in (many, other)]
+        names = [file_name(result).split("_seeds")[1] for result in (many, other)]
         assert names[0] != names[1] and all(len(name) == len("12345678_12345678.json") for name in names)
 
     def test_of_tables_say_what_was_changed_in_the_protocol(self) -> None:

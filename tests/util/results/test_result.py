@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from fewseg.engine.reports.report import Section, write_report, write_tables
 from fewseg.util.errors import ResultError
 from fewseg.util.results.class_table import build_class_table
+from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import VERSION, Result, SeedResult, read_result, write_result
 from fewseg.util.results.tables import FORMATS, build_table, to_csv, to_latex, to_markdown, to_terminal
 
@@ -39,7 +40,7 @@ def make(fold: int = 0, scores: tuple[float, ...] = (0.6, 0.7), **changes: Any) 
 class TestFiles:
     def test_round_trip(self, tmp_path: Path) -> None:
         result = make(config={"Data": {"split": 0}}, checkpoint_hash="ab")
-        path = write_result(tmp_path, result)
+        path = write_result(tmp_path / file_name(result), result)
         assert path.name == "bam_resnet50_pascal_bam_fold0_1shot_2x1000.json"
         assert read_result(path) == result
         written = json.loads(path.read_text())
@@ -53,7 +54,7 @@ class TestFiles:
         for part, field in ((result, "method"), (result.seeds[0], "seed")):
             with pytest.raises(ValidationError, match="frozen"):
                 setattr(part, field, 7)
-        text = write_result(tmp_path, result).read_text()
+        text = write_result(tmp_path / file_name(result), result).read_text()
         assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
 
     def test_the_hash_of_all_episodes_never_changes(self) -> None:
@@ -72,7 +73,7 @@ class TestFiles:
         )
 
     def test_a_wrong_value_is_named_by_its_path(self, tmp_path: Path) -> None:
-        path = write_result(tmp_path, make())
+        path = write_result(tmp_path / "r.json", make())
         content = json.loads(path.read_text())
         content["seeds"][1]["seed"] = "first"
         path.write_text(json.dumps(content))
@@ -188,7 +189,7 @@ class TestClassesThatWereNotTested:
     def test_their_mean_is_over_the_seeds_that_test_them(self, tmp_path: Path) -> None:
         result = self.result()
         assert result.class_iou == {"cat": pytest.approx(0.6), "dog": 0.2, "<ox>": None, "cow": None}
-        path = write_result(tmp_path, result)
+        path = write_result(tmp_path / file_name(result), result)
         assert json.loads(path.read_text())["classes_tested"] == "2 of 4"
         assert read_result(path) == result
 
