@@ -1,4 +1,5 @@
-# Choose a Python with everything in requirements.txt; sourced by quickstart.sh and run_tests.sh.
+# Choose a Python with everything in requirements-dev.txt, which includes requirements.txt; sourced by
+# quickstart.sh, run_tests.sh, train.sh and meta_test.sh.
 #
 # An active virtual or conda environment is used as it is; otherwise .venv beside this project is made once.
 # FEWSEG_PYTHON names the interpreter that makes it. Nothing is downloaded once the requirements are met.
@@ -28,8 +29,8 @@ else
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/.fewseg-requirements
 fi
-if ! cmp -s requirements.txt "$stamp"; then
+if ! cat requirements.txt requirements-dev.txt | cmp -s - "$stamp"; then
     echo "Installing the requirements (some minutes and gigabytes the first time)"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements.txt
-    cp requirements.txt "$stamp"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+    cat requirements.txt requirements-dev.txt >"$stamp"
 fi

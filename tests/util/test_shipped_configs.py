@@ -94,14 +94,15 @@ class TestLoops:
 
     @pytest.mark.parametrize("script", ["train.sh", "meta_test.sh"])
     def test_the_environment_beside_the_project_is_used(self, tmp_path: Path, script: str) -> None:
-        for name in (script, "tools/environment.sh", "requirements.txt"):
+        for name in (script, "tools/environment.sh", "requirements.txt", "requirements-dev.txt"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
         python = tmp_path / ".venv/bin/python"
         python.parent.mkdir(parents=True)
         python.write_text('#!/bin/sh\necho "called: $*"\n')
         python.chmod(0o755)
-        shutil.copy(ROOT / "requirements.txt", tmp_path / ".venv/.fewseg-requirements")
+        requirements = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
+        (tmp_path / ".venv/.fewseg-requirements").write_text("".join(requirements))
         active = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
         plain = {key: value for key, value in os.environ.items() if key not in active}
         done = subprocess.run([tmp_path / script], env=plain, cwd="/", capture_output=True, text=True)

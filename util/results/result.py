@@ -16,18 +16,17 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
+from fewseg import __version__
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
 
 SCHEMA = 1
 """Raised when a change makes older readers misread a file."""
-VERSION = "0.1.0"
-"""Of FewSeg."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a figure may depend on."""
-    return {"fewseg": VERSION, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return {"fewseg": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
 class SeedResult(BaseModel):

@@ -17,10 +17,8 @@ from fewseg.engine.reports.report import Section, write_report, write_tables
 from fewseg.util.errors import ResultError
 from fewseg.util.results.class_table import build_class_table
 from fewseg.util.results.identity import file_name
-from fewseg.util.results.result import VERSION, Result, SeedResult, read_result, write_result
+from fewseg.util.results.result import Result, SeedResult, read_result, write_result
 from fewseg.util.results.tables import FORMATS, build_table, to_csv, to_latex, to_markdown, to_terminal
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def make(fold: int = 0, scores: tuple[float, ...] = (0.6, 0.7), **changes: Any) -> Result:
@@ -112,11 +110,6 @@ class TestFiles:
         (tmp_path / "file").write_text("")
         with pytest.raises(ResultError, match="cannot be written"):
             write_result(tmp_path / "file/r.json", make())
-
-    def test_version_is_the_project_s(self) -> None:
-        declared = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-        assert declared is not None
-        assert declared[1] == VERSION
 
 
 class TestTables:
