@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-
-from fewseg.model.layer.fixed_normal import fixed_normal
 
 _EPSILON = 1e-6
 
@@ -40,7 +39,9 @@ class PrototypeMixture(nn.Module):
         self.components = tuple(components)
         self.rounds, self.concentration, self.redraw = rounds, concentration, redraw
         for number, count in enumerate(self.components):
-            drawn = fixed_normal(count, channels, count).float() * (2 / count) ** 0.5
+            # The frozen stream of NumPy's legacy generator, from which recorded runs of published code start.
+            normal = np.random.RandomState(count).standard_normal((channels, count))
+            drawn = torch.from_numpy(normal).float() * (2 / count) ** 0.5
             self.register_buffer(f"start{number}", _unit(drawn, 0), persistent=False)
 
     def start(self, number: int) -> Tensor:

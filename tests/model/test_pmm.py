@@ -1,6 +1,5 @@
 """PMMs' and RPMMs' own switches, their pieces one by one, and what every meta-learner must do."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +9,6 @@ from fewseg.model import create_adapter, create_model
 from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode
-from fewseg.model.layer.fixed_normal import fixed_normal
 from fewseg.model.layer.mixture import PrototypeMixture, object_posterior
 from tests.model.tester import MetaLearnerTester, random_episode
 
@@ -218,10 +216,10 @@ class TestRPMM(MixtureTester):
         assert set(model.losses(model(episode), episode)) == {"main"}
 
 
-def test_fixed_normal_numbers_are_numpy_s() -> None:
-    for seed, shape in ((1, (5,)), (3, (256, 3)), (2**31, (7, 2))):
-        wanted = torch.from_numpy(np.random.RandomState(seed).standard_normal(shape))
-        torch.testing.assert_close(fixed_normal(seed, *shape), wanted, atol=1e-14, rtol=1e-13)
+def test_mixtures_start_from_numpy_s_frozen_stream() -> None:
+    drawn = torch.tensor([[1.78862847, 0.43650985, 0.09649747], [-1.8634927, -0.2773882, -0.35475898]])
+    start = PrototypeMixture(2, (3,)).start(0)
+    torch.testing.assert_close(start, nn.functional.normalize(drawn, dim=0), atol=1e-5, rtol=1e-5)
 
 
 def test_mixture_finds_the_directions_that_are_there() -> None:
