@@ -6,7 +6,7 @@ import pytest
 
 from fewseg.dataset.loading.few_shot import support_label
 from fewseg.dataset.weak.annotations import ANNOTATIONS, annotate, largest_box
-from fewseg.dataset.weak.scribble import longest_path, stroke, strokes, thin
+from fewseg.dataset.weak.scribble import longest_path, stroke, strokes, thinned
 from fewseg.model.contract import UNLABELLED
 from fewseg.util.errors import DataError
 
@@ -52,7 +52,7 @@ def disk(radius: int = 20, size: int = 64) -> np.ndarray:
 def test_a_skeleton_is_thin_and_in_one_piece() -> None:
     cross = np.zeros((60, 60), np.uint8)
     cross[25:35, 5:55] = cross[5:55, 25:35] = 1
-    skeleton = thin(cross)
+    skeleton = thinned(cross)
     assert 60 < skeleton.sum() < 110 and not (skeleton & ~cross & 1).any()
     assert cv2.connectedComponents(skeleton)[0] == 2
     assert not cv2.erode(skeleton, np.ones((2, 2), np.uint8)).any()
@@ -81,6 +81,12 @@ def test_what_is_too_small_for_a_stroke_gets_a_dot() -> None:
     speck = np.zeros((9, 9), np.uint8)
     speck[4, 4:6] = 1
     assert stroke(speck).sum() == 1 and (stroke(speck) <= speck).all()
+
+
+def test_a_line_too_thin_to_shrink_gets_a_dot() -> None:
+    line = np.zeros((600, 600), np.uint8)
+    line[range(600), range(600)] = 1
+    assert stroke(line).sum() == 1 and (stroke(line) <= line).all()
 
 
 def test_scribbles_leave_open_what_they_do_not_touch() -> None:
