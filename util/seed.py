@@ -26,7 +26,9 @@ def set_seed(seed: int, *, deterministic: bool = False) -> None:
 
 def random_state() -> dict[str, Any]:
     """Return the state of all generators as tensors and plain values, fit for ``save_training_state``."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
+    state = np.random.get_state()
+    assert isinstance(state, tuple)  # NumPy gives a dict only where one is asked for
+    name, keys, position, has_gauss, gauss = state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),

@@ -110,8 +110,9 @@ def comparison_table(
     counts = {id(run.result): run.counts for run in runs}
 
     def interval(results: Sequence[Result], name: str) -> Interval | None:
-        stored = [counts[id(result)] for result in results]
-        if any(entry is None or name not in entry.names() for entry in stored):
+        every = [counts[id(result)] for result in results]
+        stored = [entry for entry in every if entry is not None and name in entry.names()]
+        if len(stored) < len(every):
             return None
         return bounds(np.mean([entry.resample(name, draws) for entry in stored], axis=0))
 
@@ -161,12 +162,14 @@ def _labels(by_fold: dict[int, Run], reference: dict[int, Run]) -> tuple[str, st
 def _differences(
     by_fold: dict[int, Run], reference: dict[int, Run], folds: Sequence[int], metric: str, draws: int
 ) -> tuple[Value | None, ...]:
-    values, drawn, cells = [], [], []
+    values, drawn = [], []
+    cells: list[Value | None] = []
     for fold in folds:
         if fold not in by_fold:
             cells.append(None)
             continue
         own, other = by_fold[fold].counts, reference[fold].counts
+        assert own is not None and other is not None  # difference_table leaves out results without counts
         values.append(own.value(metric) - other.value(metric))
         drawn.append(own.resample(metric, draws) - other.resample(metric, draws))
         cells.append(_points(values[-1], drawn[-1]))

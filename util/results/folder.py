@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fewseg.util.errors import ResultError
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path
@@ -165,7 +166,7 @@ def baselines_of(results: Sequence[Result], baselines: Iterable[Result]) -> list
     They are told apart from ``results`` by nothing but the method, since only the test concerns them.
     """
     episodes = {result.episode_hash for result in results}
-    shared = {"variant": None, "trained_under": None, "training_difference": {}}
+    shared: dict[str, Any] = {"variant": None, "trained_under": None, "training_difference": {}}
     for name in shared:
         if all(getattr(result, name) == getattr(results[0], name) for result in results):
             shared[name] = getattr(results[0], name)

@@ -20,7 +20,7 @@ from fewseg import __version__
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 """Raised when a change makes older readers misread a file."""
 
 

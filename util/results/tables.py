@@ -96,13 +96,15 @@ def build_table(
             raise ResultError(f"{file_name(result)}: has no metric {metric}; it has {known}")
     arranged = arrange(results, more)
     folds = sorted({result.fold for result in results})
-    with_last = last is not None and all(last in result.mean for result in results)
+    metrics = [metric]
+    if last is not None and all(last in result.mean for result in results):
+        metrics.append(last)
     return Table(
         title=", ".join([metric, *arranged.shared]),
         label_columns=arranged.label_columns,
-        value_columns=(*(f"fold{fold}" for fold in folds), "mean", *([last] if with_last else [])),
+        value_columns=(*(f"fold{fold}" for fold in folds), "mean", *metrics[1:]),
         rows=tuple(
-            Row(labels, _figures(by_fold, folds, [metric, last] if with_last else [metric], interval))
+            Row(labels, _figures(by_fold, folds, metrics, interval))
             for labels, by_fold in arranged.rows.items()
         ),
         notes=() if metric == "mIoU_base" else notes_on_classes(results),
