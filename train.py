@@ -32,8 +32,7 @@ from fewseg.engine.training.parallel import synchronised
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.engine.training.validate import base_validation, few_shot_validation
-from fewseg.model.contract import BaseLearner
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.config import Config, load_config
 from fewseg.util.log import get_log, start_log
@@ -151,7 +150,7 @@ def new_progress(config: Config) -> Progress:
     return Progress(seed=seed, epoch=config.Train.start_epoch)
 
 
-def optimizer_of(config: Config, model: FewShotModel | BaseLearner) -> Optimizer:
+def optimizer_of(config: Config, model: Network) -> Optimizer:
     """Return the optimiser of what learns in ``model``."""
     train = config.Train
     return create_optimizer(
@@ -160,7 +159,7 @@ def optimizer_of(config: Config, model: FewShotModel | BaseLearner) -> Optimizer
         lr=train.base_lr,
         momentum=train.momentum,
         weight_decay=train.weight_decay,
-        rules=model.meta.group_rules if isinstance(model, FewShotModel) else None,
+        rules=model.group_rules,
         clip_norm=train.clip_norm,
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ __all__ = [
     "Episode",
     "GroupRule",
     "MetaLearner",
+    "Network",
     "Prediction",
     "Setting",
     "SupportView",
@@ -107,7 +109,74 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
-class BaseLearner(nn.Module):
+class Network(nn.Module):
+    """What is trained, saved and tested as a whole: a base learner, or a few-shot model.
+
+    A subclass names its ``losses`` and its ``param_groups``; the rest has defaults that suit a plain network.
+
+    Attributes:
+        backbone: the feature extractor.
+        alternating: names of losses that are minimised one after the other, each by a step of its own; empty
+            where the sum of all takes one step.
+        group_rules: how groups of parameters learn that do not learn as the others.
+        batch_dependent: whether an encoding depends on the other images of its batch.
+    """
+
+    backbone: Backbone
+    alternating: tuple[tuple[str, ...], ...] = ()
+    group_rules: Mapping[str, GroupRule] = {}
+    batch_dependent: bool = False
+
+    @property
+    def holds_base_learner(self) -> bool:
+        """Whether it holds the frozen head of a base learner, which was trained before."""
+        return False
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def losses_on(
+        self, batch: Any, forward: Callable[[Any], Any], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named losses on a batch of training data, whose sum is minimised.
+
+        Args:
+            batch: on the network's device.
+            forward: the network, or what wraps it: compiled, or distributed over processes.
+            generator: for losses that draw random pixels.
+        """
+        return self.losses(forward(batch), batch, generator)
+
+    def param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters by the name of their group."""
+        raise NotImplementedError
+
+    def adopt(self, base_learner: BaseLearner) -> None:
+        """Take over the weights of a trained base learner, as far as it has the same parts.
+
+        Raises:
+            ValueError: it has not.
+        """
+        raise ValueError(f"{type(self).__name__} takes over no base learner")
+
+    def start_from(self, entries: Mapping[str, Tensor]) -> None:
+        """Take over what the start of a training offers beside the backbone's weights."""
+
+    def memory_state(self) -> dict[str, Tensor]:
+        """Return what training gathers beside the weights and a resumed run must have, by name."""
+        return {}
+
+    def watch_memory(self) -> Callable[[], None]:
+        """Return a call that takes back what the memory gathers from now on."""
+        return lambda: None
+
+    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``memory_state`` gave."""
+
+
+class BaseLearner(Network):
     """A plain segmenter of the base classes; its backbone and head serve the meta-learners frozen.
 
     Attributes:
@@ -120,6 +189,12 @@ class BaseLearner(nn.Module):
     backbone: Backbone
     head: nn.Module
     classes: int
+
+    def losses_on(
+        self, batch: Any, forward: Callable[[Any], Any], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named losses on a batch with ``image`` [B,3,H,W] and ``label`` [B,H,W]."""
+        return self.losses(forward(batch.image), batch.label)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,9 @@ from fewseg.model.contract import (
     BaseLearner,
     Encoding,
     Episode,
+    GroupRule,
     MetaLearner,
+    Network,
     Prediction,
     SupportView,
 )
@@ -31,7 +33,7 @@ from fewseg.model.layer.resize import resize, resize_like
 Features = dict[str, Tensor]
 
 
-class FewShotModel(nn.Module):
+class FewShotModel(Network):
     """Encode queries and supports, decode, merge with the base learner: the same in training and evaluation.
 
     Args:
@@ -70,9 +72,24 @@ class FewShotModel(nn.Module):
         return self.meta.trains_backbone and self.base_head is None
 
     @property
-    def turns(self) -> tuple[tuple[str, ...], ...]:
-        """Losses that are minimised one after the other; see ``MetaLearner``."""
+    def alternating(self) -> tuple[tuple[str, ...], ...]:
+        """Names of losses that are minimised one after the other."""
         return self.meta.turns
+
+    @property
+    def group_rules(self) -> Mapping[str, GroupRule]:
+        """How groups learn that do not learn as the others."""
+        return self.meta.group_rules
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an encoding depends on the other images of its batch."""
+        return self.meta.batch_dependent
+
+    @property
+    def holds_base_learner(self) -> bool:
+        """Whether it holds the frozen head of a base learner, which was trained before."""
+        return self.base_head is not None
 
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
@@ -175,7 +192,23 @@ class FewShotModel(nn.Module):
         self.backbone.load_state_dict({name: theirs[name] for name in own})
         if self.base_head is not None:
             self.base_head.load_state_dict(base_learner.head.state_dict())
-        self.meta.start_from(self.backbone, {})
+        self.start_from({})
+
+    def start_from(self, entries: Mapping[str, Tensor]) -> None:
+        """Let the method take over what the start of a training offers beside the backbone's weights."""
+        self.meta.start_from(self.backbone, entries)
+
+    def memory_state(self) -> dict[str, Tensor]:
+        """Return what the method gathers in training beside the weights, by name."""
+        return self.meta.memory_state()
+
+    def watch_memory(self) -> Callable[[], None]:
+        """Return a call that takes back what the method gathers from now on."""
+        return self.meta.watch_memory()
+
+    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``memory_state`` gave."""
+        self.meta.restore_memory(state)
 
     def query_features(self, image: Tensor) -> Features:
         """Return the features of query images that some part reads."""

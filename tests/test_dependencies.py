@@ -106,3 +106,12 @@ def test_networks_need_no_third_party_but_torch() -> None:
             assert not packages & {"cv2", "torchvision", "pydantic", "yaml", "scipy"}, file
             users |= {file.name} if "numpy" in packages else set()
     assert users == {"mixture.py"}
+
+
+def test_engine_asks_a_network_instead_of_its_class() -> None:
+    files = [*(ROOT / "engine").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *ROOT.glob("*.py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                classes = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                assert not classes & {"FewShotModel", "BaseLearner"}, f"{file}:{node.lineno}"

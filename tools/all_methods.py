@@ -185,9 +185,7 @@ def _variant(file: Path, kind: str, given: argparse.Namespace) -> Iterator[Varia
 
 def _network(file: Path, opts: Sequence[str]) -> FewShotModel:
     config = load_config(file, opts)
-    network = build_network(config, fold_of(config).split)
-    assert isinstance(network, FewShotModel)
-    return network
+    return build_network(config, fold_of(config).split)
 
 
 def _words(network: FewShotModel) -> str:

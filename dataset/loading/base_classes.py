@@ -32,6 +32,10 @@ class BaseBatch(NamedTuple):
     label: Tensor
     names: tuple[str, ...]
 
+    def to(self, device: torch.device) -> BaseBatch:
+        """Return the batch with its tensors on ``device``."""
+        return self._replace(image=self.image.to(device), label=self.label.to(device))
+
 
 def collate_base(loaded: BaseBatch) -> BaseBatch:
     """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""

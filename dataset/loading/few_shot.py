@@ -35,6 +35,10 @@ class EpisodeBatch(NamedTuple):
     episode: Episode
     specs: tuple[EpisodeSpec, ...]
 
+    def to(self, device: torch.device) -> Episode:
+        """Return the tensors on ``device``, which is what a model is trained on."""
+        return self.episode.to(device)
+
     @property
     def names(self) -> list[str]:
         """One line per query that names its images, for messages."""

@@ -12,7 +12,7 @@ from fewseg.model.backbone.channels import with_own_channels
 from fewseg.model.backbone.resnet import ResNet
 from fewseg.model.backbone.torchvision_names import torchvision_names
 from fewseg.model.checkpoint.published import load_strict
-from fewseg.model.contract import Backbone, MetaLearner
+from fewseg.model.contract import Backbone, Network
 from fewseg.util.checkpoint import load_weights
 from fewseg.util.errors import CheckpointError
 
@@ -53,7 +53,7 @@ def load_pretrained(
     name: str,
     source: str | None = "imagenet",
     folder: str | Path = FOLDER,
-    meta: MetaLearner | None = None,
+    network: Network | None = None,
 ) -> str:
     """Give ``backbone`` its ImageNet weights and return, in words, where they came from.
 
@@ -62,7 +62,7 @@ def load_pretrained(
         name: of the network, ``resnet50``.
         source: ``none``, ``imagenet`` (also if unset), or the path of a file.
         folder: where the published files lie.
-        meta: the learner that may start from these weights too.
+        network: whose other parts may start from these weights too.
 
     Raises:
         CheckpointError: a file is missing, cannot be read, or does not fit the network.
@@ -84,8 +84,8 @@ def load_pretrained(
         raise CheckpointError(
             f"{origin}: not the weights of this {name} ({failure}); mind its stem and width, {_WITHOUT}"
         ) from failure
-    if meta is not None:
-        meta.start_from(backbone, weights)
+    if network is not None:
+        network.start_from(weights)
     return origin
 
 

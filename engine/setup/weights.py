@@ -14,8 +14,7 @@ from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.model import create_base_learner
 from fewseg.model.backbone.channels import on_rgb
 from fewseg.model.checkpoint.published import load_published, load_strict
-from fewseg.model.contract import BaseLearner
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 from fewseg.util.checkpoint import load_checkpoint, load_weights
 from fewseg.util.config import Config
 from fewseg.util.errors import CheckpointError, as_word
@@ -83,7 +82,7 @@ def load_trained(
         raise CheckpointError(f"{path}: {failure}") from failure
 
 
-def start_weights(network: FewShotModel | BaseLearner, config: Config, split: ClassSplit) -> str:
+def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
     """Give a new network the weights that training starts from, and return where those come from.
 
     A checkpoint where ``Train.weight`` names one; else a few-shot model with a base learner takes the trained
@@ -94,14 +93,13 @@ def start_weights(network: FewShotModel | BaseLearner, config: Config, split: Cl
         path = fill(config.Train.weight, config)
         load_trained(network, path, describe(config, split), whole=True)
         what, origin = "starting from", str(path)
-    elif isinstance(network, FewShotModel) and (network.base_head is not None or method.base_weight):
+    elif network.holds_base_learner or (config.stage == 2 and method.base_weight):
         path = base_weight_path(config, split)
         _adopt_base_learner(network, path, config, split)
         what, origin = "base learner:", str(path)
     else:
-        meta = network.meta if isinstance(network, FewShotModel) else None
         what = "backbone:"
-        origin = load_pretrained(network.backbone, method.backbone, method.pretrained, meta=meta)
+        origin = load_pretrained(network.backbone, method.backbone, method.pretrained, network=network)
     get_log("engine").info("%s %s", what, origin)
     return origin
 
@@ -126,7 +124,7 @@ def _base_name(config: Config) -> str:
     return _DEFAULT_BASE if config.Method.base in (None, "none") else config.Method.base
 
 
-def _adopt_base_learner(model: FewShotModel, path: Path, config: Config, split: ClassSplit) -> None:
+def _adopt_base_learner(model: Network, path: Path, config: Config, split: ClassSplit) -> None:
     name = _base_name(config)
     whole = "layer4" in model.backbone.stages
     learner = create_base_learner(

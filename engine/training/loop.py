@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -29,9 +28,10 @@ from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.optimisation import PolySchedule
 from fewseg.engine.training.parallel import wrapped
 from fewseg.engine.training.safe_point import SafePoint
-from fewseg.engine.training.saving import Memories, Snapshots, memories_alone, memory_of
+from fewseg.engine.training.saving import Memories, Snapshots, memories_alone
 from fewseg.engine.training.snapshot import Progress
 from fewseg.engine.training.step import NotFiniteError, training_step
+from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line
 from fewseg.util.log import get_log
@@ -58,7 +58,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Network,
         optimizer: Optimizer,
         schedule: PolySchedule,
         loader: Loader,
@@ -144,7 +144,7 @@ class TrainingLoop:
         try:
             return training_step(
                 self.model,
-                _on_device(batch, self.device),
+                batch.to(self.device),
                 self.optimizer,
                 forward=self.forward,
                 generator=generator,
@@ -168,7 +168,8 @@ class TrainingLoop:
 
     def _validate(self, epoch: float, stop: StopRequest) -> None:
         """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
-        self.gathered = distributed.gather(memory_of(self.model))  # one that is stopped in here cannot ask
+        # A process that is stopped during the validation cannot ask the others any more.
+        self.gathered = distributed.gather(self.model.memory_state())
         score, metrics = self.validate(epoch, stop.check)
         number = round(epoch * len(self.batches))
         self.board.scalars("validation", metrics, number)
@@ -192,7 +193,7 @@ class TrainingLoop:
 
     def _save_last(self) -> None:
         """Write the state and the present weights; every process takes part."""
-        memories = distributed.gather(memory_of(self.model))
+        memories = distributed.gather(self.model.memory_state())
         if distributed.is_main():
             self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
 
@@ -232,10 +233,3 @@ class TrainingLoop:
         if not self.settings.amp:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def _on_device(batch: EpisodeBatch | BaseBatch, device: torch.device) -> Any:
-    """Return what the model is trained on."""
-    if isinstance(batch, EpisodeBatch):
-        return batch.episode.to(device)
-    return batch._replace(image=batch.image.to(device), label=batch.label.to(device))

@@ -5,27 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.errors import UserError
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+def synchronised(model: Network, device: torch.device) -> Network:
     """Let BatchNorms that learn see the batch of all GPUs, where there are several."""
-    by_process = isinstance(model, FewShotModel) and model.meta.batch_dependent  # its batch is an episode's
-    if distributed.world_size() > 1 and device.type == "cuda" and not by_process:
+    # A batch of what depends on it is an episode's.
+    if distributed.world_size() > 1 and device.type == "cuda" and not model.batch_dependent:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 
-def wrapped(model: nn.Module, *, compiled: bool) -> nn.Module:
+def wrapped(model: Network, *, compiled: bool) -> nn.Module:
     """Return the model as its steps run it: compiled, distributed, or as it is.
 
     Raises:
         UserError: several processes cannot train it.
     """
     forward = torch.compile(model) if compiled else model
-    if distributed.world_size() > 1 and getattr(model, "turns", ()):
+    if distributed.world_size() > 1 and model.alternating:
         raise UserError(
             "this method learns in turns, which is for a single process; start it without torchrun"
         )

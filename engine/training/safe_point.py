@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 
 
 class SafePoint:
@@ -25,7 +24,7 @@ class SafePoint:
         optimizer: of its parameters.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: Network, optimizer: Optimizer) -> None:
         self._model = model
         self._updating = False
         self._undo: list[Callable[[], Any]] = []
@@ -58,7 +57,4 @@ class SafePoint:
         """Return what takes back the changes of a forward pass."""
         learning = (module for module in self._model.modules() if module.training)
         buffers = (buffer for module in learning for buffer in module.buffers(recurse=False))
-        undo: list[Callable[[], Any]] = [partial(buffer.copy_, buffer.clone()) for buffer in buffers]
-        if isinstance(self._model, FewShotModel):
-            undo.append(self._model.meta.watch_memory())
-        return undo
+        return [*(partial(buffer.copy_, buffer.clone()) for buffer in buffers), self._model.watch_memory()]

@@ -20,12 +20,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Progress, Snapshot
 from fewseg.engine.training.step import NotFiniteError
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import file_hash, not_finite, pack_checkpoint, write_checkpoint
 from fewseg.util.errors import CheckpointError
@@ -75,7 +75,7 @@ class Snapshots:
 
     def save_last(
         self,
-        model: nn.Module,
+        model: Network,
         optimizer: Optimizer,
         progress: Progress,
         memories: Memories,
@@ -105,7 +105,7 @@ class Snapshots:
         (self.folder / EARLIER).unlink(missing_ok=True)
         self._written = time.monotonic()
 
-    def save_best(self, model: nn.Module, progress: Progress) -> None:
+    def save_best(self, model: Network, progress: Progress) -> None:
         """Write the weights that validate best; the ones that the state names are kept."""
         content = self._packed(model, progress)
         if self._named is not None and self._named == self._best:
@@ -113,7 +113,7 @@ class Snapshots:
         write_checkpoint(self.folder / BEST, content)
         self._best = hashlib.sha256(content).hexdigest()
 
-    def begin(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> Progress:
+    def begin(self, model: Network, optimizer: Optimizer, progress: Progress) -> Progress:
         """Bring all files in step with the snapshot that has been restored, if any, and with its new plan.
 
         Args:
@@ -138,7 +138,7 @@ class Snapshots:
                 self.save_last(model, optimizer, progress, earlier.memories)
         return distributed.from_main(progress)
 
-    def _bring_last(self, model: nn.Module, progress: Progress) -> None:
+    def _bring_last(self, model: Network, progress: Progress) -> None:
         """Write the weights of the state if they are not there, and remove what it does not need."""
         content = self._packed(model, progress)
         if not _is(self.folder / LAST, hashlib.sha256(content).hexdigest()):
@@ -160,7 +160,7 @@ class Snapshots:
             _copy(found, own / BEST)
         return found is not None
 
-    def _packed(self, model: nn.Module, progress: Progress) -> bytes:
+    def _packed(self, model: Network, progress: Progress) -> bytes:
         """Return the content of a weights file."""
         state = model.state_dict()
         if broken := not_finite(state):
@@ -172,18 +172,13 @@ class Snapshots:
         return pack_checkpoint(state, {**self._meta, **reached})
 
 
-def memory_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return what the model of this process remembers beside its weights."""
-    return model.meta.memory_state() if isinstance(model, FewShotModel) else {}
-
-
-def memories_alone(model: nn.Module) -> Memories:
+def memories_alone(model: Network) -> Memories:
     """Return what every process remembers, as far as this one knows without asking the others.
 
     Raises:
         RuntimeError: the others remember something, too.
     """
-    own, processes = memory_of(model), distributed.world_size()
+    own, processes = model.memory_state(), distributed.world_size()
     if own and processes > 1:
         raise RuntimeError("what the other processes remember is lost")
     return [own] * processes

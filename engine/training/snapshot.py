@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewseg.engine.training.optimisation import restore_optimizer
 from fewseg.model.checkpoint.published import load_strict
-from fewseg.model.fewshot import FewShotModel
+from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line, not_finite
 from fewseg.util.errors import CheckpointError
@@ -113,7 +113,7 @@ class Snapshot:
         except (ValidationError, TypeError) as failure:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
 
-    def restore(self, model: nn.Module, optimizer: Optimizer, *, moments: bool = True) -> None:
+    def restore(self, model: Network, optimizer: Optimizer, *, moments: bool = True) -> None:
         """Put model and optimizer where the run stopped; rates and decay stay those of ``optimizer``.
 
         Args:
@@ -129,8 +129,7 @@ class Snapshot:
                 restore_optimizer(optimizer, self.optimizer)
             if broken := not_finite(self.model):
                 raise ValueError(f"{broken} has values that are NaN or infinite")
-            if isinstance(model, FewShotModel):
-                model.meta.restore_memory(self._memory())
+            model.restore_memory(self._memory())
         except (ValueError, RuntimeError) as failure:
             raise CheckpointError(f"{self.path}: cannot be resumed: {first_line(failure)}") from failure
         except (KeyError, TypeError, AttributeError) as failure:

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fewseg.model.contract import Episode
+from fewseg.model.contract import Network
 from fewseg.util.errors import UserError
 
 Forward = Callable[[Any], Any]
-
-
-class LabelledBatch(Protocol):
-    """What a base learner trains on.
-
-    Attributes:
-        image: normalised images, float [B,3,H,W].
-        label: 0..classes-1 and 255, int64 [B,H,W].
-    """
-
-    image: Tensor
-    label: Tensor
 
 
 class NotFiniteError(UserError):
@@ -33,8 +20,8 @@ class NotFiniteError(UserError):
 
 
 def training_step(
-    model: nn.Module,
-    batch: Episode | LabelledBatch,
+    model: Network,
+    batch: Any,
     optimizer: Optimizer,
     *,
     forward: Forward | None = None,
@@ -47,8 +34,8 @@ def training_step(
     its own, so that a turn sees what the one before has learnt.
 
     Args:
-        model: names its losses, see ``compute_losses``, and their ``turns``.
-        batch: on the model's device.
+        model: names its losses, and those that are ``alternating``.
+        batch: an episode, or labelled images; on the model's device.
         optimizer: its rates are set by the caller.
         forward: the model as it is to be run, if wrapped (distributed, compiled).
         generator: for losses that draw random pixels.
@@ -57,10 +44,11 @@ def training_step(
     Raises:
         NotFiniteError: the loss is NaN or infinite; no weight has been changed by it.
     """
+    forward = model if forward is None else forward  # a compiled one has no truth value
     values: dict[str, float] = {}
-    for turn in getattr(model, "turns", ()) or (None,):
+    for turn in model.alternating or (None,):
         with precision or nullcontext():
-            losses = compute_losses(model, batch, forward=forward, generator=generator)
+            losses = model.losses_on(batch, forward, generator)
             losses = losses if turn is None else {name: losses[name] for name in turn}
             total = sum(losses.values())
         found = torch.stack([loss.detach() for loss in losses.values()]).tolist()
@@ -72,17 +60,3 @@ def training_step(
         total.backward()
         optimizer.step()
     return values
-
-
-def compute_losses(
-    model: nn.Module,
-    batch: Episode | LabelledBatch,
-    *,
-    forward: Forward | None = None,
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Return the named losses of a few-shot model on an episode, or of a base learner on labelled images."""
-    forward = model if forward is None else forward  # a compiled one has no truth value
-    if isinstance(batch, Episode):
-        return model.losses(forward(batch), batch, generator)
-    return model.losses(forward(batch.image), batch.label)

@@ -15,12 +15,13 @@ from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import STATE, Progress, Snapshot
+from fewseg.model.contract import BaseLearner
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 24, 4
 
 
-class Linear(nn.Module):
+class Linear(BaseLearner):
     """Has what a step can change: weights, and running statistics."""
 
     def __init__(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 import fewseg.engine.training.parallel as parallel
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import start_weights
 from fewseg.engine.training.snapshot import BEST
+from fewseg.model.contract import Network
 from fewseg.util.checkpoint import load_checkpoint
 from fewseg.util.errors import UserError
 from train import train
@@ -44,12 +44,12 @@ def test_learner_starts_where_the_backbone_does(configure, base_weight):
 
 
 def test_several_processes_are_refused(monkeypatch):
-    class InTurns(nn.Linear):
-        turns = (("one",), ("other",))
+    class InTurns(Network):
+        alternating = (("one",), ("other",))
 
     monkeypatch.setattr(parallel.distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="learns in turns, which is for a single process"):
-        parallel.wrapped(InTurns(2, 2), compiled=False)
+        parallel.wrapped(InTurns(), compiled=False)
 
 
 def test_backbone_learns_with_the_method(configure, base_weight, tmp_path):

@@ -140,7 +140,7 @@ def test_a_second_branch_starts_from_the_same_file_and_its_classifier(tmp_path):
     }
     classifier = one.meta.condition.classifier.state_dict()
     torch.save(entries | {f"classifier.{k}": v for k, v in classifier.items()}, tmp_path / "weights.pth")
-    load_pretrained(other.backbone, "vgg16", str(tmp_path / "weights.pth"), meta=other.meta)
+    load_pretrained(other.backbone, "vgg16", str(tmp_path / "weights.pth"), network=other)
     assert_same_weights(other.meta.condition.backbone, one.backbone)
     assert_same_weights(other.meta.condition.classifier, one.meta.condition.classifier)
     assert torch.equal(other.meta.cells[3].weight.flatten(1), one.meta.condition.classifier[3].weight)

@@ -15,6 +15,7 @@ from small_loop import small_loop
 from fewseg.engine.training.saving import Snapshots, memories_alone
 from fewseg.engine.training.snapshot import BEST, LAST, STATE, Snapshot
 from fewseg.engine.training.step import NotFiniteError
+from fewseg.model.contract import Network
 from fewseg.util.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
@@ -248,14 +249,15 @@ def test_best_weights_of_an_earlier_version_are_those_that_lie_there(tmp_path, c
 
 def test_what_other_processes_remember_is_not_made_up(monkeypatch):
     memory = {"a": torch.ones(1)}
+    network = Network()
     for processes, remembers in ((1, memory), (1, {}), (3, {}), (2, memory)):
-        monkeypatch.setattr("fewseg.engine.training.saving.memory_of", lambda _, own=remembers: own)
+        monkeypatch.setattr(network, "memory_state", lambda own=remembers: own)
         monkeypatch.setattr("fewseg.util.distributed.world_size", lambda number=processes: number)
         if processes > 1 and remembers:
             with pytest.raises(RuntimeError, match="what the other processes remember is lost"):
-                memories_alone(torch.nn.Linear(1, 1))
+                memories_alone(network)
         else:
-            assert memories_alone(torch.nn.Linear(1, 1)) == [remembers] * processes
+            assert memories_alone(network) == [remembers] * processes
 
 
 class TestMalformed:
