@@ -8,19 +8,20 @@ the higher annotation id is above). There is no void label. Images without any a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ijson
 import numpy as np
 
 from fewseg.dataset.classes.shared_names import COCO_NAMES
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import write_mask
-from fewseg.dataset.prepare.json_arrays import elements, mapped, text
 from fewseg.dataset.prepare.parallel import work
 from fewseg.util.errors import DataError
 
@@ -43,78 +44,74 @@ ARCHIVES = {
 COUNTS = {"train2014": (82783, 82081), "val2014": (40504, 40137)}
 """Images of each part, and those of them with annotations, which are listed."""
 
-SPAN = np.dtype([("image", np.int64), ("start", np.int64), ("end", np.int64)])
+
+@dataclass(frozen=True)
+class Job:
+    """One image to paint: its file name, its size, and its annotations as JSON texts."""
+
+    name: str
+    height: int
+    width: int
+    annotations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """An ``instances_*.json``: the images, and where in the file the annotations of each stand.
+    """An ``instances_*.json``.
 
     Attributes:
         path: the file.
         class_ids: contiguous id by category id.
         names: of the classes, "background" first.
-        images: image id -> (file name, height, width).
-        spans: SPAN array of all annotations, sorted by image.
+        images: how many the file lists.
+        jobs: the annotated ones in the order of their file names.
     """
 
     path: Path
     class_ids: dict[int, int]
     names: tuple[str, ...]
-    images: dict[int, tuple[str, int, int]]
-    spans: np.ndarray
-
-    def jobs(self) -> list[Job]:
-        """Return the annotated images in the order of their file names."""
-        ids, first = np.unique(self.spans["image"], return_index=True)
-        ends = [*first[1:], len(self.spans)]
-        found = []
-        for image_id, begin, end in zip(ids.tolist(), first, ends, strict=True):
-            if image_id not in self.images:
-                raise DataError(f"{self.path}: image {image_id} is annotated but not listed; fetch it again")
-            rows = self.spans[begin:end]
-            found.append(Job(*self.images[image_id], tuple(zip(rows["start"], rows["end"], strict=True))))
-        return sorted(found, key=lambda job: job.name)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to paint: file name, size, places of its annotations in the file."""
-
-    name: str
-    height: int
-    width: int
-    spans: tuple[tuple[int, int], ...]
+    images: int
+    jobs: list[Job]
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read what a whole ``instances_*.json`` says, leaving the outlines in the file.
+    """Read an ``instances_*.json``.
+
+    A parsed file of COCO takes 2.5 GB, so one element at a time is parsed, and outlines are kept as text.
 
     Raises:
         DataError: the file is missing, truncated, or has other keys.
     """
-    categories: dict[int, str] = {}
-    images: dict[int, tuple[str, int, int]] = {}
-    spans = []
+    outlines: dict[int, list[str]] = defaultdict(list)
     try:
-        with mapped(path) as data:
-            for key, start, end, value in elements(data, path):
-                if key == "categories":
-                    categories[value["id"]] = text(value["name"])
-                elif key == "images":
-                    images[value["id"]] = (text(value["file_name"]), value["height"], value["width"])
-                elif key == "annotations":
-                    spans.append((value["image_id"], start, end))
+        categories = {value["id"]: value["name"] for value in _elements(path, "categories")}
+        images = {v["id"]: (v["file_name"], v["height"], v["width"]) for v in _elements(path, "images")}
+        for annotation in _elements(path, "annotations"):
+            outlines[annotation["image_id"]].append(json.dumps(annotation))
     except (KeyError, TypeError):
         raise DataError(f"{path}: these are no COCO instance annotations; give instances_*.json") from None
-    if not (categories and images and spans):
+    if not (categories and images and outlines):
         raise DataError(f"{path}: holds no categories, images or annotations; give instances_*.json")
     if len(categories) >= VOID:
         raise DataError(f"{path}: {len(categories)} categories, but masks hold at most {VOID - 1}")
+    if unlisted := outlines.keys() - images.keys():
+        raise DataError(f"{path}: image {min(unlisted)} is annotated but not listed; fetch it again")
     class_ids = {category: i for i, category in enumerate(sorted(categories), 1)}
-    names = ("background", *(categories[category] for category in sorted(categories)))
-    found = np.array(spans, SPAN)
-    return Annotations(path, class_ids, names, images, found[np.argsort(found["image"], kind="stable")])
+    names = ("background", *(categories[category] for category in class_ids))
+    jobs = [Job(*images[image_id], tuple(texts)) for image_id, texts in outlines.items()]
+    return Annotations(path, class_ids, names, len(images), sorted(jobs, key=lambda job: job.name))
+
+
+def _elements(path: Path, key: str) -> Iterator[Any]:
+    """Yield the elements of a top-level array of a JSON file."""
+    try:
+        with path.open("rb") as file:
+            yield from ijson.items(file, f"{key}.item", use_float=True)
+    except OSError as failure:
+        raise DataError(f"{path}: cannot be read ({failure.strerror})") from None
+    except ijson.JSONError as failure:
+        reason = " ".join(str(failure).split())[:80]
+        raise DataError(f"{path}: cannot be read: truncated or no JSON ({reason}); fetch it again") from None
 
 
 def paint_masks(
@@ -128,12 +125,11 @@ def paint_masks(
     Raises:
         DataError: an annotation cannot be read, or a mask cannot be written.
     """
-    jobs = annotations.jobs()
-    missing = [job for job in jobs if not mask_path(folder, job.name).is_file()]
+    missing = [job for job in annotations.jobs if not mask_path(folder, job.name).is_file()]
     paint = partial(_paint_file, annotations.path, annotations.class_ids, folder)
     for _ in work(paint, missing, title=f"painting {folder.name}", workers=workers, progress=progress):
         pass
-    return [job.name for job in jobs]
+    return [job.name for job in annotations.jobs]
 
 
 def mask_path(folder: Path, image: str) -> Path:
@@ -142,12 +138,8 @@ def mask_path(folder: Path, image: str) -> Path:
 
 
 def _paint_file(path: Path, class_ids: dict[int, int], folder: Path, job: Job) -> None:
-    with path.open("rb") as file:
-        found = []
-        for start, end in job.spans:
-            file.seek(int(start))
-            found.append(json.loads(file.read(int(end - start))))
     try:
+        found = [json.loads(text) for text in job.annotations]
         mask = paint(found, class_ids, job.height, job.width)
     except (KeyError, TypeError, ValueError, IndexError) as failure:
         raise DataError(f"{path}: an annotation of {job.name} cannot be painted ({failure!r})") from None

@@ -28,7 +28,7 @@ def prepare_coco(options: Options, source: Path | None = None) -> str:
         instances = _instances(options, places, part, needed=not complete)
         if instances is not None:
             annotations = coco.read_annotations(instances)
-            annotated, images = _paint(options, annotations, part), len(annotations.images)
+            annotated, images = _paint(options, annotations, part), annotations.images
             classes = annotations.names
         file_of = {path.stem: path.name for path in photographs.iterdir()}
         listed = [name for name in annotated if name in file_of]

@@ -1,4 +1,4 @@
-"""COCO's masks: the rules of painting, reading in pieces, resumption."""
+"""COCO's masks: the rules of painting, reading, resumption."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 from draw_coco import CATEGORY_IDS, draw_coco
 
 from fewseg.dataset.classes.shared_names import COCO_NAMES
-from fewseg.dataset.prepare import coco, json_arrays
+from fewseg.dataset.prepare import coco
 from fewseg.dataset.prepare.coco import check_categories, paint, paint_masks, read_annotations
-from fewseg.dataset.prepare.json_arrays import elements, mapped
 from fewseg.dataset.prepare.options import Options
 from fewseg.dataset.prepare.run_coco import prepare_coco
 from fewseg.dataset.prepare.verify import verify
@@ -87,20 +86,22 @@ def test_masks_are_those_of_the_whole_file_at_once_and_are_kept(drawn, tmp_path)
     assert (tmp_path / names[1].replace(".jpg", ".png")).is_file()
 
 
-@pytest.mark.parametrize("window", [7, 64, 1 << 20])
-def test_elements_are_found_whatever_the_window(tmp_path, monkeypatch, window):
-    monkeypatch.setattr(json_arrays, "_WINDOW", window)
-    path = tmp_path / "some.json"
-    text = '{ "a": [ {"x": [1, 2.5]}, 17, "é]" ] , "b": {"c": [1]}, "d": [], "e":3}'
-    path.write_text(text, encoding="utf-8")
-    with mapped(path) as data:
-        found = list(elements(data, path))
-        assert [(e.key, json.loads(data[e.start : e.end])) for e in found] == [
-            ("a", {"x": [1, 2.5]}),
-            ("a", 17),
-            ("a", "é]"),
-        ]
-    assert json_arrays.text(found[2].value) == "é]"
+def test_other_keys_and_any_order_of_the_arrays_are_read(tmp_path):
+    path = tmp_path / "instances.json"
+    outline = annotation(7, 4, 4, box(0, 0, 2, 2)) | {"image_id": 3, "more": {"x": [1, 2.5]}}
+    image = {"id": 3, "file_name": "é].jpg", "height": 8, "width": 6}
+    parts = {"annotations": [outline], "info": {"c": [1]}, "none": [], "images": [image], "n": 3}
+    categories = [{"id": 4, "name": "crème"}]
+    path.write_text(json.dumps(parts | {"categories": categories}, ensure_ascii=False), encoding="utf-8")
+    found = read_annotations(path)
+    assert found.names == ("background", "crème") and found.class_ids == {4: 1} and found.images == 1
+    (job,) = found.jobs
+    assert (job.name, job.height, job.width) == ("é].jpg", 8, 6)
+    assert [json.loads(text) for text in job.annotations] == [outline]
+    parts["images"] = [image | {"id": 4}]
+    path.write_text(json.dumps(parts | {"categories": categories}))
+    with pytest.raises(DataError, match="image 3 is annotated but not listed"):
+        read_annotations(path)
 
 
 def test_bad_files_are_one_line(drawn, tmp_path):
