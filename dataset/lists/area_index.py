@@ -18,9 +18,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -29,14 +27,9 @@ import numpy as np
 from fewseg.dataset.reading.mask import label_counts, read_mask
 from fewseg.util.errors import DataError
 from fewseg.util.files import write_atomically
-from fewseg.util.progress import progress as progress_bar
+from fewseg.util.parallel import parallel_map
 
 VERSION = 1
-CHUNK = 64
-"""Masks that one task of a worker reads."""
-
-PARALLEL_FROM = 512
-"""Fewer masks are read faster than workers start."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,11 @@ def index_masks(
         index = _load(file, stamp)
         if index is not None:
             return index
-    index = AreaIndex._from_rows(names, _scan(root, names, workers or _cores(), progress))
+    paths = [root / name for name in names]
+    rows = parallel_map(
+        _count_labels, paths, title="reading masks", unit="mask", workers=workers, progress=progress
+    )
+    index = AreaIndex._from_rows(names, list(rows))
     if not root.stat().st_mode & 0o222:
         files = files[1:]  # marked read-only: to be left alone even where the system would allow it
     for file in files:
@@ -150,33 +147,11 @@ def _fingerprint(root: Path, names: Sequence[str]) -> bytes:
     return digest.digest()
 
 
-def _scan(
-    root: Path, names: Sequence[str], workers: int, progress: bool
-) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    chunks = [[str(root / name) for name in names[i : i + CHUNK]] for i in range(0, len(names), CHUNK)]
-    rows = []
-    with progress_bar(None, "reading masks", total=len(names), unit="mask", disable=not progress) as bar:
-        if workers <= 1 or len(names) < PARALLEL_FROM:
-            for chunk in chunks:
-                rows += _count_labels(chunk)
-                bar.update(len(chunk))
-            return rows
-        # Fresh processes: a fork would copy the locks of whatever threads already run here.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for found in pool.map(_count_labels, chunks):
-                rows += found
-                bar.update(len(found))
-    return rows
-
-
-def _count_labels(paths: Sequence[str]) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    rows = []
-    for path in paths:
-        mask = read_mask(path)
-        counts = label_counts(mask)
-        labels = np.flatnonzero(counts)
-        rows.append((*mask.shape, labels.astype(np.uint8), counts[labels].astype(np.int32)))
-    return rows
+def _count_labels(path: Path) -> tuple[int, int, np.ndarray, np.ndarray]:
+    mask = read_mask(path)
+    counts = label_counts(mask)
+    labels = np.flatnonzero(counts)
+    return *mask.shape, labels.astype(np.uint8), counts[labels].astype(np.int32)
 
 
 def _save(path: Path, index: AreaIndex, stamp: bytes) -> None:
@@ -207,7 +182,3 @@ def _load(file: Path, stamp: bytes) -> AreaIndex | None:
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewseg"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

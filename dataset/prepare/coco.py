@@ -22,8 +22,8 @@ from fewseg.dataset.classes.shared_names import COCO_NAMES
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import write_mask
-from fewseg.dataset.prepare.parallel import work
 from fewseg.util.errors import DataError
+from fewseg.util.parallel import parallel_map
 
 _SERVERS = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
 """The official server, and the storage behind it, which also speaks HTTPS."""
@@ -127,7 +127,9 @@ def paint_masks(
     """
     missing = [job for job in annotations.jobs if not mask_path(folder, job.name).is_file()]
     paint = partial(_paint_file, annotations.path, annotations.class_ids, folder)
-    for _ in work(paint, missing, title=f"painting {folder.name}", workers=workers, progress=progress):
+    for _ in parallel_map(
+        paint, missing, title=f"painting {folder.name}", workers=workers, progress=progress
+    ):
         pass
     return [job.name for job in annotations.jobs]
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList
-from fewseg.dataset.prepare.parallel import work
 from fewseg.dataset.reading.mask import label_counts, read_image, read_mask
 from fewseg.dataset.shapes.files import voc_palette
 from fewseg.util.errors import DataError
+from fewseg.util.parallel import parallel_map
 
 EXAMPLES = 3
 
@@ -95,7 +95,9 @@ def examine(
     for part, images in parts.items():
         root = images.root
         paths = [(str(root / i), str(root / m)) for i, m in zip(images.images, images.masks, strict=True)]
-        looks[part] = list(work(look, paths, title=f"examining {part}", workers=workers, progress=progress))
+        looks[part] = list(
+            parallel_map(look, paths, title=f"examining {part}", workers=workers, progress=progress)
+        )
     every = [
         (images.images[i], images.masks[i], found)
         for part, images in parts.items()

@@ -15,10 +15,10 @@ from fewseg.dataset.lists.image_lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
 from fewseg.dataset.prepare.files import place, put, write_mask
 from fewseg.dataset.prepare.made import MadeFiles
 from fewseg.dataset.prepare.own_layout import OwnLayout, Picture
-from fewseg.dataset.prepare.parallel import work
 from fewseg.dataset.reading.mask import check_same_size, open_pair, read_image
 from fewseg.dataset.reading.own_mask import MaskKind, kind_of, read_binary
 from fewseg.util.errors import DataError
+from fewseg.util.parallel import parallel_map
 
 MASKS = "SegmentationClass"
 
@@ -50,7 +50,9 @@ def place_pictures(
     made.begin({path: source for picture in layout.pictures for path, source in _targets(picture)})
     ids = {name: i for i, name in enumerate(names or ())}
     move = partial(_place_picture, root, ids, len(names) - 1 if names else None)
-    placed = list(work(move, layout.pictures, title="placing images", workers=workers, progress=progress))
+    placed = list(
+        parallel_map(move, layout.pictures, title="placing images", workers=workers, progress=progress)
+    )
     wrong = [picture.wrong for picture in placed if picture.wrong]
     if wrong:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""

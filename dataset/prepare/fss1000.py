@@ -16,9 +16,9 @@ from PIL import Image
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, IMAGE_SUFFIXES
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import place, put
-from fewseg.dataset.prepare.parallel import work
 from fewseg.dataset.reading.own_mask import read_binary
 from fewseg.util.errors import DataError
+from fewseg.util.parallel import parallel_map
 
 TEST_LIST = Archive(
     "fss_test_set.txt",
@@ -137,7 +137,9 @@ def place_images(
     """
     jobs = [(name, image, mask) for name, found in pairs.items() for image, mask in found]
     lines: dict[str, list[str]] = {name: [] for name in pairs}
-    done = work(partial(_place, root), jobs, title="placing FSS-1000", workers=workers, progress=progress)
+    done = parallel_map(
+        partial(_place, root), jobs, title="placing FSS-1000", workers=workers, progress=progress
+    )
     for (name, *_), line in zip(jobs, done, strict=True):
         lines[name].append(line)
     return lines

@@ -11,10 +11,10 @@ from typing import Any
 
 from fewseg.dataset.classes.fold import LIST_FOLDER
 from fewseg.dataset.classes.own_names import CLASSES_FILE, to_lines
-from fewseg.dataset.prepare.parallel import work
 from fewseg.util.errors import DataError
 from fewseg.util.files import write_text
 from fewseg.util.inside import require_inside
+from fewseg.util.parallel import parallel_map
 
 RECORD = ".fewseg/prepared.json"
 """Data set and counts; the checksums of masks stand beside it, one ``crc32 path`` per line."""
@@ -119,7 +119,7 @@ def changed_lists(record: Mapping[str, Any]) -> list[str]:
 
 def checksums(root: Path, names: Sequence[str], workers: int | None, progress: bool) -> dict[str, str]:
     """Return the CRC-32 of files below the root, in hexadecimal."""
-    found = work(
+    found = parallel_map(
         partial(_crc32_below, root), names, title="checksums", unit="file", workers=workers, progress=progress
     )
     return dict(zip(names, found, strict=True))

@@ -26,7 +26,7 @@ class MadeFiles:
 
     Args:
         root: the data root.
-        workers, progress: as in ``dataset.prepare.parallel.work``.
+        workers, progress: as in ``util.parallel.parallel_map``.
     """
 
     def __init__(self, root: Path, workers: int | None = None, progress: bool = True) -> None:

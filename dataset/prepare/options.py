@@ -23,7 +23,7 @@ class Options:
         lists: where lists for the configs go, or None for the data root only.
         mirrors, checksums: see ``Archive.found_at``.
         subset: accept a part of the data set.
-        workers, progress: as in ``work``.
+        workers, progress: as in ``parallel_map``.
     """
 
     root: Path

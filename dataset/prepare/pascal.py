@@ -21,10 +21,10 @@ import numpy as np
 
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import place, write_mask
-from fewseg.dataset.prepare.parallel import work
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
 from fewseg.util.inside import require_inside
+from fewseg.util.parallel import parallel_map
 
 VOC = Archive(
     "VOCtrainval_11-May-2012.tar",
@@ -229,7 +229,9 @@ def make_masks(
     """
     missing = sorted(name for name in set(ids) if not (folder / f"{name}.png").is_file())
     make = partial(_make_mask, sources, folder)
-    for _ in work(make, missing, title="making masks", unit="mask", workers=workers, progress=progress):
+    for _ in parallel_map(
+        make, missing, title="making masks", unit="mask", workers=workers, progress=progress
+    ):
         pass
     return len(missing)
 

@@ -8,11 +8,8 @@ or not at all.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from PIL import Image
 from fewseg.dataset.shapes.forms import CLASS_NAMES
 from fewseg.dataset.shapes.scene import draw_scene
 from fewseg.util.errors import DataError
-from fewseg.util.progress import progress
+from fewseg.util.parallel import parallel_map
 
 VERSION = 1
 """Raised whenever the same seed gives other pixels."""
@@ -108,17 +105,8 @@ def _draw_all(folder: Path, images: int, size: int, seed: int, workers: int | No
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     draw = partial(_draw_file, folder, size, seed)
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    bar = partial(progress, description="drawing Shapes", total=images, unit="image")
-    if workers <= 1:
-        for _ in bar(map(draw, range(images))):
-            pass
-        return
-    # Fresh processes: a copy of this one could inherit locks that its threads hold.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in bar(pool.map(draw, range(images), chunksize=16)):
-            pass
+    for _ in parallel_map(draw, range(images), title="drawing Shapes", workers=workers):
+        pass
 
 
 def _draw_file(folder: Path, size: int, seed: int, index: int) -> None:

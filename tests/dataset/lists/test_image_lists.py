@@ -44,7 +44,7 @@ def test_progress_is_shown_unless_told_otherwise(voc, monkeypatch):
         shown.append(not disable)
         return progress(*arguments, disable=True, **options)
 
-    monkeypatch.setattr("fewseg.dataset.lists.area_index.progress_bar", bar)
+    monkeypatch.setattr("fewseg.util.parallel.progress_bar", bar)
     for name, options in (("2007_000001", {}), ("2007_000002", {"progress": False})):
         (voc / "ImageSets/Segmentation/train.txt").write_text(f"{name}\n")
         read(voc).index(**options)
@@ -89,8 +89,8 @@ def test_a_damaged_or_unwritable_cache_only_costs_time(voc, tmp_path):
 
 
 def test_workers_do_not_change_the_index(voc, monkeypatch):
-    monkeypatch.setattr("fewseg.dataset.lists.area_index.PARALLEL_FROM", 1)
-    monkeypatch.setattr("fewseg.dataset.lists.area_index.CHUNK", 2)
+    monkeypatch.setattr("fewseg.util.parallel.PARALLEL_FROM", 1)
+    monkeypatch.setattr("fewseg.util.parallel.CHUNK", 2)
     names = read(voc).masks
     alone = index_masks(voc, names, workers=1, progress=False)
     (next((voc / ".fewseg").iterdir())).unlink()
