@@ -30,6 +30,7 @@ __all__ = [
     "UNLABELLED",
     "AuxiliarySet",
     "Backbone",
+    "BaseHead",
     "BaseLearner",
     "Encoding",
     "Episode",
@@ -88,7 +89,8 @@ class Backbone(nn.Module):
         """Return the named features of ``image`` [B,3,H,W], running no stage beyond the last one needed."""
         wanted = frozenset(names)
         last = max(self.stages.index(name.partition(".")[0]) for name in wanted)
-        features, x = {}, image
+        features: dict[str, Tensor] = {}
+        x = image
         for stage in self.stages[: last + 1]:
             x, tapped = self._run(stage, x, wanted)
             features |= tapped
@@ -106,6 +108,18 @@ class Backbone(nn.Module):
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the stage ``name`` on ``x`` and return its output and those of its taps that are wanted."""
+        raise NotImplementedError
+
+
+class BaseHead(nn.Module):
+    """The classifier of a base learner, ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the ``BASE_FEATURE`` of ``layer4`` features."""
+        raise NotImplementedError
+
+    def classify(self, feature: Tensor) -> Tensor:
+        """Turn what ``embed`` gives into logits."""
         raise NotImplementedError
 
 
@@ -181,13 +195,12 @@ class BaseLearner(Network):
 
     Attributes:
         backbone: the shared feature extractor.
-        head: classifies ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]; its halves are ``embed``,
-            which gives the ``BASE_FEATURE``, and ``classify``.
+        head: the classifier.
         classes: number of output channels, background included.
     """
 
     backbone: Backbone
-    head: nn.Module
+    head: BaseHead
     classes: int
 
     def losses_on(

@@ -70,6 +70,22 @@ class Episode:
     def shots(self) -> int:
         return self.support.shape[2]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the queries."""
+        return self.query.shape[-2], self.query.shape[-1]
+
+    @property
+    def ground_truth(self) -> Tensor:
+        """The query mask, which losses need.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.query_mask is None:
+            raise ValueError("this episode has no query_mask, which losses are computed from")
+        return self.query_mask
+
     def to(self, device: torch.device | str) -> Episode:
         """Return the episode with every tensor on ``device``."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

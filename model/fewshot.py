@@ -14,6 +14,7 @@ from fewseg.model.contract import (
     IMAGE_FEATURE,
     AuxiliarySet,
     Backbone,
+    BaseHead,
     BaseLearner,
     Encoding,
     Episode,
@@ -50,7 +51,7 @@ class FewShotModel(Network):
         self,
         backbone: Backbone,
         meta: MetaLearner,
-        base_head: nn.Module | None = None,
+        base_head: BaseHead | None = None,
         ensemble: BaseMetaEnsemble | None = None,
         *,
         base_dropout: bool = True,
@@ -98,9 +99,8 @@ class FewShotModel(Network):
         excluded = (
             episode.class_index.flatten() if self.training and episode.class_index is not None else None
         )
-        size = tuple(episode.query.shape[-2:])
         support = group_encoding(support, batch, ways, shots) | self.encode_auxiliary_of(episode)
-        return self.decode(query, support, size, excluded)
+        return self.decode(query, support, episode.size, excluded)
 
     def _encode_both(self, episode: Episode) -> tuple[Encoding, Encoding]:
         """Encode the queries, first axis B, and the supports, first axis B*N*K."""
@@ -167,7 +167,7 @@ class FewShotModel(Network):
         learner = replace(prediction, logits=prediction.parts["meta"])
         losses = self.meta.losses(learner, episode, generator)
         losses = {
-            "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
+            "main": pixel_cross_entropy(prediction.logits, episode.ground_truth),
             "meta": meta_weight * losses.pop("main"),
             **losses,
         }
@@ -294,7 +294,7 @@ class FewShotModel(Network):
         enlarged = self.meta.enlarge(prediction, size)
         if self.base_head is not None:
             parts["base"] = resize(query["base"], size)
-        if self.ensemble is None:
+        if self.ensemble is None or distance is None:
             return Prediction(enlarged, parts)
         final = self.ensemble(meta, query["base"], distance, excluded)
         parts |= {"meta": enlarged, "scene_distance": distance}
@@ -325,7 +325,7 @@ class FewShotModel(Network):
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        parts = [self.backbone]
+        parts: list[nn.Module] = [self.backbone]
         if self.trains_backbone:
             parts = [] if self.meta.trains_bn else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
@@ -340,6 +340,7 @@ class FewShotModel(Network):
         if IMAGE_FEATURE in names:
             features[IMAGE_FEATURE] = image
         if BASE_FEATURE in names:
+            assert self.base_head is not None  # create_model refuses a method that reads it without one
             with torch.no_grad():
                 features[BASE_FEATURE] = self.base_head.embed(features["layer4"])
         return features

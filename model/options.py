@@ -132,8 +132,8 @@ def _complaint(value: object, wanted: Any) -> str | None:
     if kind is tuple:
         return _tuple_complaint(value, parts)
     if wanted is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and math.isfinite(value) else "a finite number"
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return None if fits else "a finite number"
     if wanted is int:
         return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
     words = {bool: "True or False", str: "text", NoneType: "None"}

@@ -11,52 +11,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
+from dataclasses import fields, replace
 
 import torch
 from torch import nn
 
 from fewseg.model.adapt.episode import AdaptedEpisode
+from fewseg.model.adapt.options import EFTNetOptions
 from fewseg.model.contract import Episode, Prediction, SupportView
 from fewseg.model.fewshot import FewShotModel
-from fewseg.model.options import Between, Count, Share, Weight
-
-
-@dataclass(frozen=True)
-class EFTNetOptions:
-    """Switches of EFTNet.
-
-    Attributes:
-        rounds: predictions that are compared. A step of learning lies between two of them.
-        lr, power: learning rate of the first step, and how fast it decays; 0 for not at all.
-        weighting: shares of the supports' guidance and of the query's own in the blend.
-        q2s_filt_para: share of the predicted foreground that is taken for certain.
-        sr_aux_weight1: weight of the meta-learner's own loss beside the ensemble's.
-        momentum, weight_decay: of the stochastic gradient descent.
-        discrimination_mask: the query's mask when it must segment the supports: its ``pseudo`` label, or its
-            ``ground_truth``, as in the published code. The latter tells the method the answer: its results
-            are those of an oracle.
-        q2s_empty: what is certain where too little foreground is predicted: the ``whole_image`` as published,
-            or ``none`` of it, so that nothing is blended in.
-        include_zero_round: whether the untouched model's prediction takes part in the comparison.
-    """
-
-    rounds: Count = 5
-    lr: Annotated[float, Between(0, 1e9)] = 0.005
-    power: Annotated[float, Between(0, 100)] = 0.9
-    weighting: tuple[Share, Share] = (0.8, 0.2)
-    q2s_filt_para: Share = 0.2
-    sr_aux_weight1: Weight = 1.0
-    momentum: Annotated[float, Between(0, 0.9999)] = 0.9
-    weight_decay: Weight = 1e-4
-    discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
-    q2s_empty: Literal["whole_image", "none"] = "whole_image"
-    include_zero_round: bool = False
-
-    def rate(self, number: int) -> float:
-        """Return the learning rate of the step after round ``number``, counted from 1."""
-        return self.lr * (1 - (number - 1) / (self.rounds + 1)) ** self.power + 1e-10
 
 
 class EFTNet:

@@ -5,30 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fewseg.model.adapt.options import EFTNetOptions
 from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction
 from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
-from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.loss import pixel_cross_entropy, total
 
 _UNION_EPSILON = 1e-10
 _THRESHOLD_EPSILON = 1e-10
-
-
-class Switches(Protocol):
-    """What an adaptation is told; see ``EFTNetOptions``."""
-
-    weighting: tuple[float, float]
-    q2s_filt_para: float
-    sr_aux_weight1: float
-    momentum: float
-    weight_decay: float
-    discrimination_mask: str
-    q2s_empty: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,11 @@ class AdaptedEpisode:
     """
 
     def __init__(
-        self, model: FewShotModel, options: Switches, episode: Episode, parameters: Sequence[nn.Parameter]
+        self,
+        model: FewShotModel,
+        options: EFTNetOptions,
+        episode: Episode,
+        parameters: Sequence[nn.Parameter],
     ) -> None:
         if options.discrimination_mask == "ground_truth" and episode.query_mask is None:
             raise ValueError("discrimination_mask: ground_truth needs the query's mask, and there is none")
@@ -92,7 +84,7 @@ class AdaptedEpisode:
             self.optimizer = torch.optim.SGD(
                 parameters, options.lr, momentum=options.momentum, weight_decay=options.weight_decay
             )
-        self.size = tuple(episode.query.shape[-2:])
+        self.size = episode.size
         self.images = [episode.query, *episode.support[:, 0].unbind(1)]
         self.masks = list(episode.support_mask[:, 0].unbind(1))
         self._look()
@@ -118,7 +110,7 @@ class AdaptedEpisode:
         """Let the parameters learn from a round."""
         if self.optimizer is None:
             return
-        gradients = torch.autograd.grad(sum(outcome.losses.values()), self.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(total(outcome.losses), self.parameters, allow_unused=True)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.param_groups[0]["lr"] = rate
@@ -162,7 +154,7 @@ class AdaptedEpisode:
     ) -> tuple[float, tuple[Prediction, ...]]:
         """Segment every support with the query in its place among the supports, and itself blended in."""
         given = self.options.discrimination_mask == "ground_truth"
-        stand_in = self._stand_in(self.episode.query_mask if given else label)
+        stand_in = self._stand_in(self.episode.ground_truth if given else label)
         reverse, ious = [], []
         for shot, mask in enumerate(self.masks):
             prediction = self._reverse(shot, stand_in, supports, alone=alone)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from fewseg.model.base.pyramid_pooling import PyramidPooling
-from fewseg.model.contract import Backbone, BaseLearner
+from fewseg.model.contract import Backbone, BaseHead, BaseLearner
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize
 
@@ -14,7 +14,7 @@ _HIDDEN = 512
 """Channels of the published classifier; a backbone narrower than this keeps its own number."""
 
 
-class PyramidHead(nn.Module):
+class PyramidHead(BaseHead):
     """Pyramid pooling and a classifier on ``layer4`` features."""
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -35,7 +35,9 @@ class PyramidHead(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """[B,channels,h,w] -> feature [B,hidden,h,w], not yet activated."""
-        return self.cls[1](self.ppm.convolve(x, self.cls[0]))
+        convolution, normalise = self.cls[0], self.cls[1]
+        assert isinstance(convolution, nn.Conv2d)  # what the pyramid folds its enlargements into
+        return normalise(self.ppm.convolve(x, convolution))
 
     def classify(self, feature: Tensor) -> Tensor:
         """Turn what ``embed`` gives, and leaves untouched, into logits [B,classes,h,w]."""
@@ -50,6 +52,8 @@ class PSPNet(BaseLearner):
         classes: output channels: the background and the base classes in ascending order of their ids.
     """
 
+    head: PyramidHead
+
     def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
@@ -59,7 +63,7 @@ class PSPNet(BaseLearner):
     def forward(self, image: Tensor) -> Tensor:
         """Segment images [B,3,H,W] -> logits [B,classes,H,W]."""
         logits = self.head(self.backbone(image, ("layer4",))["layer4"])
-        return resize(logits, tuple(image.shape[-2:]))
+        return resize(logits, image.shape[-2:])
 
     def losses(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Return the named losses of ``logits`` against labels [B,H,W] of 0..classes-1 and 255."""

@@ -22,6 +22,7 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, channels: int, reduced: int, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()
+        self.reduced = reduced
         self.features = nn.ModuleList(
             nn.Sequential(
                 nn.AdaptiveAvgPool2d(grid),
@@ -45,15 +46,15 @@ class PyramidPooling(nn.Module):
             x: [B,channels,h,w].
             convolution: with padding that keeps the size, and without bias.
         """
-        widths = [x.shape[1], *(branch[1].out_channels for branch in self.features)]
+        widths = [x.shape[1]] + [self.reduced] * len(self.features)
         weight, *weights = convolution.weight.split(widths, dim=1)
         convolved = conv2d(x, weight, padding=convolution.padding)
         for branch, weight in zip(self.features, weights, strict=True):
-            convolved = convolved + _convolve_enlarged(branch(x), weight, tuple(x.shape[-2:]))
+            convolved = convolved + _convolve_enlarged(branch(x), weight, x.shape[-2:])
         return convolved
 
 
-def _convolve_enlarged(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+def _convolve_enlarged(x: Tensor, weight: Tensor, size: tuple[int, ...]) -> Tensor:
     """Enlarge [B,C,i,j] to ``size`` and convolve it with [O,C,k,k], in the other order -> [B,O,h,w]."""
     outputs, inputs, taps = weight.shape[:3]
     rows, columns = (_shifted_enlarging(x, *sizes, taps) for sizes in zip(x.shape[-2:], size, strict=True))

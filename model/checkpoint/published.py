@@ -131,18 +131,18 @@ def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str
     return {part: parts[part] for part in parts if any(name.startswith(f"meta.{part}.") for name in wrong)}
 
 
-def _part(model: FewShotModel, part: str) -> nn.Module | None:
-    return attrgetter(part)(model.meta)
+def _part(model: nn.Module, part: str) -> nn.Module | None:
+    return attrgetter(f"meta.{part}")(model)
 
 
 def _option(option: tuple[str, str]) -> str:
     return f"Method.options.{' '.join(option)}"
 
 
-def _leave_out(model: FewShotModel, part: str, option: tuple[str, str]) -> None:
+def _leave_out(model: nn.Module, part: str, option: tuple[str, str]) -> None:
     """Take a part out of the meta-learner, which then does as under ``option``, and warn of it."""
-    owner, _, child = part.rpartition(".")
-    setattr(model.meta.get_submodule(owner), child, None)
+    owner, _, child = f"meta.{part}".rpartition(".")
+    setattr(model.get_submodule(owner), child, None)
     warnings.warn(
         f"the checkpoint was trained with another number of supports and has no fitting {part}: the "
         f"model runs as under {_option(option)}; train with this number of supports to have it learned",

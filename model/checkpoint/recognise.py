@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,12 +89,14 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     with torch.device("meta"):
         for backbone in backbones:
             if classes is not None:
-                network = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
-                yield Recognised("pspnet", backbone, 1, classes, network)
+                base_learner = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
+                yield Recognised("pspnet", backbone, 1, classes, base_learner)
         for name, backbone in itertools.product(METHODS, backbones):
-            fields = METHODS[name].Options.__dataclass_fields__
-            known = {key: value for key, value in options.items() if key in fields}
-            words = {"embeddings": torch.ones(*_WORD_TABLE)} if "embeddings" in fields else {}
+            accepted = {option.name for option in fields(METHODS[name].Options)}
+            known = {key: value for key, value in options.items() if key in accepted}
+            words: dict[str, Any] = (
+                {"embeddings": torch.ones(*_WORD_TABLE)} if "embeddings" in accepted else {}
+            )
             try:
                 network = create_model(
                     name, backbone=backbone, shot=shot, base_classes=classes or 15, **known, **words
@@ -103,7 +106,7 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
             yield Recognised(name, backbone, shot, classes, network, known)
 
 
-def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, object]]:
+def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
     """Read K and the hidden width off the network that weighs the supports, where there is one."""
     if "kshot_rw.weight" in entries:
         return entries["kshot_rw.weight"].shape[1], {"kshot_trans_dim": 0}

@@ -29,7 +29,7 @@ def alignment_loss(query: Tensor, score: Tensor, support: Tensor, label: Tensor,
     area = predicted.sum((1, 2))
     prototype = torch.einsum("bchw,bhwp->bpc", query, predicted) / (area + _EPSILON).unsqueeze(2)
     scores = score_supports(support, prototype, scale)
-    loss = _mean_per_image(resize(scores, tuple(label.shape[-2:]), align_corners=False), label)
+    loss = _mean_per_image(resize(scores, label.shape[-2:], align_corners=False), label)
     seen = (area[:, 1:] > 0).to(loss)
     return (loss.view(support.shape[:3]).mean(2) * seen).mean()
 

@@ -27,5 +27,6 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,inputs,h,w] -> [B,5*outputs,h,w]."""
-        mean = self.branch0(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        return torch.cat([mean, self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+        over_mean, *others = self.children()
+        mean = over_mean(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return torch.cat([mean, *(branch(x) for branch in others)], 1)

@@ -65,7 +65,7 @@ class EnrichmentDecoder(nn.Module):
         enriched: list[Tensor] = []
         inner: dict[str, Tensor] = {}
         for level, prior in enumerate(priors):
-            pooled = adaptive_avg_pool2d(feature, prior.shape[-2:])
+            pooled = adaptive_avg_pool2d(feature, (prior.shape[-2], prior.shape[-1]))
             x = self.merge[level](torch.cat([pooled, tile(prototype, prior), prior], 1))
             if level:  # the finer scale arrives by way of the query's grid, as published
                 x = x + self.link[level - 1](torch.cat([x, resize_like(enriched[-1], x)], 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -24,7 +26,7 @@ def pixel_cross_entropy(
         label = label.masked_fill(label == IGNORE, 0)
     if logits.ndim == 5:
         logits, label = binary_tasks(logits, label)
-    logits = resize(logits, tuple(label.shape[-2:]), align_corners=align_corners)
+    logits = resize(logits, label.shape[-2:], align_corners=align_corners)
     return cross_entropy(logits, label, ignore_index=IGNORE)
 
 
@@ -42,3 +44,9 @@ def binary_tasks(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     label = label.unsqueeze(1)
     own = torch.where(label == IGNORE, label, (label == ways).to(label.dtype))
     return logits.flatten(0, 1), own.flatten(0, 1)
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of named losses, which is what is minimised."""
+    first, *others = losses.values()
+    return sum(others, first)

@@ -29,11 +29,11 @@ def pool_at_image_resolution(
     in another order, without the C maps of image size. ``epsilon`` is added to the pixels of the mask, so
     that an empty one gives zeros.
     """
-    weight, area = shrink_mask(mask.to(feature), tuple(feature.shape[-2:]), align_corners=align_corners)
+    weight, area = shrink_mask(mask.to(feature), feature.shape[-2:], align_corners=align_corners)
     return torch.einsum("bchw,bhw->bc", feature, weight) / (area + epsilon).unsqueeze(1)
 
 
-def shrink_mask(mask: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> tuple[Tensor, Tensor]:
+def shrink_mask(mask: Tensor, size: tuple[int, ...], *, align_corners: bool = False) -> tuple[Tensor, Tensor]:
     """Share the pixels of masks [B,H,W] out among the positions of a grid, as enlarging the grid would.
 
     Returns:

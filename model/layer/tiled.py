@@ -32,10 +32,11 @@ class TiledConv(nn.Conv2d):
         weight = self.weight[:, : self.maps]
         return conv2d(feature, weight, self.bias, padding=self.padding, dilation=self.dilation)
 
-    def over_vectors(self, vectors: Tensor, grid: tuple[int, int]) -> Tensor:
+    def over_vectors(self, vectors: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Return what tiled vectors [B,vectors] contribute on ``grid`` (h, w), [B,outputs,h,w]."""
         taps = torch.einsum("bc,ocij->boij", vectors, self.weight[:, self.maps :]).flatten(2)
-        inside = unfold(taps.new_ones(1, 1, *grid), self.kernel_size, self.dilation, self.padding)[0]
+        padding = self.dilation  # which keeps the grid
+        inside = unfold(taps.new_ones(1, 1, *grid), self.kernel_size, self.dilation, padding)[0]
         return (taps @ inside).unflatten(2, grid)
 
 
@@ -60,7 +61,7 @@ class DenseComparison(nn.Module):
             compared: what ``conv.over_maps`` makes of the query's feature, [B,C,h,w].
             prototypes: the vectors.
         """
-        grid = tuple(compared.shape[-2:])
+        grid = compared.shape[-2:]
         return [
             self.finish(compared + self.conv.over_vectors(prototype, grid))
             for prototype in prototypes.unbind(1)
