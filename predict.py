@@ -34,7 +34,7 @@ from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
 from fewseg.engine.setup.build import build_network, require_few_shot
 from fewseg.engine.setup.data import fold_of
-from fewseg.engine.setup.script import require_writable, run_script, with_changes
+from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.weights import describe, load_trained
 from fewseg.model.contract import AuxiliarySet
 from fewseg.util import distributed
@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(given.config, [*weight, *opts])
     require_few_shot(config)
     log = start_log()
+    log_notices([config])
 
     examples = [read_example(*pair, given.class_id) for pair in pairs]
     paths, out = query_paths(given.query), Path(given.out)

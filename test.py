@@ -25,7 +25,7 @@ import torch
 from fewseg.engine.evaluation.plan import Plan, look_up
 from fewseg.engine.evaluation.record import record, write_overview
 from fewseg.engine.reports.report import Section
-from fewseg.engine.setup.script import configs_of_runs, require_writable, run_script
+from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
 from fewseg.util import distributed
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = list(runs_of(given))
     device = distributed.start()
     start_log()
+    log_notices(runs)
     plans = look_up(runs)
     folder = ResultFolder(require_writable(given.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")

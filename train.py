@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of, training_data, training_loader
 from fewseg.engine.setup.run_folder import BOARD, RunFolder
-from fewseg.engine.setup.script import run_script
+from fewseg.engine.setup.script import log_notices, run_script
 from fewseg.engine.setup.weights import describe, start_weights
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(given.config, given.opts)
     device = distributed.start()
     start_log()
+    log_notices([config])
     train(config, device, overwrite=given.overwrite, allow_changes=given.allow_changes)
 
 

@@ -22,7 +22,7 @@ from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
 from fewseg.engine.prediction.predict import query_paths
 from fewseg.engine.setup.build import build_network, require_few_shot
 from fewseg.engine.setup.data import fold_of
-from fewseg.engine.setup.script import require_writable, run_script, with_changes
+from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.weights import describe, fill, load_trained
 from fewseg.util import distributed
 from fewseg.util.checkpoint import file_hash
@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = load_config(given.config, opts)
     require_few_shot(config)
     log = start_log()
+    log_notices([config])
     for number in given.folds or [config.Data.split]:
         config = load_config(given.config, with_changes(opts, {"split": number}))
         folder = fill(given.out, config) if given.out else run_folder(config) / "mined"

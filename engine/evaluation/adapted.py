@@ -12,8 +12,10 @@ from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.model import create_adapter
 from fewseg.model.contract import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.options import OptionError
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
+from fewseg.util.log import get_log
 
 
 class Adapter(Protocol):
@@ -33,26 +35,26 @@ def adapter_of(config: Config, model: FewShotModel) -> Adapter | None:
     """Wrap ``model`` in the adaptation that the config asks for; None where it asks for none.
 
     Raises:
-        ConfigError: there is no such adaptation, or the method cannot be adapted.
+        ConfigError: there is no such adaptation or no such option of it, the method cannot be adapted, or the
+            precision is reduced.
     """
     test = config.Test_Finetune
     if test.adapt is None:
+        if test.adapt_options:
+            get_log("test").info("Test_Finetune.adapt_options have no effect: adapt is not set")
         return None
-    try:
-        return create_adapter(
-            test.adapt,
-            model,
-            rounds=test.ft_number,
-            lr=test.ft_base_lr,
-            power=test.ft_power,
-            weighting=test.change_weighting,
-            q2s_filt_para=test.q2s_filt_para,
-            sr_aux_weight1=test.sr_aux_weight1,
-            discrimination_mask=test.discrimination_mask,
+    if test.precision != "float32":
+        raise ConfigError(
+            f"{config.where('Test_Finetune.precision')}: Test_Finetune.precision: {test.precision} cannot be "
+            f"combined with adapt: {test.adapt}, which learns from the predictions and whose gradients need "
+            "float32; leave out one of the two keys"
         )
+    try:
+        return create_adapter(test.adapt, model, **test.adapt_options)
     except ValueError as failure:
-        where = config.where("Test_Finetune.adapt")
-        raise ConfigError(f"{where}: Test_Finetune.adapt: {failure}") from failure
+        option = isinstance(failure, OptionError) and failure.key.startswith("options.")
+        key = f"Test_Finetune.adapt_{failure.key}" if option else "Test_Finetune.adapt"
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
 
 
 def with_truth(episode: Episode, images: EvaluationImages, name: str) -> Episode:

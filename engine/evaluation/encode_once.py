@@ -103,7 +103,15 @@ def evaluate(
     """
     if model.meta.batch_dependent:
         return evaluate_one_by_one(
-            model, images, fold, manifests, device=device, check=check, observe=observe, scores_of=scores_of
+            model,
+            images,
+            fold,
+            manifests,
+            device=device,
+            precision=precision,
+            check=check,
+            observe=observe,
+            scores_of=scores_of,
         )
     model.eval()
     scores = [scores_of(fold, manifest) for manifest in manifests]

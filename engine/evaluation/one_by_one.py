@@ -7,6 +7,8 @@ encodings depend on the other images of a batch are evaluated by it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ def evaluate_one_by_one(
     manifests: Sequence[Manifest],
     *,
     device: torch.device | str = "cpu",
+    precision: AbstractContextManager[Any] | None = None,
     check: Check = nothing,
     observe: Observe = nothing,
     scores_of: MakeScores = Scores,
@@ -40,7 +43,8 @@ def evaluate_one_by_one(
 ) -> list[Scores]:
     """Return the scores of every manifest.
 
-    The arguments are those of ``engine.evaluate.evaluate``; an ``adapter`` segments in the model's place.
+    The arguments are those of ``engine.evaluate.evaluate``; an ``adapter`` segments in the
+    model's place, always in full precision.
     """
     model.eval()
     scores = [scores_of(fold, manifest) for manifest in manifests]
@@ -52,7 +56,7 @@ def evaluate_one_by_one(
         episode, label = load_episode(images, spec, images.draw_auxiliary(manifests[seed], number))
         label = scored_label(label, fold)
         if adapter is None:
-            with torch.inference_mode():
+            with torch.inference_mode(), precision or nullcontext():
                 prediction = predict(model, episode.to(device))
         else:
             seen = with_truth(episode, images, spec.query) if adapter.oracle else episode

@@ -17,7 +17,7 @@ from fewseg.util.log import get_log
 from fewseg.util.word_vectors import load_word_vectors
 
 _FLAT_OPTIONS = {
-    "Method": ("kshot_trans_dim", "ppm_scales", "zoom_factor"),
+    "Method": ("kshot_trans_dim", "ppm_scales"),
     "Train": ("aux_weight",),
 }
 """Published keys beside ``Method.options`` that a method may know as options, by section."""

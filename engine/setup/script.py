@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fewseg.engine.setup.interrupt import Interrupted
 from fewseg.util import distributed
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
-from fewseg.util.log import log_warnings
+from fewseg.util.log import get_log, log_warnings
 
 USER_ERROR, LOST, STOPPED = 2, 3, 130
 """Exit statuses: an error that the user can mend; another process has ended; a request to stop."""
@@ -124,6 +124,12 @@ def configs_of_runs(
     for fold in folds or config.Test_Finetune.folds or [config.Data.split]:
         for shot in shots or config.Test_Finetune.shots or [config.Data.shot]:
             yield load_config(path, with_changes(common, {"split": fold, "shot": shot}))
+
+
+def log_notices(configs: Iterable[Config]) -> None:
+    """Log once every key of these configs that is known but has no effect."""
+    for notice in dict.fromkeys(notice for config in configs for notice in config.notices):
+        get_log("config").info(notice)
 
 
 def require_writable(folder: str | Path) -> Path:

@@ -11,6 +11,7 @@ from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.util.config import Config
+from fewseg.util.config.published import UNUSED
 from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS
 from fewseg.util.errors import CheckpointError
 from fewseg.util.log import get_log
@@ -160,7 +161,7 @@ def _refuse(snapshot: Snapshot, changes: Mapping[str, tuple[Any, Any]], allow: b
 
 def _before(snapshot: Snapshot, course: Course) -> dict[str, Any]:
     """Return the course of the run so far, as far as it is known, under the names of now."""
-    known = dict(snapshot.plan)
+    known = {key: value for key, value in snapshot.plan.items() if key.partition(".")[2] not in UNUSED}
     if _is_earlier(snapshot):
         known = {name: known[key] for key, name in _EARLIER_NAMES.items() if key in known}
         if course.get(_SEED) is not None:

@@ -106,6 +106,12 @@ class TestLookedUpFirst:
             script.main(command("--shots", "1", "5"))
         assert not (tmp_path / "out").exists()
 
+    def test_keys_without_effect_are_told_once(self, script, command, capsys):
+        with pytest.raises(CheckpointError):
+            script.main([*command("--shots", "1", "5"), "merge", "base", "ignore_label", "0"])
+        lines = [line for line in capsys.readouterr().out.splitlines() if "has no effect" in line]
+        assert [line.partition(": ")[0] for line in lines] == ["--opts merge", "--opts ignore_label"]
+
     def test_so_do_weights_that_do_not_fit(self, script, weights, command, tmp_path):
         weights(1)
         weights(5).write_bytes(weights(1, "pfenet").read_bytes())

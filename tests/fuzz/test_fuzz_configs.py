@@ -28,7 +28,7 @@ from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.config import Config, load_config
-from fewseg.util.config.schema import SECTIONS
+from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if "_base_" not in path.parts)
@@ -36,7 +36,7 @@ KEYS = [f"{section}.{key}" for section, model in SECTIONS.items() for key in mod
 SIDE = 65
 SMALL = ("train_h", SIDE, "train_w", SIDE, "val_size", SIDE, "Method.backbone_options.width", 8)
 SPLIT = class_split("shapes", 0)
-FREE = ("options", "backbone_options", "protocol_options")
+FREE = tuple(path.split(".")[1] for path in FREE_MAPPINGS)
 
 
 def small(name: str) -> tuple[Path, list[str]]:

@@ -7,7 +7,6 @@ the line, the key, what is wrong and what to do.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,17 @@ from fewseg.util.config import schema
 from fewseg.util.config.file import Entry, parse_value, read_config_files
 from fewseg.util.config.nearest_key import nearest
 from fewseg.util.config.plain_yaml import dump, require_word
-from fewseg.util.config.published import SECTION_ALIASES, SPELLINGS, UNUSED, guess_arch, translate
+from fewseg.util.config.published import (
+    SECTION_ALIASES,
+    SPELLINGS,
+    UNUSED,
+    guess_arch,
+    is_default,
+    translate,
+)
 from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS, contradictions
 from fewseg.util.errors import ConfigError, shortened
 
-_LOG = logging.getLogger("fewseg.config")
 _HOMES: dict[str, list[str]] = {}
 """Key -> the sections that have it."""
 for _name, _model in SECTIONS.items():
@@ -44,6 +49,7 @@ class Config(BaseModel):
     Test_Finetune: schema.TestFinetune
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(None)
+    _notices: tuple[str, ...] = PrivateAttr(())
 
     @property
     def stage(self) -> int:
@@ -54,6 +60,11 @@ class Config(BaseModel):
     def file(self) -> Path | None:
         """The YAML file that the config was read from."""
         return self._file
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """A line for every key that was given and has no effect: where it stands, and the reason."""
+        return self._notices
 
     def where(self, key: str) -> str:
         """Return where "Train.base_lr" got its value: ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
@@ -78,20 +89,28 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: one line with file, line, key path, what is wrong and what to do.
     """
+    groups = translate([*(file.entries for file in read_config_files(path)), _overrides(opts)])
     settings: dict[str, Entry] = {}
-    for group in translate([*(file.entries for file in read_config_files(path)), _overrides(opts)]):
+    for group in groups:
         settings |= _placed(group)
+    unused = [entry for group in groups for entry in group if entry.key in UNUSED and entry.value is not None]
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key_path, entry in settings.items():
         section, key, *option = key_path.split(".", 2)
+        if is_default(key_path, entry.value):
+            continue
         if option:
             values[section].setdefault(key, {})[option[0]] = entry.value
         else:
             values[section][key] = entry.value
     if not values["Method"].get("arch"):
-        values["Method"]["arch"] = guess_arch(values)
+        classes = [entry.value for entry in unused if entry.key == "classes"]
+        values["Method"]["arch"] = guess_arch(values, classes[-1] if classes else None)
     config = _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
     config._file = Path(path)
+    config._notices = tuple(
+        f"{entry.source}: {entry.key} has no effect: {UNUSED[entry.key]}" for entry in unused
+    )
     return config
 
 
@@ -119,16 +138,16 @@ def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
     for entry in entries:
         home = _home(entry)
         if home is None:
-            _LOG.info("%s: %s has no effect: %s", entry.source, entry.key, UNUSED[entry.key])
             continue
         key_path = f"{home}.{entry.key}"
+        own = {key_path: entry}
         if key_path in FREE_MAPPINGS and isinstance(entry.value, dict | None):
-            placed |= {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
-            continue
-        if key_path in placed:
-            first = placed[key_path].source
-            raise ConfigError(f"{entry.source}: {key_path}: duplicate key, first given at {first}; keep one")
-        placed[key_path] = entry
+            own = {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
+        for name in own.keys() & placed:
+            raise ConfigError(
+                f"{own[name].source}: {name}: duplicate key, first given at {placed[name].source}; keep one"
+            )
+        placed |= own
     return placed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fewseg.util.config.file import Entry
@@ -10,13 +11,36 @@ from fewseg.util.config.file import Entry
 SECTION_ALIASES: dict[str, str] = {"distributed": "Train"}
 """Lower-case names of published sections -> the section that takes their keys."""
 
-SPELLINGS: tuple[str, ...] = ("layers", "vgg", "use_coco", "loop_ft")
-"""Published keys that have another name here: ``backbone`` (the first two), ``data_set``, ``adapt``."""
+ADAPT_OPTIONS = "Test_Finetune.adapt_options"
+
+_ADAPTATION: dict[str, tuple[str, Any]] = {
+    "ft_number": ("rounds", 5),
+    "ft_base_lr": ("lr", 0.005),
+    "ft_power": ("power", 0.9),
+    "change_weighting": ("weighting", [0.8, 0.2]),
+    "q2s_filt_para": ("q2s_filt_para", 0.2),
+    "sr_aux_weight1": ("sr_aux_weight1", 1.0),
+    "discrimination_mask": ("discrimination_mask", "pseudo"),
+}
+"""Key of EFTNet's files -> the option of the adaptation that it sets, and that option's default.
+
+A complete config of an earlier version of FewSeg states the defaults too; they are left out when it is read.
+"""
+
+_OPTION_DEFAULTS = {f"{ADAPT_OPTIONS}.{option}": default for option, default in _ADAPTATION.values()}
+
+SPELLINGS: tuple[str, ...] = ("layers", "vgg", "use_coco", "loop_ft", *_ADAPTATION)
+"""Published keys that have another name here.
+
+``layers`` and ``vgg`` are ``backbone``, ``use_coco`` is ``data_set``, ``loop_ft`` is ``adapt``; others are
+options of the adaptation.
+"""
 
 _TORCHRUN = "processes are started by torchrun"
 _AMP = "mixed precision is Train.amp"
 _PANELS = "Test_Finetune.panels counts the pictures"
 _UNREAD = "nothing reads it in the published code either"
+_VOID = "255 is the label of pixels that do not count"
 
 UNUSED: dict[str, str] = {
     "train_gpu": _TORCHRUN,
@@ -39,6 +63,12 @@ UNUSED: dict[str, str] = {
     "memolenth": _UNREAD,
     "memochannel": _UNREAD,
     "sr_aux_weight2": _UNREAD,
+    "ignore_label": _VOID,
+    "padding_label": _VOID,
+    "classes": "the classes follow from the data set and the fold",
+    "base_data_root": "base labels are made while masks are loaded, no folder of them is read",
+    "zoom_factor": "logits are always resized to the label",
+    "merge": "a generalised test reports both ways to merge",
 }
 """Known keys that change nothing here, each with the reason."""
 
@@ -56,12 +86,21 @@ def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
     return [[ours for entry in group for ours in _translated(entry, network)] for group in groups]
 
 
-def guess_arch(values: dict[str, dict[str, Any]]) -> str:
+def is_default(key_path: str, value: Any) -> bool:
+    """Return whether an option of the adaptation has its default value, which need not be stated."""
+    return key_path in _OPTION_DEFAULTS and value == _OPTION_DEFAULTS[key_path]
+
+
+def guess_arch(values: dict[str, dict[str, Any]], classes: Any) -> str:
     """Name the method of a file without ``arch``, which published scripts take from the command line.
 
-    The first that fits: more than 2 output channels (stage 1), EFTNet's switches, PFENet's pyramid; else BAM.
+    The first rule that fits decides: more than 2 output channels (stage 1), EFTNet's adaptation, PFENet's
+    pyramid; otherwise the method is BAM.
+
+    Args:
+        values: section -> key -> value.
+        classes: the published key for the number of output channels; None where it is not set.
     """
-    classes = values["Data"].get("classes", 2)
     if isinstance(classes, int) and classes > 2:
         return "pspnet"
     if values["Test_Finetune"].get("adapt") == "eftnet":  # published for MSANet's checkpoints only
@@ -78,6 +117,10 @@ def _translated(entry: Entry, network: Sequence[Entry]) -> list[Entry]:
         return [Entry("Data", "data_set", "coco" if _is_true(entry.value) else "pascal", entry.source)]
     if entry.key == "loop_ft":
         return [Entry("Test_Finetune", "adapt", "eftnet" if _is_true(entry.value) else None, entry.source)]
+    if entry.key in _ADAPTATION:
+        section, key = ADAPT_OPTIONS.split(".")
+        option = _ADAPTATION[entry.key][0]
+        return [Entry(section, key, {option: replace(entry, section="", key=option)}, entry.source)]
     return [entry]
 
 

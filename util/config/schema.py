@@ -58,7 +58,6 @@ Scale = Annotated[Number, Field(ge=0.05, le=20)]
 Angle = Annotated[Number, Field(ge=-360, le=360)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Size = Annotated[Int, Field(ge=32, le=4096)]
-Label = Annotated[Int, Field(ge=0, le=255)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[\w./-]*$", max_length=100), BeforeValidator(_lower)]
 OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
@@ -88,10 +87,6 @@ class Data(Section):
     data_root: OptionalPath = None
     train_list: OptionalPath = None
     val_list: OptionalPath = None
-    base_data_root: OptionalPath = None
-    """Accepted for published files: base labels are made while loading, no folder of them is read."""
-    classes: Count = 2
-    """Output channels as published files state them; the data set and the fold decide."""
     use_split_coco: bool = False
     split: Fold = 0
     shot: Few = 1
@@ -108,8 +103,6 @@ class Data(Section):
     ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], BeforeValidator(_lower)] = "mask"
     ann_seed: Seed = 0
     """What scribbles are drawn with, besides the image and its mask."""
-    ignore_label: Label = 255
-    padding_label: Label = 255
     train_h: Size = 473
     train_w: Size = 473
     val_size: Size = 473
@@ -184,9 +177,6 @@ class Method(Section):
     low_fea: OptionalName = None
     kshot_trans_dim: Annotated[Annotated[Int, Field(ge=0, le=4096)] | None, Unset] = None
     ppm_scales: Annotated[Scales | None, Unset] = None
-    zoom_factor: Annotated[Literal[1, 2, 4, 8] | None, Unset] = None
-    merge: Literal["final", "base"] = "final"
-    """Generalised FSS: which of the two predictions wins a pixel."""
     merge_tau: Share = 0.9
     options: dict[str, Any] = Field(default_factory=dict)
     """The method's own switches, checked by the method."""
@@ -218,14 +208,8 @@ class TestFinetune(Section):
     """Episodes that are drawn as pictures."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     adapt: Annotated[Adaptation | None, BeforeValidator(_lower), Unset] = None
-    ft_base_lr: Rate = 0.005
-    ft_power: Annotated[Number, Field(ge=0, le=100)] = 0.9
-    ft_number: Annotated[Int, Field(ge=1, le=100)] = 5
-    sr_aux_weight1: NotNegative = 1.0
-    change_weighting: tuple[Share, Share] = (0.8, 0.2)
-    q2s_filt_para: Share = 0.2
-    discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
-    """How adaptation chooses its round; ``ground_truth`` is the published choice, and an oracle's."""
+    adapt_options: dict[str, Any] = Field(default_factory=dict)
+    """The adaptation's own switches, checked by the adaptation."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -236,7 +220,12 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-FREE_MAPPINGS = ("Data.protocol_options", "Method.options", "Method.backbone_options")
+FREE_MAPPINGS = (
+    "Data.protocol_options",
+    "Method.options",
+    "Method.backbone_options",
+    "Test_Finetune.adapt_options",
+)
 """Keys whose mappings are checked elsewhere; these merge name by name."""
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
+from fewseg.util.config.file import Entry
+from fewseg.util.config.published import ADAPT_OPTIONS, UNUSED, is_default, translate
 from fewseg.util.config.schema import SECTIONS
 from fewseg.util.results.result import Result
 from fewseg.util.runs.name import EFFECTS, Effect, readable
@@ -88,8 +90,7 @@ def _identity(result: Result) -> tuple[object, ...]:
         without_effect[section] = [*without_effect.get(section, ()), *keys]
     settings = {
         f"{section}.{key}": value
-        for section, values in result.config.items()
-        for key, value in values.items()
+        for section, key, value in _settings(result)
         # The checkpoint stands for the training, but for the seed of an untrained network.
         if (key == "manual_seed" if section == "Train" else key not in without_effect.get(section, ()))
         # A key that was added to the schema since has its default in older results.
@@ -97,6 +98,22 @@ def _identity(result: Result) -> tuple[object, ...]:
     }
     episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
     return *(getattr(result, name) for name in _IDENTITY), episodes, settings
+
+
+def _settings(result: Result) -> Iterator[tuple[str, str, Any]]:
+    """Yield section, key and value of what a result was measured with, in the spelling of today's config.
+
+    Results of earlier versions hold keys that had no effect, and state the defaults of the adaptation.
+    """
+    for section, values in result.config.items():
+        for entry in translate([[Entry(section, key, value, "") for key, value in values.items()]])[0]:
+            if f"{section}.{entry.key}" == ADAPT_OPTIONS:
+                for option, value in entry.value.items():
+                    plain = value.value if isinstance(value, Entry) else value
+                    if not is_default(f"{ADAPT_OPTIONS}.{option}", plain):
+                        yield section, f"{entry.key}.{option}", plain
+            elif entry.key not in UNUSED:
+                yield section, entry.key, entry.value
 
 
 def _kind(result: Result, setting: str) -> list[str]:

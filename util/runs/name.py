@@ -50,8 +50,7 @@ EFFECTS: dict[Effect, dict[str, str]] = {
         "Train": "batch_size base_lr epochs start_epoch stop_interval index_split power milestones warmup "
         "momentum weight_decay clip_norm optimizer manual_seed fix_random_seed_val fix_bn aux_weight "
         "aux_weight1 aux_weight2 weight evaluate val_freq SubEpoch_val val_episodes amp",
-        "Method": "base ensemble pretrained base_weight low_fea kshot_trans_dim ppm_scales zoom_factor "
-        "backbone_options",
+        "Method": "base ensemble pretrained base_weight low_fea kshot_trans_dim ppm_scales backbone_options",
     },
     Effect.BOTH: {
         "Data": "val_list ways protocol protocol_options auxiliary ann_type ann_seed val_size resized_val "
@@ -59,12 +58,11 @@ EFFECTS: dict[Effect, dict[str, str]] = {
         "Method": "options",
     },
     Effect.TEST: {
-        "Method": "merge merge_tau",
+        "Method": "merge_tau",
         "Test_Finetune": "weight test_protocol generalized episodes_file episodes seeds precision adapt "
-        "ft_base_lr ft_power ft_number sr_aux_weight1 change_weighting q2s_filt_para discrimination_mask",
+        "adapt_options",
     },
     Effect.NOTHING: {
-        "Data": "base_data_root classes ignore_label padding_label",
         "Train": "batch_size_val seed_deterministic workers print_freq save_freq save_minutes save_path "
         "resume compile",
         "Test_Finetune": "untrained folds shots cache_gib panels",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episod
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
 from fewseg.model import create_model
+from fewseg.model.adapt.eftnet import EFTNetOptions
+from fewseg.util.config.published import _ADAPTATION
 from fewseg.util.errors import ConfigError
 
 
@@ -42,6 +46,45 @@ def test_published_choice_of_the_round_is_marked_as_an_oracle(configure):
         adapter = adapter_of(config, model)
     assert adapter.oracle
     evaluate_one_by_one(model, images, fold, manifests, adapter=adapter)
+
+
+def test_published_defaults_are_those_of_the_options():
+    defaults = {field.name: field.default for field in fields(EFTNetOptions)}
+    for option, default in _ADAPTATION.values():
+        assert default == (list(defaults[option]) if isinstance(default, list) else defaults[option])
+
+
+def test_every_option_can_be_reached_and_an_unknown_one_is_named(configure):
+    values = {
+        "momentum": 0.5,
+        "weight_decay": 0.25,
+        "q2s_empty": "none",
+        "include_zero_round": True,
+        "weighting": [0.5, 0.5],
+    }
+    options = {f"Test_Finetune.adapt_options.{key}": value for key, value in values.items()}
+    config, model, *_ = opened(configure, adapt="eftnet", ft_power=0.5, **options)
+    assert adapter_of(config, model).options == EFTNetOptions(
+        rounds=2, power=0.5, **{**values, "weighting": (0.5, 0.5)}
+    )
+    wrong = r"--opts (\S+): Test_Finetune\.adapt_options\.{}: .*eftnet"
+    for option, value in (("ronds", 3), ("rounds", 1000)):
+        config = configure("bam", adapt="eftnet", **{f"Test_Finetune.adapt_options.{option}": value})
+        with pytest.raises(ConfigError, match=wrong.format(option)):
+            adapter_of(config, model)
+
+
+def test_options_without_an_adaptation_are_told(configure, caplog):
+    with caplog.at_level("INFO", logger="fewseg"):
+        opened_config, model, *_ = opened(configure)
+        adapter_of(opened_config, model)
+    assert "Test_Finetune.adapt_options have no effect: adapt is not set" in caplog.text
+
+
+def test_reduced_precision_is_refused(configure):
+    config, model, *_ = opened(configure, adapt="eftnet", precision="bfloat16")
+    with pytest.raises(ConfigError, match=r"--opts precision: Test_Finetune\.precision: bfloat16 .* float32"):
+        adapter_of(config, model)
 
 
 def test_truth_is_shown_at_the_size_of_the_input(configure):

@@ -97,6 +97,18 @@ def test_batch_dependent_learners_go_one_by_one(configure, monkeypatch):
     assert work == Work()
 
 
+def test_batch_dependent_learners_are_tested_in_the_precision_asked_for(configure, monkeypatch):
+    arguments = opened(configure)
+    monkeypatch.setattr(arguments[0].meta, "batch_dependent", True, raising=False)
+    seen = set()
+
+    def observe(seed, number, prediction):
+        seen.add(prediction.parts["meta"].dtype)
+
+    evaluate(*arguments, precision=torch.autocast("cpu", torch.bfloat16), observe=observe)
+    assert seen == {torch.bfloat16}
+
+
 @torch.no_grad()
 def test_plain_loop_predicts_what_the_model_does(configure):
     model, images, _, manifests = opened(configure, shot=3, ways=2)

@@ -184,6 +184,12 @@ class TestStates:
         assert "is of an earlier version, which kept no learning rates" in caplog.text
         assert Snapshot.read(run).plan["Train.base_lr"] == 1e-3
 
+    def test_a_key_without_effect_that_a_state_still_holds_changes_nothing(self, configure, run):
+        state = load_training_state(run / STATE)
+        state["plan"]["Method.zoom_factor"] = 8
+        save_training_state(run / STATE, state)
+        assert train(configure("pspnet", **{**SHORT, "epochs": 2}, resume=run), CPU).epoch == 2
+
     @pytest.mark.parametrize(
         ("key", "value"), [("batch_size", 6), ("manual_seed", 5), ("split", 1), ("optimizer", "sgd")]
     )

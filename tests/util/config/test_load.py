@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,10 +128,6 @@ class TestMistakes:
             ),
             ("Data:\n  scale_min: 2\n", "run.yaml:2: Data.scale_min: must not exceed scale_max"),
             ("Method:\n  options: 3\n", "run.yaml:2: Method.options: must be a mapping, got 3"),
-            (
-                "Test_Finetune:\n  change_weighting: [1]\n",
-                "run.yaml:2: Test_Finetune.change_weighting: must have",
-            ),
             ("- a list\n", "run.yaml:1: must be a mapping of sections"),
             ("", "run.yaml:1: must be a mapping of sections"),
             ("Train: 3\n", "run.yaml:1: Train: must be a section"),
@@ -203,7 +200,12 @@ class TestPublishedFiles:
             (published.MSANET, {"weight": "/home/someone/Our model_ public/resnet50_5_3_0.5093.pth"}),
             (
                 published.EFTNET,
-                {"arch": "msanet", "adapt": "eftnet", "sr_aux_weight1": 0.9, "manual_seed": 123},
+                {
+                    "arch": "msanet",
+                    "adapt": "eftnet",
+                    "adapt_options": {"sr_aux_weight1": 0.9},
+                    "manual_seed": 123,
+                },
             ),
             (
                 published.PFENET,
@@ -243,10 +245,25 @@ class TestPublishedFiles:
         config = load_config(write("Data: {ori_resize: 'False', shot: '5'}\nMethod: {vgg: 'True'}\n"))
         assert (config.Data.ori_resize, config.Data.shot, config.Method.backbone) == (False, 5, "vgg16")
 
-    def test_keys_without_effect_are_logged(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level("INFO", logger="fewseg"):
-            load_config(write(published.PFENET))
-        assert "train_gpu has no effect: processes are started by torchrun" in caplog.text
+    def test_keys_without_effect_are_told_with_line_and_reason(self, write: Write) -> None:
+        notices = "\n".join(load_config(write(published.PFENET)).notices)
+        assert "train_gpu has no effect: processes are started by torchrun" in notices
+        for key in ("ignore_label", "padding_label", "zoom_factor", "classes"):
+            assert re.search(rf"run\.yaml:\d+: {key} has no effect: ", notices)
+        (notice,) = load_config(write("Data: {split: 0}\n"), ["merge", "base"]).notices
+        assert notice == "--opts merge: merge has no effect: a generalised test reports both ways to merge"
+
+    def test_adaptation_keys_are_options_and_defaults_are_left_out(self, write: Write) -> None:
+        path = write("Test_Finetune: {ft_number: 3, ft_power: 0.9}\n")
+        config = load_config(path, ["q2s_filt_para", "0.4", "Test_Finetune.adapt_options.q2s_empty", "none"])
+        assert config.Test_Finetune.adapt_options == {"rounds": 3, "q2s_filt_para": 0.4, "q2s_empty": "none"}
+        assert config.where("Test_Finetune.adapt_options.rounds").endswith("run.yaml:1")
+        assert load_config(path, ["ft_number", "5"]).Test_Finetune.adapt_options == {}
+
+    def test_option_is_not_given_under_two_names(self, write: Write) -> None:
+        text = "Test_Finetune:\n  ft_number: 3\n  adapt_options: {rounds: 4}\n"
+        expected = "run.yaml:3: Test_Finetune.adapt_options.rounds: duplicate key, first given at run.yaml:2"
+        assert expected in complaint(write(text))
 
 
 def test_exponent_without_point_is_a_number(write: Write) -> None:

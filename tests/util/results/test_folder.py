@@ -83,6 +83,16 @@ class TestSameMeasurement:
         other = {**self.CONFIG, section: {**self.CONFIG[section], key: 7}}
         assert same_measurement(make(config=self.CONFIG), make(config=other)) is same
 
+    def test_keys_that_were_removed_since_count_as_far_as_they_had_an_effect(self) -> None:
+        def earlier(**test: object) -> Result:
+            more = {"Data": {"val_size": 473, "ignore_label": 255}, "Test_Finetune": {"cache_gib": 4, **test}}
+            return make(config={**self.CONFIG, "Method": {"merge_tau": 0.5, "merge": "final"}, **more})
+
+        today = {**self.CONFIG, "Test_Finetune": {"adapt_options": {"rounds": 3}}}
+        assert same_measurement(earlier(ft_number=3, ft_power=0.9), make(config=today))
+        assert same_measurement(earlier(ft_number=5), make(config=self.CONFIG))
+        assert not same_measurement(earlier(ft_number=4), make(config=today))
+
     def test_a_key_that_was_added_since_has_its_default_in_older_results(self) -> None:
         for default, same in (("mask", True), ("bbox", False)):
             newer = {**self.CONFIG, "Data": {**self.CONFIG["Data"], "ann_type": default}}
