@@ -172,11 +172,11 @@ def open_fold(
     """
     root = Path(root)
     given = {"train_list": train_list, "val_list": val_list}
-    lists = [Path(path) if path else default_list(data_set, root, key) for key, path in given.items()]
+    train, val = (Path(path) if path else default_list(data_set, root, key) for key, path in given.items())
     if data_set == "fss1000":
         folders = ClassFolders.read(root)
-        split = _with_held_out(folders.split(number, *lists), protocol)
-        return Fold(data_set, number, split, protocol, root, *lists, class_folders=folders)
+        split = _with_held_out(folders.split(number, train, val), protocol)
+        return Fold(data_set, number, split, protocol, root, train, val, folders)
     if interleaved is None:
         interleaved = protocol.interleaved_folds
     names = read_class_names(root / CLASSES_FILE) if data_set == "folder" else None
@@ -184,7 +184,7 @@ def open_fold(
         split = read_folds(root / FOLDS_FILE, names).split(number)
     else:
         split = class_split(data_set, number, interleaved=interleaved and data_set == "coco", names=names)
-    return Fold(data_set, number, _with_held_out(split, protocol), protocol, root, *lists)
+    return Fold(data_set, number, _with_held_out(split, protocol), protocol, root, train, val)
 
 
 def _with_held_out(split: ClassSplit, protocol: Protocol) -> ClassSplit:

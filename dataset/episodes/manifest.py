@@ -137,9 +137,6 @@ def test_episodes(
     return Manifest(data_set, fold, protocol, seed, shot, ways, query_order, generalized, specs)
 
 
-test_episodes.__test__ = False  # its name is no invitation to pytest
-
-
 def _test_episode(
     lists: EpisodeLists, query_order: str, index: int, shot: int, ways: int, rng: random.Random
 ) -> EpisodeSpec:

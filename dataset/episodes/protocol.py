@@ -100,15 +100,17 @@ class Protocol:
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
         # Classes that no episode may ask for cannot score: counted as 0, they would cap every mean.
-        follows = {"absent_classes": "left_out"} if points.get("small_classes") == "leave_out" else {}
+        follows: dict[str, Any] = (
+            {"absent_classes": "left_out"} if points.get("small_classes") == "leave_out" else {}
+        )
         try:
             # YAML knows lists only
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in points.items()}
             changed = replace(self, **(follows | given))
         except ValidationError as error:
             first = error.errors()[0]
-            key, value = first["loc"][0], first["input"]
-            raise ConfigError(f"protocol {self.name}: {key} cannot be {value!r}: {first['msg']}") from None
+            point, value = first["loc"][0], first["input"]
+            raise ConfigError(f"protocol {self.name}: {point} cannot be {value!r}: {first['msg']}") from None
         if changed.label_size == "square" and changed.resize not in ("letterbox", "shrink"):
             raise ConfigError(
                 f"protocol {self.name}: label_size square goes with resize letterbox or shrink, not with "

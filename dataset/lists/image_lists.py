@@ -233,9 +233,10 @@ def generalized_lists(
 
     A query without base classes is asked for a novel class that it shows, any other for any novel class.
     """
-    rule = {"novel": True, "shot": shot, "min_area": 1, "small_classes": small_classes}
-    shown = episode_lists(source, areas, split, **rule)
-    has_base = areas.at_least(split.base).any(axis=1)
+    shown = episode_lists(
+        source, areas, split, novel=True, shot=shot, min_area=1, small_classes=small_classes
+    )
+    has_base = np.any(areas.at_least(split.base), axis=1)
     present = dict(zip(shown.queries, shown.candidates, strict=True))
     candidates = tuple(
         shown.classes if has_base[i] else present.get(i, shown.classes) for i in range(len(source))

@@ -22,15 +22,15 @@ Names = tuple[tuple[str, ...], ...]
 
 
 class AuxiliarySource(Protocol):
-    """Where auxiliary images come from.
+    """Where auxiliary images come from."""
 
-    Attributes:
-        count: how many every way has, M.
-        labelled: whether they have mined labels.
-    """
+    @property
+    def count(self) -> int:
+        """How many every way has, M."""
 
-    count: int
-    labelled: bool
+    @property
+    def labelled(self) -> bool:
+        """Whether they have mined labels."""
 
     def draw(self, spec: EpisodeSpec, *key: int | str) -> Names:
         """Draw the images of an episode: a pure function of the episode and of ``key``."""

@@ -130,6 +130,7 @@ class EpisodeDataset(Dataset):
         return self._order[1][index]
 
     def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
+        assert episode.query_mask is not None and episode.base_label is not None  # made for training
         image, mask = self.store.named(spec.query)
         _, (mask,) = self.transform(image, [mask], rng, keep=spec.class_ids[0], out=episode.query[row])
         episode.query_mask[row] = torch.from_numpy(relabel(mask, class_table(spec.class_ids)))
@@ -168,6 +169,8 @@ class EpisodeDataset(Dataset):
     def _load_auxiliary(
         self, source: AuxiliarySource, key: Key, spec: EpisodeSpec, episode: Episode, row: int
     ) -> None:
+        images, labels = episode.auxiliary, episode.auxiliary_label
+        assert images is not None  # _auxiliary_space
         rng = generator("auxiliary augmentation", self.seed, *key)
         for way, names in enumerate(source.draw(spec, "train", self.seed, *key)):
             for number, name in enumerate(names):
@@ -175,10 +178,10 @@ class EpisodeDataset(Dataset):
                 place = (row, way, number)
                 mask = np.zeros(image.shape[:2], np.uint8) if label is None else label
                 # no label of 254 exists, so the crop keeps to none
-                out = episode.auxiliary[place]
+                out = images[place]
                 _, (mask,) = self.transform(image, [mask], rng, keep=UNLABELLED, out=out)
-                if label is not None:
-                    episode.auxiliary_label[place] = torch.from_numpy(mask)
+                if labels is not None:
+                    labels[place] = torch.from_numpy(mask)
 
 
 def collate(loaded: EpisodeBatch) -> EpisodeBatch:

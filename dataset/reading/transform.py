@@ -58,9 +58,16 @@ def rotate(
     """Turn about the centre on the same canvas, into ``out``; ``border`` fills what comes in from outside."""
     height, width = array.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
-    constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": border}
     dst = out.array(array.shape) if out else None
-    return cv2.warpAffine(array, matrix, (width, height), dst, flags=interpolation, **constant)
+    return cv2.warpAffine(
+        array,
+        matrix,
+        (width, height),
+        dst,
+        flags=interpolation,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=border,
+    )
 
 
 def blur(image: np.ndarray, out: Buffer | None = None) -> np.ndarray:
@@ -77,8 +84,8 @@ def normalise(image: np.ndarray, out: np.ndarray) -> None:
 
 def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[float]) -> None:
     """Fill ``out`` [3,H,W] outside of rows and columns with the normalised value of ``grey``."""
-    grey, mean, std = (np.array(values, np.float32) for values in (grey, MEAN, STD))
-    value = ((grey - mean) / std)[:, None, None]
+    levels, mean, std = (np.array(values, np.float32) for values in (grey, MEAN, STD))
+    value = ((levels - mean) / std)[:, None, None]
     out[:, : rows.start] = value
     out[:, rows.stop :] = value
     out[:, rows, : columns.start] = value
@@ -210,12 +217,12 @@ class TrainTransform:
 
     def _write(self, image: np.ndarray, crop: Crop, blurred: bool, flipped: bool, out: np.ndarray) -> None:
         """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
-        rows, columns, *place = crop.window(*image.shape[:2])
+        rows, columns, out_rows, out_columns = crop.window(*image.shape[:2])
         if flipped:  # the window lies on the flipped image
             columns = slice(image.shape[1] - columns.stop, image.shape[1] - columns.start)
         part = _blurred(image, rows, columns, self._buffers[2]) if blurred else image[rows, columns]
-        fill_around(out, *place, MEAN)
-        normalise(part[:, ::-1] if flipped else part, out[:, place[0], place[1]])
+        fill_around(out, out_rows, out_columns, MEAN)
+        normalise(part[:, ::-1] if flipped else part, out[:, out_rows, out_columns])
 
 
 def _blurred(image: np.ndarray, rows: slice, columns: slice, out: Buffer) -> np.ndarray:
@@ -247,7 +254,8 @@ class Resize:
         longer = max(height, width)
         if self.rule == "native" or (self.rule == "shrink" and longer <= self.size):
             return height, width
-        return tuple(max(int(side * self.size / longer) // 8 * 8, 8) for side in (height, width))
+        height, width = (max(int(side * self.size / longer) // 8 * 8, 8) for side in (height, width))
+        return height, width
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
         """Return the size that the network sees."""

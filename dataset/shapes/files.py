@@ -54,7 +54,8 @@ def draw_shapes(
             f"Shapes: images={images}, size={size}, seed={seed} make no data set; choose at least 4 images "
             f"of {SMALLEST_SIZE} px and a seed of 0 or more"
         )
-    fingerprint = {"data_set": "shapes", "version": VERSION, "images": images, "size": size, "seed": seed}
+    sizes = {"version": VERSION, "images": images, "size": size, "seed": seed}
+    fingerprint: dict[str, str | int] = {"data_set": "shapes", **sizes}
     if _holds(root, fingerprint):
         return False
     folder: Path | None = None

@@ -39,7 +39,7 @@ def _clouds(draws: Draws, size: int, cells: int, strength: int) -> Integers:
     down = part[:, None, None]
     rows = corners[cell] * (64 - down) + corners[cell + 1] * down
     right = part[None, :, None]
-    return (rows[:, cell] * (64 - right) + rows[:, cell + 1] * right) >> 12
+    return np.right_shift(rows[:, cell] * (64 - right) + rows[:, cell + 1] * right, 12)
 
 
 def _colour(draws: Draws) -> Integers:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Region = NDArray[np.uint8]
+Region = np.ndarray
 """[H,W] of 0 and 1."""
 
 OPENING = 0.075

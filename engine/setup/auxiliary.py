@@ -43,9 +43,6 @@ def test_auxiliary(config: Config, fold: Fold) -> ClassSets | None:
     return _class_sets(config, fold.test_lists(config.Data.shot))
 
 
-test_auxiliary.__test__ = False  # its name is no invitation to pytest
-
-
 def _class_sets(config: Config, lists: EpisodeLists) -> ClassSets:
     sets = ClassSets(lists, config.Data.auxiliary)
     sets.check(config.Data.shot)

@@ -55,9 +55,6 @@ def test_fold_of(config: Config) -> Fold:
     return _fold_under(config, test_protocol(config))
 
 
-test_fold_of.__test__ = False  # its name is no invitation to pytest
-
-
 def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:
     """Return the training set of the config's stage."""
     data = config.Data
@@ -142,9 +139,6 @@ def test_manifests(config: Config, fold: Fold) -> list[Manifest]:
         manifests.append(read_manifest(path))
         check_manifest(manifests[-1], fold, path, **form)
     return manifests
-
-
-test_manifests.__test__ = False  # its name is no invitation to pytest
 
 
 def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:

@@ -57,16 +57,10 @@ def test_protocol(config: Config) -> Protocol:
     return protocol.with_overrides(**{key: value for key, value in counts.items() if value is not None})
 
 
-test_protocol.__test__ = False  # its name is no invitation to pytest
-
-
 def test_difference(config: Config, protocol: Protocol) -> Difference:
     """Return where testing departs from the preset of its name."""
     departures = protocol.difference(load_protocol(protocol.name, config.Data.data_set))
     return {point: pair for point, pair in departures.items() if point not in TRAINING_POINTS}
-
-
-test_difference.__test__ = False
 
 
 def training_difference(config: Config, protocol: Protocol) -> Difference:
