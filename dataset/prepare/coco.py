@@ -114,9 +114,7 @@ def _elements(path: Path, key: str) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read: truncated or no JSON ({reason}); fetch it again") from None
 
 
-def paint_masks(
-    annotations: Annotations, folder: Path, *, workers: int | None = None, progress: bool = True
-) -> list[str]:
+def paint_masks(annotations: Annotations, folder: Path, *, workers: int | None = None) -> list[str]:
     """Write the mask of every annotated image that has none yet.
 
     Returns:
@@ -127,9 +125,7 @@ def paint_masks(
     """
     missing = [job for job in annotations.jobs if not mask_path(folder, job.name).is_file()]
     paint = partial(_paint_file, annotations.path, annotations.class_ids, folder)
-    for _ in parallel_map(
-        paint, missing, title=f"painting {folder.name}", workers=workers, progress=progress
-    ):
+    for _ in parallel_map(paint, missing, title=f"painting {folder.name}", workers=workers):
         pass
     return [job.name for job in annotations.jobs]
 

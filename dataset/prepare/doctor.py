@@ -81,7 +81,6 @@ def examine(
     *,
     complete: bool = True,
     workers: int | None = None,
-    progress: bool = True,
 ) -> list[Finding]:
     """Look at every listed image and mask.
 
@@ -95,9 +94,7 @@ def examine(
     for part, images in parts.items():
         root = images.root
         paths = [(str(root / i), str(root / m)) for i, m in zip(images.images, images.masks, strict=True)]
-        looks[part] = list(
-            parallel_map(look, paths, title=f"examining {part}", workers=workers, progress=progress)
-        )
+        looks[part] = list(parallel_map(look, paths, title=f"examining {part}", workers=workers))
     every = [
         (images.images[i], images.masks[i], found)
         for part, images in parts.items()

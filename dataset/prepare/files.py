@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -21,7 +22,7 @@ from fewseg.dataset.shapes.files import voc_palette
 from fewseg.util.errors import DataError, shortened
 from fewseg.util.files import is_path
 from fewseg.util.inside import is_inside
-from fewseg.util.progress import progress as progress_bar
+from fewseg.util.progress import progress
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
 """From a member's path to where it goes below the target, or None to leave it out."""
@@ -41,7 +42,7 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith((".tar", ".tgz", ".tar.gz", ".zip"))
 
 
-def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -> int:
+def unpack(archive: Path, target: Path, choose: Choose) -> int:
     """Unpack the members that ``choose`` wants; those already there in full size are left alone.
 
     Returns:
@@ -53,8 +54,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
     wanted, written = 0, []
     try:
         with _members(archive) as members:
-            bar = progress_bar(members, f"unpacking {archive.name}", unit="file", disable=not progress)
-            for name, size, read in bar:
+            for name, size, read in progress(members, f"unpacking {archive.name}", unit="file"):
                 place = choose(PurePosixPath(name))
                 if place is None:
                     continue
@@ -67,7 +67,7 @@ def unpack(archive: Path, target: Path, choose: Choose, progress: bool = True) -
                 if not path.is_file() or path.stat().st_size != size:
                     written.append(path)
                     with read() as content:
-                        put(path, lambda part, content=content: _copy(content, part))
+                        put(path, partial(_copy, content))
     except DataError:
         raise
     except _DAMAGE as failure:
@@ -138,18 +138,22 @@ def put(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as failure:
         raise DataError(
             f"{path}: cannot be written ({failure.strerror or failure}); free space or choose another "
-            "--root. "
-            "What is finished is kept, run again to go on"
+            "--root. What is finished is kept, run again to go on"
         ) from failure
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write an image or a grey mask, uint8 [H,W,3] or [H,W]."""
+    put(path, partial(Image.fromarray(pixels).save, format="PNG"))
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write a mask of ids, uint8 [H,W], as a palette PNG in VOC's colours."""
     image = Image.fromarray(mask, mode="P")
     image.putpalette(_PALETTE)
-    put(path, lambda part: image.save(part, format="PNG"))
+    put(path, partial(image.save, format="PNG"))
 
 
 def place(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER
 from fewseg.dataset.lists.image_lists import IMAGE_SUFFIXES as READ_AS_THEY_ARE
-from fewseg.dataset.prepare.files import place, put, write_mask
+from fewseg.dataset.prepare.files import place, write_mask, write_png
 from fewseg.dataset.prepare.made import MadeFiles
 from fewseg.dataset.prepare.own_layout import OwnLayout, Picture
 from fewseg.dataset.reading.mask import check_same_size, open_pair, read_image
@@ -38,9 +38,7 @@ def place_pictures(
     root: Path,
     names: Sequence[str] | None,
     made: MadeFiles,
-    *,
     workers: int | None = None,
-    progress: bool = True,
 ) -> list[Placed]:
     """Put every image and one index mask of it below ``root``.
 
@@ -50,9 +48,7 @@ def place_pictures(
     made.begin({path: source for picture in layout.pictures for path, source in _targets(picture)})
     ids = {name: i for i, name in enumerate(names or ())}
     move = partial(_place_picture, root, ids, len(names) - 1 if names else None)
-    placed = list(
-        parallel_map(move, layout.pictures, title="placing images", workers=workers, progress=progress)
-    )
+    placed = list(parallel_map(move, layout.pictures, title="placing images", workers=workers))
     wrong = [picture.wrong for picture in placed if picture.wrong]
     if wrong:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
@@ -78,7 +74,7 @@ def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, pict
     if same_image is not None:
         place(same_image, root / to_image)
     else:
-        _write_image(root / to_image, image)
+        write_png(root / to_image, image)
     if same_mask is not None:
         place(same_mask, root / to_mask)
     else:
@@ -112,12 +108,6 @@ def _read(picture: Picture, ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndar
             "too, or give every class its folder of masks"
         )
     return image, mask
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    put(path, lambda part: Image.fromarray(image).save(part, format="PNG"))
 
 
 def _painted(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, IMAGE_SUFFIXES
 from fewseg.dataset.prepare.download import Archive
-from fewseg.dataset.prepare.files import place, put
+from fewseg.dataset.prepare.files import place, write_png
 from fewseg.dataset.reading.own_mask import read_binary
 from fewseg.util.errors import DataError
 from fewseg.util.parallel import parallel_map
@@ -127,9 +125,7 @@ def read_classes(path: Path) -> list[str]:
     return [_word(line.strip()) for line in lines if line.strip()]
 
 
-def place_images(
-    pairs: Pairs, root: Path, *, workers: int | None = None, progress: bool = True
-) -> dict[str, list[str]]:
+def place_images(pairs: Pairs, root: Path, *, workers: int | None = None) -> dict[str, list[str]]:
     """Link the images and write masks of 0 and 1; what is there already is left alone.
 
     Returns:
@@ -137,9 +133,7 @@ def place_images(
     """
     jobs = [(name, image, mask) for name, found in pairs.items() for image, mask in found]
     lines: dict[str, list[str]] = {name: [] for name in pairs}
-    done = parallel_map(
-        partial(_place, root), jobs, title="placing FSS-1000", workers=workers, progress=progress
-    )
+    done = parallel_map(partial(_place, root), jobs, title="placing FSS-1000", workers=workers)
     for (name, *_), line in zip(jobs, done, strict=True):
         lines[name].append(line)
     return lines
@@ -151,6 +145,5 @@ def _place(root: Path, job: tuple[str, Path, Path]) -> str:
     to_mask = f"{MASKS}/{name}/{image.stem}.png"
     place(image, root / to_image)
     if not (root / to_mask).is_file():
-        binary = Image.fromarray(read_binary(mask))
-        put(root / to_mask, lambda part: binary.save(part, format="PNG"))
+        write_png(root / to_mask, read_binary(mask))
     return f"{to_image} {to_mask}"

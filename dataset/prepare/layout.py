@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from fewseg.util.inside import require_inside
 from fewseg.util.parallel import parallel_map
 
 RECORD = ".fewseg/prepared.json"
-"""Data set and counts; the checksums of masks stand beside it, one ``crc32 path`` per line."""
+"""Data set, lists and their checksums."""
 
 CHECKSUMS = ".fewseg/masks.crc32"
+"""The checksums of the masks."""
 
 
 def write_list(path: Path, lines: Iterable[str]) -> None:
@@ -28,10 +28,10 @@ def write_list(path: Path, lines: Iterable[str]) -> None:
     Raises:
         DataError: there is no image, or the file cannot be written.
     """
-    lines = list(lines)
-    if not lines:
+    text = "".join(f"{line}\n" for line in lines)
+    if not text:
         raise DataError(f"{path}: the list would be empty; check the source")
-    write_text(path, "\n".join(lines) + "\n", DataError)
+    write_text(path, text, DataError)
 
 
 def list_path(root: Path, part: str) -> Path:
@@ -41,36 +41,24 @@ def list_path(root: Path, part: str) -> Path:
 
 def write_names(root: Path, names: Sequence[str], *, with_ids: bool = True) -> None:
     """Write ``classes.txt``, every name behind its id where masks hold ids."""
-    lines = to_lines(names) if with_ids else names
-    write_text(root / CLASSES_FILE, "\n".join(lines) + "\n", DataError)
+    write_list(root / CLASSES_FILE, to_lines(names) if with_ids else names)
 
 
 def write_record(
-    root: Path,
-    data_set: str,
-    lists: Mapping[str, Path],
-    masks: Sequence[str],
-    *,
-    workers: int | None = None,
-    progress: bool = True,
-    **facts: Any,
+    root: Path, data_set: str, lists: Mapping[str, Path], masks: Sequence[str], workers: int | None = None
 ) -> None:
     """Note what was prepared, so that ``--verify`` can tell later changes.
 
     Args:
         lists: part -> list file.
         masks: paths of all masks below the root.
-        facts: anything else that is worth knowing, as JSON can hold it.
     """
-    sums = checksums(root, masks, workers, progress)
-    text = "".join(f"{value} {name}\n" for name, value in sums.items())
-    write_text(root / CHECKSUMS, text, DataError)
+    write_checksums(root / CHECKSUMS, checksums(root, masks, workers))
     record = {
         "data_set": data_set,
         "lists": {part: str(path.resolve()) for part, path in lists.items()},
         "list_crc32": {part: _crc32(path) for part, path in lists.items()},
         "masks": len(masks),
-        **facts,
     }
     write_text(root / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n", DataError)
 
@@ -92,20 +80,12 @@ def read_record(root: Path, data_set: str) -> dict[str, Any] | None:
     return record
 
 
-def changed_masks(
-    root: Path, workers: int | None = None, progress: bool = True
-) -> tuple[list[str], list[str]]:
+def changed_masks(root: Path, workers: int | None = None) -> tuple[list[str], list[str]]:
     """Return the masks that are missing and those that differ from what was written."""
-    try:
-        rows = (root / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return [], []
-    parted = (row.partition(" ") for row in rows)
-    noted = {require_inside(name, root / CHECKSUMS): value for value, _, name in parted}
-    missing = [name for name in noted if not (root / name).is_file()]
-    present = [name for name in noted if (root / name).is_file()]
-    found = checksums(root, present, workers, progress)
-    return missing, [name for name in present if found[name] != noted[name]]
+    noted = read_checksums(root / CHECKSUMS)
+    missing = [n for n in noted if not (root / require_inside(n, root / CHECKSUMS)).is_file()]
+    found = checksums(root, sorted(noted.keys() - missing), workers)
+    return missing, [name for name, value in found.items() if value != noted[name]]
 
 
 def changed_lists(record: Mapping[str, Any]) -> list[str]:
@@ -117,17 +97,26 @@ def changed_lists(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def checksums(root: Path, names: Sequence[str], workers: int | None, progress: bool) -> dict[str, str]:
+def checksums(root: Path, names: Sequence[str], workers: int | None = None) -> dict[str, str]:
     """Return the CRC-32 of files below the root, in hexadecimal."""
-    found = parallel_map(
-        partial(_crc32_below, root), names, title="checksums", unit="file", workers=workers, progress=progress
-    )
+    paths = [root / name for name in names]
+    found = parallel_map(_crc32, paths, title="checksums", unit="file", workers=workers)
     return dict(zip(names, found, strict=True))
-
-
-def _crc32_below(root: Path, name: str) -> str:
-    return _crc32(root / name)
 
 
 def _crc32(path: Path) -> str:
     return f"{zlib.crc32(path.read_bytes()):08x}"
+
+
+def write_checksums(path: Path, sums: Mapping[str, str]) -> None:
+    """Write checksums by name, one ``crc32 name`` per line."""
+    write_text(path, "".join(f"{value} {name}\n" for name, value in sums.items()), DataError)
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """Return what ``write_checksums`` wrote; nothing where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: value for value, space, name in (line.partition(" ") for line in lines) if space}

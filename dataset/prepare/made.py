@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from fewseg.dataset.prepare.layout import checksums
+from fewseg.dataset.prepare.layout import checksums, read_checksums, write_checksums
 from fewseg.util.errors import DataError
-from fewseg.util.files import write_text
 from fewseg.util.inside import is_inside
 from fewseg.util.log import get_log
 
@@ -26,12 +25,12 @@ class MadeFiles:
 
     Args:
         root: the data root.
-        workers, progress: as in ``util.parallel.parallel_map``.
+        workers: as in ``util.parallel.parallel_map``.
     """
 
-    def __init__(self, root: Path, workers: int | None = None, progress: bool = True) -> None:
-        self.root, self._workers, self._progress = root, workers, progress
-        self._sums = _read(root / RECORD)
+    def __init__(self, root: Path, workers: int | None = None) -> None:
+        self.root, self._workers = root, workers
+        self._sums = read_checksums(root / RECORD)
 
     def is_untouched(self, path: str) -> bool:
         """Whether a file is as a preparation made it."""
@@ -87,7 +86,7 @@ class MadeFiles:
         self._write(self._sums | self._checksums([path]))
 
     def _checksums(self, paths: list[str]) -> dict[str, str]:
-        return checksums(self.root, paths, self._workers, self._progress)
+        return checksums(self.root, paths, self._workers)
 
     def _changed(self, paths: list[str]) -> list[str]:
         """Return which of the made files are no longer as they were made."""
@@ -108,18 +107,8 @@ class MadeFiles:
 
     def _write(self, sums: Mapping[str, str]) -> None:
         self._sums = dict(sums)
-        text = "".join(f"{value} {path}\n" for path, value in self._sums.items())
-        write_text(self.root / RECORD, text, DataError)
+        write_checksums(self.root / RECORD, self._sums)
 
 
 def _is_second_name(target: Path, source: Path | None) -> bool:
     return source is not None and target.samefile(source)
-
-
-def _read(record: Path) -> dict[str, str]:
-    """Return path -> checksum of a record; nothing where none can be read."""
-    try:
-        lines = record.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return {}
-    return {path: value for value, space, path in (line.partition(" ") for line in lines) if space}

@@ -23,7 +23,7 @@ class Options:
         lists: where lists for the configs go, or None for the data root only.
         mirrors, checksums: see ``Archive.found_at``.
         subset: accept a part of the data set.
-        workers, progress: as in ``parallel_map``.
+        workers: as in ``parallel_map``.
     """
 
     root: Path
@@ -33,10 +33,9 @@ class Options:
     checksums: Mapping[str, str] = field(default_factory=dict)
     subset: bool = False
     workers: int | None = None
-    progress: bool = True
 
     def fetch(self, archive: Archive) -> Path:
-        return fetch(archive.found_at(self.mirrors, self.checksums), self.downloads, self.progress)
+        return fetch(archive.found_at(self.mirrors, self.checksums), self.downloads)
 
     def unpacked(self, path: Path, target: Path, choose: Choose, official: Sequence[Archive] = ()) -> Path:
         """Unpack an archive into ``target``, once; what an interrupted run began is completed.
@@ -54,7 +53,7 @@ class Options:
             return target
         self._require_official(path, official)
         write_text(begun, state, DataError)
-        if not unpack(path, target, choose, self.progress):
+        if not unpack(path, target, choose):
             begun.unlink()
             raise DataError(f"{path}: holds nothing of this data set; give another archive")
         write_text(done, state, DataError)
@@ -72,7 +71,7 @@ class Options:
             write_list(written[part], lines)
         # Ids of FSS-1000 count its class folders and skip 255; its masks hold none.
         write_names(self.root, names, with_ids=data_set != "fss1000")
-        write_record(self.root, data_set, written, masks, workers=self.workers, progress=self.progress)
+        write_record(self.root, data_set, written, masks, workers=self.workers)
 
     def _require_official(self, path: Path, official: Sequence[Archive]) -> None:
         archive = next((archive for archive in official if archive.name == path.name), None)

@@ -216,9 +216,7 @@ def _ids(path: Path) -> list[str]:
     return [require_inside(line.split()[0], path) for line in lines if line.strip()]
 
 
-def make_masks(
-    sources: Sources, ids: Iterable[str], folder: Path, *, workers: int | None = None, progress: bool = True
-) -> int:
+def make_masks(sources: Sources, ids: Iterable[str], folder: Path, *, workers: int | None = None) -> int:
     """Write the masks of ``ids`` that are not in ``folder`` yet.
 
     Returns:
@@ -229,9 +227,7 @@ def make_masks(
     """
     missing = sorted(name for name in set(ids) if not (folder / f"{name}.png").is_file())
     make = partial(_make_mask, sources, folder)
-    for _ in parallel_map(
-        make, missing, title="making masks", unit="mask", workers=workers, progress=progress
-    ):
+    for _ in parallel_map(make, missing, title="making masks", unit="mask", workers=workers):
         pass
     return len(missing)
 

@@ -36,9 +36,7 @@ def prepare_pascal(
         )
     link_folder(sources.voc / "JPEGImages", root / "JPEGImages")
     every = sorted({name for ids in lists.values() for name in ids})
-    made = pascal.make_masks(
-        sources, every, root / pascal.MASKS, workers=options.workers, progress=options.progress
-    )
+    made = pascal.make_masks(sources, every, root / pascal.MASKS, workers=options.workers)
     lines = {
         pascal.FILES[part]: [f"JPEGImages/{name}.jpg {pascal.MASKS}/{name}.png" for name in ids]
         for part, ids in lists.items()
@@ -91,7 +89,7 @@ def prepare_fss1000(
     test = fss1000.read_classes(test_classes or options.fetch(fss1000.TEST_LIST))
     validation = None if validation_classes is None else fss1000.read_classes(validation_classes)
     parts = fss1000.split_classes(sorted(pairs), test, validation, seed=seed, subset=options.subset)
-    lines = fss1000.place_images(pairs, root, workers=options.workers, progress=options.progress)
+    lines = fss1000.place_images(pairs, root, workers=options.workers)
     lists = {
         f"{part}.txt": [line for name in names for line in lines[name]]
         for part, names in parts.items()

@@ -85,7 +85,7 @@ def _paint(options: Options, annotations: coco.Annotations, part: str) -> list[s
     if not options.subset:
         coco.check_categories(annotations)
     folder = options.root / "annotations" / part
-    names = coco.paint_masks(annotations, folder, workers=options.workers, progress=options.progress)
+    names = coco.paint_masks(annotations, folder, workers=options.workers)
     return [Path(name).stem for name in names]
 
 

@@ -45,9 +45,8 @@ def prepare_folder(
     root = require_root(options.root)
     read_record(root, "folder")  # refuses the root of another data set
     names = class_names(layout, classes)
-    processes = {"workers": options.workers, "progress": options.progress}
-    made = MadeFiles(root, **processes)
-    placed = folder.place_pictures(layout, root, names, made, **processes)
+    made = MadeFiles(root, options.workers)
+    placed = folder.place_pictures(layout, root, names, made, options.workers)
     lines = {picture.name: picture.line for picture in placed}
     if names is None:
         last = max((c for p in placed for c in p.labels if c != VOID), default=BACKGROUND)

@@ -27,9 +27,7 @@ COUNTS: dict[str, dict[str, int]] = {
 """Images that the official lists have."""
 
 
-def verify(
-    data_set: str, root: Path, *, subset: bool = False, workers: int | None = None, progress: bool = True
-) -> list[Finding]:
+def verify(data_set: str, root: Path, *, subset: bool = False, workers: int | None = None) -> list[Finding]:
     """Return everything that is wrong with a prepared data root.
 
     Raises:
@@ -61,7 +59,7 @@ def verify(
                 "prepare the data set again",
             )
         )
-        missing, changed = changed_masks(root, workers, progress)
+        missing, changed = changed_masks(root, workers)
         findings += [
             Finding("mask missing", tuple(missing), "prepare the data set again, which makes it"),
             Finding(
@@ -75,7 +73,7 @@ def verify(
     if data_set == "folder":
         findings.append(_unlisted(root, parts.values()))
     complete = data_set != "folder" and not subset
-    findings += examine(_disjoint(parts), names, complete=complete, workers=workers, progress=progress)
+    findings += examine(_disjoint(parts), names, complete=complete, workers=workers)
     return [finding for finding in findings if finding.where]
 
 
@@ -144,7 +142,7 @@ def _folds(parts: Mapping[str, ImageList]) -> Finding:
     wanted = json.loads(PASCAL_COUNTS.read_text(encoding="utf-8"))
     try:
         train, val = parts[Path(pascal.FILES["merged"]).stem], parts["val"]
-        found = fold_counts(train, train.index(progress=False), val, val.index(progress=False), "pascal")
+        found = fold_counts(train, train.index(), val, val.index(), "pascal")
     except (KeyError, DataError):
         found = wanted  # a list or a mask is wrong, which other findings tell
     wrong = tuple(

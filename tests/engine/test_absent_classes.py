@@ -51,7 +51,7 @@ def wardrobe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(photograph).save(source / f"images/{number}.png")
     (source / "classes.txt").write_text("\n".join(CLASSES))
     root = source.parent / "data"
-    prepare_folder(Options(root, workers=1, progress=False), source)
+    prepare_folder(Options(root, workers=1), source)
     return root
 
 
@@ -104,7 +104,7 @@ class TestPerfectPredictor:
         require_all_right(wardrobe, "test_protocol", "pfenet")
 
     def test_it_does_on_photographs_of_clothing(self, shared: Path, tmp_path: Path) -> None:
-        options = Options(tmp_path, workers=1, progress=False)
+        options = Options(tmp_path, workers=1)
         prepare_folder(options, shared / "data/clothing_mini")
         tested = require_all_right(tmp_path)
         assert all(some < every for some, every in tested)

@@ -84,7 +84,7 @@ def test_archives(number: int, tmp_path: Path) -> None:
         return name
 
     def read() -> None:
-        unpack(path, target, choose, progress=False)
+        unpack(path, target, choose)
         for name, content in CONTENT.items():
             if odd:
                 assert (target / name).read_bytes() == content, f"{name} is not what was packed"

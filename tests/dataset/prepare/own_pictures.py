@@ -52,4 +52,4 @@ def draw(folder, layout, count=12):
 
 
 def prepare(source, root, **options):
-    return prepare_folder(Options(root, workers=1, progress=False), source, **options)
+    return prepare_folder(Options(root, workers=1), source, **options)

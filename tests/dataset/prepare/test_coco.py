@@ -67,7 +67,7 @@ def test_ids_are_contiguous_by_category_id(drawn):
 def test_masks_are_those_of_the_whole_file_at_once_and_are_kept(drawn, tmp_path):
     path = drawn / "annotations/instances_train2014.json"
     annotations = read_annotations(path)
-    names = paint_masks(annotations, tmp_path, workers=1, progress=False)
+    names = paint_masks(annotations, tmp_path, workers=1)
     whole = json.loads(path.read_text())
     images = {image["id"]: image for image in whole["images"]}
     annotated = {a["image_id"] for a in whole["annotations"]}
@@ -81,7 +81,7 @@ def test_masks_are_those_of_the_whole_file_at_once_and_are_kept(drawn, tmp_path)
     first = tmp_path / names[0].replace(".jpg", ".png")
     written = first.stat().st_mtime_ns
     (tmp_path / names[1].replace(".jpg", ".png")).unlink()
-    paint_masks(annotations, tmp_path, workers=1, progress=False)
+    paint_masks(annotations, tmp_path, workers=1)
     assert first.stat().st_mtime_ns == written
     assert (tmp_path / names[1].replace(".jpg", ".png")).is_file()
 
@@ -141,7 +141,7 @@ def official(tmp_path, monkeypatch):
 
 def options(tmp_path, root="root", **given):
     lists = tmp_path / f"{root}-lists"
-    return Options(tmp_path / root, tmp_path / "downloads", lists, workers=1, progress=False, **given)
+    return Options(tmp_path / root, tmp_path / "downloads", lists, workers=1, **given)
 
 
 def pack(source, folder):
@@ -160,7 +160,7 @@ def pack(source, folder):
 def test_from_folders_then_from_the_masks_alone(official, tmp_path):
     assert "train 15, val 7 images" in prepare_coco(options(tmp_path), official)
     assert len((tmp_path / "root-lists/train.txt").read_text().splitlines()) == 15
-    serious = [f for f in verify("coco", tmp_path / "root", workers=1, progress=False) if f.serious]
+    serious = [f for f in verify("coco", tmp_path / "root", workers=1) if f.serious]
     assert {f.problem for f in serious} <= {
         "same image in training and test",  # drawn in one colour each
         "class without a pixel in any list",

@@ -40,7 +40,7 @@ def ill(shapes, tmp_path):
 
 
 def test_everything_is_found_in_one_run(ill):
-    findings = {f.problem: f for f in verify("shapes", ill, workers=1, progress=False) if f.serious}
+    findings = {f.problem: f for f in verify("shapes", ill, workers=1) if f.serious}
     assert {problem: len(finding.where) for problem, finding in findings.items()} == {
         "image missing, corrupt or truncated": 2,
         "mask missing, corrupt, or no index image": 1,

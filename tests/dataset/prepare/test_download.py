@@ -23,7 +23,7 @@ def download(server, tmp_path, monkeypatch):
 
     def run(*kinds: str, checksum: str | None = MD5):
         urls = tuple(f"{server.mirror(kind)}/{NAME}" for kind in kinds)
-        return fetch(Archive(NAME, urls, checksum), tmp_path, progress=False)
+        return fetch(Archive(NAME, urls, checksum), tmp_path)
 
     return run
 
@@ -87,10 +87,10 @@ def test_a_finished_part_is_recognised_and_a_longer_one_discarded(download, tmp_
 def test_no_connection_and_no_folder_are_one_line(tmp_path):
     nowhere = Archive(NAME, ("http://127.0.0.1:9/images.tar",), MD5)
     with pytest.raises(DataError, match=r"no connection.*or give --mirror"):
-        fetch(nowhere, tmp_path / "downloads", progress=False)
+        fetch(nowhere, tmp_path / "downloads")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot hold downloads"):
-        fetch(nowhere, tmp_path / "file" / "below", progress=False)
+        fetch(nowhere, tmp_path / "file" / "below")
 
 
 def test_a_full_disk_keeps_what_has_arrived(download, tmp_path, monkeypatch):

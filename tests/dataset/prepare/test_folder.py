@@ -46,7 +46,7 @@ def test_every_layout_gives_the_same_masks_and_can_be_opened(tmp_path, layout):
         np.testing.assert_array_equal(mask, np.vectorize({0: 0, **own}.get)(wanted))
     assert set(fold.split.novel) | set(fold.split.base) == {1, 2, 3}
     assert len(fold.manifest(0, 1, episodes=3)) == 3
-    assert verify("folder", root, workers=1, progress=False) == []
+    assert verify("folder", root, workers=1) == []
 
 
 def relaid(folder, layout):
@@ -87,7 +87,7 @@ def test_other_spellings_of_a_layout_are_understood(tmp_path, layout):
 def test_an_archive_of_a_folder_is_unpacked(tmp_path):
     relaid(tmp_path / "own", "wrapped")
     archive = shutil.make_archive(str(tmp_path / "own"), "zip", tmp_path / "own")
-    options = Options(tmp_path / "data", tmp_path / "downloads", workers=1, progress=False)
+    options = Options(tmp_path / "data", tmp_path / "downloads", workers=1)
     assert "train 8, val 4 images" in prepare_folder(options, Path(archive))
 
 

@@ -46,7 +46,7 @@ class TestPreparingAgain:
         prepare(source, tmp_path / "fresh")
         kept = {path for path in files(root) if not path.startswith(".fewseg")}
         assert kept == {path for path in files(tmp_path / "fresh") if not path.startswith(".fewseg")}
-        assert verify("folder", root, workers=1, progress=False) == []
+        assert verify("folder", root, workers=1) == []
 
     def test_files_of_others_and_edited_ones_stay(self, changed, caplog):
         source, root = changed
@@ -58,7 +58,7 @@ class TestPreparingAgain:
         assert "1 files of an earlier preparation were changed since and stay" in caplog.text
         assert "data: 4 files of an earlier preparation removed" in caplog.text
         assert edited.is_file() and (root / "JPEGImages/mine.png").is_file()
-        findings = verify("folder", root, workers=1, progress=False)
+        findings = verify("folder", root, workers=1)
         assert [(f.problem, f.where, f.serious) for f in findings] == [
             (
                 "file that no list names",
@@ -107,7 +107,7 @@ class TestPreparingAgain:
         assert files(root) == before
 
     def test_an_archive_of_the_same_name_is_unpacked_on_its_own(self, tmp_path):
-        options = Options(tmp_path / "data", tmp_path / "downloads", workers=1, progress=False)
+        options = Options(tmp_path / "data", tmp_path / "downloads", workers=1)
         for count in (12, 7):
             source = draw(tmp_path / f"own{count}", "index", count)
             archive = Path(shutil.make_archive(str(tmp_path / "own"), "zip", source))

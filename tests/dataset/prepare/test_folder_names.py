@@ -23,7 +23,7 @@ def test_pictures_of_one_name_are_refused_and_found_afterwards(tmp_path, monkeyp
     monkeypatch.setattr("fewseg.dataset.prepare.own_layout._require_distinct", lambda _: None)
     prepare(source, tmp_path / "data", share=0.1)  # as earlier versions did
     with pytest.warns(UserWarning, match="repeat an earlier one"):
-        findings = verify("folder", tmp_path / "data", workers=1, progress=False)
+        findings = verify("folder", tmp_path / "data", workers=1)
     found = {finding.problem for finding in findings if finding.serious}
     assert found & {"line that a list repeats", "same image in training and test"}
 
@@ -75,7 +75,7 @@ class TestClassList:
         return tmp_path / "data"
 
     def findings(self, root):
-        return {finding.problem: finding for finding in verify("folder", root, workers=1, progress=False)}
+        return {finding.problem: finding for finding in verify("folder", root, workers=1)}
 
     def test_a_class_without_pixels_is_a_note_that_keeps_its_line(self, tmp_path):
         found = self.findings(self.prepared(tmp_path, (*NAMES, "cape")))

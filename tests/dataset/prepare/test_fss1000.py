@@ -40,7 +40,7 @@ def draw(root, classes, nested=False):
 
 
 def options(root, **given):
-    return Options(root, root.parent / "downloads", workers=1, progress=False, **given)
+    return Options(root, root.parent / "downloads", workers=1, **given)
 
 
 def write(path, names):
@@ -105,9 +105,9 @@ def test_labels_beyond_a_byte_reach_the_network(prepared):
 
 
 def test_the_doctor_is_content_and_names_a_class_in_two_lists(prepared, tmp_path):
-    findings = verify("fss1000", prepared, subset=True, workers=1, progress=False)
+    findings = verify("fss1000", prepared, subset=True, workers=1)
     assert {f.problem for f in findings if f.serious} <= {"same image in training and test"}
-    wrong = verify("fss1000", prepared, workers=1, progress=False)
+    wrong = verify("fss1000", prepared, workers=1)
     assert "list without the official number of images" in {f.problem for f in wrong}
     both = prepared / "ImageSets/Segmentation/test.txt"
     with pytest.raises(DataError, match=r"tests 20 classes that .* trains on"):

@@ -65,9 +65,7 @@ def official(monkeypatch):
 
 
 def options(tmp_path, **given):
-    return Options(
-        tmp_path / "root", tmp_path / "downloads", tmp_path / "lists", workers=1, progress=False, **given
-    )
+    return Options(tmp_path / "root", tmp_path / "downloads", tmp_path / "lists", workers=1, **given)
 
 
 def ids(path):
@@ -92,14 +90,14 @@ def test_from_folders_then_again(devkit, official):
     assert "6 masks made, train 2, val 1, merged 4, trainaug 5" in prepare_pascal(options(devkit), **given)
     assert_prepared(devkit)
     assert "0 masks made" in prepare_pascal(options(devkit), **given)
-    findings = verify("pascal", devkit / "root", workers=1, progress=False)
+    findings = verify("pascal", devkit / "root", workers=1)
     assert {f.problem for f in findings if f.serious} == {"class without a pixel in any list"}
     # 48 pixels are below the area rule, so the folds list nothing that could be compared
     (devkit / "root/SegmentationClassAug/2008_20.png").write_bytes(
         (devkit / "root/SegmentationClassAug/2008_10.png").read_bytes()
     )
     (devkit / "root/SegmentationClassAug/2008_11.png").unlink()
-    found = {f.problem: f.where for f in verify("pascal", devkit / "root", workers=1, progress=False)}
+    found = {f.problem: f.where for f in verify("pascal", devkit / "root", workers=1)}
     assert found["mask changed since it was written"] == ("SegmentationClassAug/2008_20.png",)
     assert found["mask missing"] == ("SegmentationClassAug/2008_11.png",)
 
@@ -127,7 +125,7 @@ def test_ready_masks_replace_sbd(devkit, official, palette):
         if palette:
             mask.putpalette(list(range(256)) * 3)
         mask.save(ready / path.name)
-    other = Options(devkit / "other", devkit / "downloads", devkit / "lists", workers=1, progress=False)
+    other = Options(devkit / "other", devkit / "downloads", devkit / "lists", workers=1)
     prepare_pascal(other, voc=devkit / "VOCdevkit", masks=ready)
     # Ready masks do not tell which of them are SBD's, so the list is plainly sorted.
     assert_prepared(devkit, "other", ("2007_01", "2007_02", "2008_10", "2008_11"))
@@ -266,7 +264,7 @@ def test_a_slice_in_one_archive_or_folder(tmp_path, masks, form):
         read_mask(tmp_path / "root/SegmentationClassAug/2008_20.png"), mask_of("2008_20")
     )
     assert (tmp_path / "root/JPEGImages/2007_03.jpg").is_file()
-    findings = verify("pascal", tmp_path / "root", subset=True, workers=1, progress=False)
+    findings = verify("pascal", tmp_path / "root", subset=True, workers=1)
     assert not [finding.problem for finding in findings if finding.serious]
     with pytest.raises(DataError, match="accept a part of the data set by --subset"):
         prepare_pascal(options(tmp_path), source, masks=tmp_path / "root/SegmentationClassAug")

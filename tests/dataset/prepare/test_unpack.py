@@ -28,7 +28,7 @@ def tar_of(members: dict[str, bytes]) -> bytes:
 
 def refusal(archive: Path, target: Path) -> str:
     with pytest.raises(DataError) as caught:
-        unpack(archive, target, lambda name: name, progress=False)
+        unpack(archive, target, lambda name: name)
     message = str(caught.value)
     assert str(archive) in message and len(message.splitlines()) == 1
     return message
@@ -43,7 +43,7 @@ def test_a_damaged_compressed_tar_leaves_nothing_that_may_be_wrong(tmp_path: Pat
     assert "The 2 files that came of it are removed" in refusal(archive, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
     archive.write_bytes(gzip.compress(tar_of(CONTENT)))
-    assert unpack(archive, tmp_path / "out", lambda name: name, progress=False) == 2
+    assert unpack(archive, tmp_path / "out", lambda name: name) == 2
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == CONTENT
 
 
