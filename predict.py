@@ -130,9 +130,9 @@ def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.
     device = distributed.start()
     fold: Fold = fold_of(config)
     model = build_network(config, fold.split)
-    if auxiliary and model.meta.auxiliary is not AuxiliarySet.CLASS:
+    if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
-    if not auxiliary and model.meta.auxiliary is AuxiliarySet.CLASS:
+    if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
     load_trained(model, weight_path(config, fold), describe(config, fold.split))
     resize = Resize(fold.protocol.input_size, fold.protocol.resize)

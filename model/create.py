@@ -9,7 +9,14 @@ from fewseg.model.adapt.eftnet import EFTNet
 from fewseg.model.backbone.resnet import BLOCKS, ResNet
 from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.base.pspnet import PSPNet
-from fewseg.model.contract import BASE_FEATURE, Backbone, BaseLearner, MetaLearner, Setting, SupportView
+from fewseg.model.contract import (
+    BASE_FEATURE,
+    Backbone,
+    BaseLearner,
+    BuildArguments,
+    MetaLearner,
+    SupportView,
+)
 from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.meta.bam import BAM
@@ -128,20 +135,19 @@ def create_model(
         ValueError: a name or an option that does not exist, or parts that do not fit together.
     """
     method = known_part("arch", "method", name, METHODS)
-    base = method.default_base if base == _METHOD_DEFAULT else base
+    base = method.published.base if base == _METHOD_DEFAULT else base
     if ensemble == _METHOD_DEFAULT:
-        ensemble = method.default_ensemble if base is not None else None
+        ensemble = method.published.ensemble if base is not None else None
     _check_parts(name, method, base, ensemble)
     chosen = build_options(name, method.Options, options)
-    variant = method.backbone_variants.get(backbone.rstrip("0123456789"), {})
+    variant = method.published.backbone_variants.get(backbone.rstrip("0123456789"), {})
     if "inputs" in (backbone_options or {}):
         raise OptionError(
             "backbone_options.inputs", f"{name} says itself how many channels it reads; leave out inputs"
         )
     extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
     known_part("low_fea", "stage", low_fea, dict.fromkeys(extractor.stages))
-    setting = Setting(extractor, shot, base_classes, image_size, low_fea)
-    meta = method(setting, chosen)
+    meta = method(BuildArguments(extractor, shot, base_classes, image_size, low_fea), chosen)
     head = None
     if base is not None:
         _check_shared_backbone(name, meta, extractor)
@@ -177,20 +183,20 @@ def _check_parts(name: str, method: type[MetaLearner], base: str | None, ensembl
         raise ValueError(
             f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
         )
-    if ensemble is not None and method.multi_way:
+    if ensemble is not None and method.inputs.multi_way:
         raise ValueError(
             f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
         )
     if base is None and BASE_FEATURE in (
-        *getattr(method, "query_features", ()),
-        *getattr(method, "support_features", ()),
+        *method.inputs.query,
+        *method.inputs.support,
     ):
         raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
 
 
 def _check_shared_backbone(name: str, meta: MetaLearner, extractor: Backbone) -> None:
     """Raise ValueError if a base learner cannot read the backbone as the method uses it."""
-    if meta.query_margin or meta.support_view is SupportView.MASK_CHANNEL:
+    if meta.inputs.query_margin or meta.inputs.view is SupportView.MASK_CHANNEL:
         raise ValueError(
             f"{name}'s backbone is not shown plain images, so no base learner can share it; leave the base "
             "learner out (base: none)"

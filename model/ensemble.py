@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import Encoding
+from fewseg.model.encoding import GRAM, Encoding
 from fewseg.model.layer.gram import gram_distance, scene_gram
 from fewseg.model.layer.resize import resize_like
 
@@ -37,11 +37,11 @@ class BaseMetaEnsemble(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor]) -> Encoding:
         """Return the Gram matrix [B,C,C] of an image."""
-        return {"gram": scene_gram(features, self.low_feature)}
+        return {GRAM: scene_gram(features, self.low_feature)}
 
     def scene_distance(self, query: Encoding, support: Encoding, weights: Tensor | None) -> Tensor:
         """Return the distance [B] between a query and its K supports, weighted [B,K] or plainly averaged."""
-        distance = gram_distance(query["gram"], support["gram"])
+        distance = gram_distance(query[GRAM], support[GRAM])
         return distance.mean(1) if weights is None else (weights * distance).sum(1)
 
     def forward(self, meta: Tensor, base: Tensor, distance: Tensor, excluded: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -16,6 +16,7 @@ from fewseg.model.contract import (
     Backbone,
     BaseHead,
     BaseLearner,
+    BatchNorm,
     Encoding,
     Episode,
     GroupRule,
@@ -23,8 +24,18 @@ from fewseg.model.contract import (
     Network,
     Prediction,
     SupportView,
+    TrainingMemory,
 )
-from fewseg.model.encoding import group_encoding, repeat_encoding
+from fewseg.model.encoding import (
+    BASE_LOGITS,
+    CLASS_ID,
+    GRAM,
+    META_LOGITS,
+    QUERY_NUMBER,
+    SHOT_WEIGHTS,
+    group_encoding,
+    repeat_encoding,
+)
 from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.model.input_view import query_input, support_input
 from fewseg.model.layer.loss import pixel_cross_entropy
@@ -70,22 +81,27 @@ class FewShotModel(Network):
     @property
     def trains_backbone(self) -> bool:
         """Whether the backbone learns: not under a base learner, whose head needs it as it is."""
-        return self.meta.trains_backbone and self.base_head is None
+        return self.meta.learning.backbone and self.base_head is None
 
     @property
     def alternating(self) -> tuple[tuple[str, ...], ...]:
-        """Names of losses that are minimised one after the other."""
-        return self.meta.turns
+        """Losses that are minimised one after the other; see ``Learning``."""
+        return self.meta.learning.alternating
+
+    @property
+    def memory(self) -> TrainingMemory:
+        """What training gathers beside the weights; see ``MetaLearner``."""
+        return self.meta.memory
 
     @property
     def group_rules(self) -> Mapping[str, GroupRule]:
         """How groups learn that do not learn as the others."""
-        return self.meta.group_rules
+        return self.meta.learning.group_rules
 
     @property
     def batch_dependent(self) -> bool:
         """Whether an encoding depends on the other images of its batch."""
-        return self.meta.batch_dependent
+        return self.meta.inputs.batch_dependent
 
     @property
     def holds_base_learner(self) -> bool:
@@ -106,12 +122,12 @@ class FewShotModel(Network):
         """Encode the queries, first axis B, and the supports, first axis B*N*K."""
         classes = episode.class_id.flatten().repeat_interleave(episode.shots)
         supports = (episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes)
-        if self.meta.support_first:
+        if self.meta.inputs.support_first:
             support, query = self.encode_support(*supports), self.encode_query(episode.query)
         else:
             query, support = self.encode_query(episode.query), self.encode_support(*supports)
         if self.training and episode.query_number is not None:
-            query["number"] = episode.query_number
+            query[QUERY_NUMBER] = episode.query_number
         return query, support
 
     def encode_query(self, image: Tensor) -> Encoding:
@@ -124,15 +140,15 @@ class FewShotModel(Network):
 
     def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
         """Encode auxiliary images [B,3,H,W], for mined ones with their labels [B,H,W]."""
-        learns = torch.is_grad_enabled() and self.meta.auxiliary_gradient
+        learns = torch.is_grad_enabled() and self.meta.learning.auxiliary_gradient
         with torch.set_grad_enabled(learns):
-            features = self._features(image, set(self.meta.query_features))
+            features = self._features(image, set(self.meta.inputs.query))
         return self.meta.encode_auxiliary(features, label)
 
     def encode_auxiliary_of(self, episode: Episode) -> Encoding:
         """Encode the auxiliary images of an episode, first axes B, N, M; nothing where there are none."""
         images, labels = episode.auxiliary, episode.auxiliary_label
-        if images is None or images.shape[2] == 0 or self.meta.auxiliary is AuxiliarySet.NONE:
+        if images is None or images.shape[2] == 0 or self.meta.inputs.auxiliary is AuxiliarySet.NONE:
             return {}
         labels = None if labels is None else labels.flatten(0, 2)
         return group_encoding(self.encode_auxiliary(images.flatten(0, 2), labels), *images.shape[:3])
@@ -145,17 +161,17 @@ class FewShotModel(Network):
         Args:
             query: encodings, first axis B.
             support: encodings, first axes B, N, K; those of auxiliary images B, N, M.
-            size: height and width of the images, to which the logits are enlarged.
+            size: height and width of the images, to which the logits are upsampled.
             excluded: zero-based base class of every target [B*N], in meta-training.
         """
         ways = next(iter(support.values())).shape[1]
-        if not self.meta.multi_way:
+        if not self.meta.inputs.multi_way:
             query = repeat_encoding(query, ways) if ways > 1 else query
             support = {name: tensor.flatten(0, 1) for name, tensor in support.items()}
         guidance = self.meta.match(query, support)
         distance = self.scene_distance(query, support, guidance)
         prediction = self.finish(self.meta.segment(query, guidance), query, distance, size, excluded)
-        return prediction if self.meta.multi_way or ways == 1 else _join_ways(prediction, ways)
+        return prediction if self.meta.inputs.multi_way or ways == 1 else _join_ways(prediction, ways)
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
@@ -164,7 +180,7 @@ class FewShotModel(Network):
         if self.ensemble is None:
             return self.meta.losses(prediction, episode, generator)
         meta_weight, base_weight = self.aux_weights
-        learner = replace(prediction, logits=prediction.parts["meta"])
+        learner = replace(prediction, logits=prediction.parts[META_LOGITS])
         losses = self.meta.losses(learner, episode, generator)
         losses = {
             "main": pixel_cross_entropy(prediction.logits, episode.ground_truth),
@@ -172,7 +188,9 @@ class FewShotModel(Network):
             **losses,
         }
         if episode.base_label is not None:  # no gradient: the base learner is frozen
-            losses["base"] = base_weight * pixel_cross_entropy(prediction.parts["base"], episode.base_label)
+            losses["base"] = base_weight * pixel_cross_entropy(
+                prediction.parts[BASE_LOGITS], episode.base_label
+            )
         return losses
 
     def adopt(self, base_learner: BaseLearner) -> None:
@@ -192,36 +210,24 @@ class FewShotModel(Network):
         self.backbone.load_state_dict({name: theirs[name] for name in own})
         if self.base_head is not None:
             self.base_head.load_state_dict(base_learner.head.state_dict())
-        self.start_from({})
+        self.initialise({})
 
-    def start_from(self, entries: Mapping[str, Tensor]) -> None:
-        """Let the method take over what the start of a training offers beside the backbone's weights."""
-        self.meta.start_from(self.backbone, entries)
-
-    def memory_state(self) -> dict[str, Tensor]:
-        """Return what the method gathers in training beside the weights, by name."""
-        return self.meta.memory_state()
-
-    def watch_memory(self) -> Callable[[], None]:
-        """Return a call that takes back what the method gathers from now on."""
-        return self.meta.watch_memory()
-
-    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``memory_state`` gave."""
-        self.meta.restore_memory(state)
+    def initialise(self, entries: Mapping[str, Tensor]) -> None:
+        """Let the method initialise its further weights from pretrained ones."""
+        self.meta.initialise(self.backbone, entries)
 
     def query_features(self, image: Tensor) -> Features:
         """Return the features of query images that some part reads."""
-        wanted = {*self.meta.query_features, *self._ensemble_features()}
+        wanted = {*self.meta.inputs.query, *self._ensemble_features()}
         if self.base_head is not None:
             wanted.add("layer4")
-        return self._features(query_input(self.meta, image), wanted)
+        return self._features(query_input(self.meta.inputs, image), wanted)
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
         """Return the backbone features of support images, seen as the meta-learner wants them seen."""
-        wanted = {*self.meta.support_features, *self._ensemble_features()}
-        image = support_input(self.meta, image, mask)
-        if self.meta.support_view is SupportView.MASKED_LAYER4 and "layer4" in wanted:
+        wanted = {*self.meta.inputs.support, *self._ensemble_features()}
+        image = support_input(self.meta.inputs, image, mask)
+        if self.meta.inputs.view is SupportView.MASKED_LAYER4 and "layer4" in wanted:
             return self.mask_layer4(self._features(image, wanted - {"layer4"} | {"layer3"}), mask)
         return self._features(image, wanted)
 
@@ -233,34 +239,34 @@ class FewShotModel(Network):
 
     def shared_features(self, image: Tensor) -> Features:
         """Return the backbone features of images that serve as query and as support in turn."""
-        wanted = {*self.meta.query_features, *self.meta.support_features, *self._ensemble_features()}
+        wanted = {*self.meta.inputs.query, *self.meta.inputs.support, *self._ensemble_features()}
         if self.base_head is not None:
             wanted.add("layer4")
-        if self.meta.support_view is SupportView.MASKED_LAYER4:
+        if self.meta.inputs.view is SupportView.MASKED_LAYER4:
             wanted.add("layer3")
         return self._features(image, wanted)
 
     def as_support(self, features: Features, mask: Tensor) -> Features:
         """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
-        view = self.meta.support_view
+        view = self.meta.inputs.view
         if view in (SupportView.MASKED_IMAGE, SupportView.MASK_CHANNEL):
             raise ValueError(
                 "a support that is seen with its mask needs a pass of its own through the backbone"
             )
-        masked = view is SupportView.MASKED_LAYER4 and "layer4" in self.meta.support_features
+        masked = view is SupportView.MASKED_LAYER4 and "layer4" in self.meta.inputs.support
         return self.mask_layer4(features, mask) if masked else features
 
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their features; gradients reach the trainable part of the encoder."""
         encoding = self.meta.encode_query(features)
-        if self.ensemble is not None and "gram" not in encoding:
+        if self.ensemble is not None and GRAM not in encoding:
             encoding |= self.ensemble.encode(features)
         if self.base_head is not None:
             with torch.no_grad():
                 embedded = features.get(BASE_FEATURE)
                 if embedded is None:
                     embedded = self.base_head.embed(features["layer4"])
-                encoding["base"] = self.base_head.classify(embedded)
+                encoding[BASE_LOGITS] = self.base_head.classify(embedded)
         return encoding
 
     def encode_support_features(
@@ -268,17 +274,17 @@ class FewShotModel(Network):
     ) -> Encoding:
         """Encode support images from their features and masks."""
         encoding = self.meta.encode_support(features, mask)
-        if self.ensemble is not None and "gram" not in encoding:
+        if self.ensemble is not None and GRAM not in encoding:
             encoding |= self.ensemble.encode(features)
         if class_id is not None:
-            encoding["class_id"] = class_id
+            encoding[CLASS_ID] = class_id
         return encoding
 
     def scene_distance(self, query: Encoding, support: Encoding, guidance: Encoding) -> Tensor | None:
         """Return how much each query's scene differs from its supports', [B]; None without an ensemble."""
         if self.ensemble is None:
             return None
-        return self.ensemble.scene_distance(query, support, guidance.get("shot_weights"))
+        return self.ensemble.scene_distance(query, support, guidance.get(SHOT_WEIGHTS))
 
     def finish(
         self,
@@ -288,16 +294,16 @@ class FewShotModel(Network):
         size: tuple[int, int],
         excluded: Tensor | None = None,
     ) -> Prediction:
-        """Merge the meta-learner's ``prediction`` with the base learner's and enlarge both to ``size``."""
+        """Merge the meta-learner's ``prediction`` with the base learner's and upsample both to ``size``."""
         parts = dict(prediction.parts)
         meta = prediction.logits
-        enlarged = self.meta.enlarge(prediction, size)
+        upsampled = self.meta.upsample(prediction, size)
         if self.base_head is not None:
-            parts["base"] = resize(query["base"], size)
+            parts[BASE_LOGITS] = resize(query[BASE_LOGITS], size)
         if self.ensemble is None or distance is None:
-            return Prediction(enlarged, parts)
-        final = self.ensemble(meta, query["base"], distance, excluded)
-        parts |= {"meta": enlarged, "scene_distance": distance}
+            return Prediction(upsampled, parts)
+        final = self.ensemble(meta, query[BASE_LOGITS], distance, excluded)
+        parts |= {META_LOGITS: upsampled, "scene_distance": distance}
         return Prediction(resize(final, size), parts)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -311,14 +317,18 @@ class FewShotModel(Network):
         if self.ensemble is not None:
             groups |= {name: list(part.parameters()) for name, part in self.ensemble.named_children()}
         groups |= self.meta.param_groups()
-        return _without_biases(groups) if self.meta.separate_biases else groups
+        return _without_biases(groups) if self.meta.learning.separate_biases else groups
 
     def train(self, mode: bool = True) -> FewShotModel:
         """Set the mode of every part; frozen statistics stay as they are where the method says so."""
         super().train(mode)
-        kept = self.meta.fix_backbone_bn or self.trains_backbone != self.meta.trains_backbone
-        if mode and (self.meta.fix_bn or kept):
-            for module in _batch_norms(self if self.meta.fix_bn else self.backbone):
+        learning = self.meta.learning
+        stored = learning.batch_norm is BatchNorm.STORED
+        backbone = (
+            learning.batch_norm is BatchNorm.STORED_IN_BACKBONE or learning.backbone != self.trains_backbone
+        )
+        if mode and (stored or backbone):
+            for module in _batch_norms(self if stored else self.backbone):
                 module.eval()
         if mode and self.base_head is not None and not self.base_dropout:
             self.base_head.eval()
@@ -327,7 +337,7 @@ class FewShotModel(Network):
     def _frozen(self) -> list[nn.Module]:
         parts: list[nn.Module] = [self.backbone]
         if self.trains_backbone:
-            parts = [] if self.meta.trains_bn else _batch_norms(self.backbone)
+            parts = [] if self.meta.learning.backbone_affine else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
 
     def _ensemble_features(self) -> tuple[str, ...]:
@@ -368,6 +378,6 @@ def _join_ways(prediction: Prediction, ways: int) -> Prediction:
     margin = margin.unflatten(0, (-1, ways))
     logits = torch.cat([torch.zeros_like(margin[:, :1]), margin], 1)
     parts = {name: part.unflatten(0, (-1, ways)) for name, part in prediction.parts.items()}
-    if "base" in parts:  # the same for every way
-        parts["base"] = parts["base"][:, 0]
+    if BASE_LOGITS in parts:  # the same for every way
+        parts[BASE_LOGITS] = parts[BASE_LOGITS][:, 0]
     return Prediction(logits, parts)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from fewseg.model.contract import MetaLearner, SupportView
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize
+from fewseg.model.records import Inputs, SupportView
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
@@ -20,23 +20,23 @@ CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
 """What Caffe's ImageNet networks subtract: BGR."""
 
 
-def query_input(meta: MetaLearner, image: Tensor) -> Tensor:
+def query_input(inputs: Inputs, image: Tensor) -> Tensor:
     """Return what the backbone sees of normalised queries [B,3,H,W]."""
-    image = _PIXELS[meta.pixels](image)
-    if meta.support_view is SupportView.MASK_CHANNEL:
+    image = _PIXELS[inputs.pixel_scale](image)
+    if inputs.view is SupportView.MASK_CHANNEL:
         image = torch.cat([image, torch.zeros_like(image[:, :1])], 1)
-    return pad(image, (meta.query_margin,) * 4) if meta.query_margin else image
+    return pad(image, (inputs.query_margin,) * 4) if inputs.query_margin else image
 
 
-def support_input(meta: MetaLearner, image: Tensor, mask: Tensor) -> Tensor:
+def support_input(inputs: Inputs, image: Tensor, mask: Tensor) -> Tensor:
     """Return what the support branch is fed of normalised supports [B,3,H,W] with masks [B,H,W]."""
-    image, inside = _PIXELS[meta.pixels](image), foreground(mask)
-    if meta.support_side is not None:
-        size = (meta.support_side, meta.support_side)
+    image, inside = _PIXELS[inputs.pixel_scale](image), foreground(mask)
+    if inputs.support_side is not None:
+        size = (inputs.support_side, inputs.support_side)
         image, inside = resize(image, size, align_corners=False), interpolate(inside, size)
-    if meta.support_view is SupportView.MASKED_IMAGE:
+    if inputs.view is SupportView.MASKED_IMAGE:
         return image * inside
-    return torch.cat([image, inside], 1) if meta.support_view is SupportView.MASK_CHANNEL else image
+    return torch.cat([image, inside], 1) if inputs.view is SupportView.MASK_CHANNEL else image
 
 
 def _unit(image: Tensor) -> Tensor:

@@ -115,3 +115,29 @@ def test_engine_asks_a_network_instead_of_its_class() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
                 classes = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
                 assert not classes & {"FewShotModel", "BaseLearner"}, f"{file}:{node.lineno}"
+
+
+def test_contract_of_a_method_can_be_read_in_one_look() -> None:
+    file = ast.parse((ROOT / "model" / "contract.py").read_text())
+    contract = next(n for n in file.body if isinstance(n, ast.ClassDef) and n.name == "MetaLearner")
+    names = [n.name for n in contract.body if isinstance(n, ast.FunctionDef)]
+    names += [n.target.id for n in contract.body if isinstance(n, ast.AnnAssign)]
+    assert len(names) <= 20, names
+
+
+def users_of(module: str) -> set[str]:
+    """Return what imports a module of ``model.layer``: methods by name, other networks by their module."""
+    users = set()
+    for file in (ROOT / "model").rglob("*.py"):
+        if f"model.layer.{module}" in imports(file):
+            parts = file.relative_to(ROOT / "model").with_suffix("").parts
+            if parts[0] == "layer":
+                users |= users_of(parts[1])
+            else:
+                users.add(parts[1] if parts[0] == "meta" else ".".join(parts))
+    return users
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "model" / "layer").glob("[!_]*.py")))
+def test_a_layer_serves_two_methods_at_least(module: str) -> None:
+    assert len(users_of(module)) >= 2, f"model/layer/{module}.py belongs beside {users_of(module)}"

@@ -101,7 +101,7 @@ def evaluate(
         work: filled with counts and times.
         scores_of: what counts the predictions.
     """
-    if model.meta.batch_dependent:
+    if model.meta.inputs.batch_dependent:
         return evaluate_one_by_one(
             model,
             images,

@@ -75,7 +75,7 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
     ``model(episode)`` does the same, but with K supports in one batch, which rounds differently on a CPU.
     Only learners that depend on their batch are given it whole.
     """
-    if model.meta.batch_dependent:
+    if model.meta.inputs.batch_dependent:
         return model(episode)
     query = model.encode_query(episode.query)
     classes = episode.class_id.flatten().repeat_interleave(episode.shots)

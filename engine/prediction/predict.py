@@ -155,7 +155,7 @@ class Segmenter:
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:
         """Yield the encodings of one example each, or of all in one batch if they depend on it."""
-        together = len(examples) if self.model.meta.batch_dependent else 1
+        together = len(examples) if self.model.meta.inputs.batch_dependent else 1
         for first in range(0, len(examples), together):
             batch = examples[first : first + together]
             image = torch.stack([self.resize.image(example.image) for example in batch])

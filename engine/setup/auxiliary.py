@@ -52,7 +52,7 @@ def _class_sets(config: Config, lists: EpisodeLists) -> ClassSets:
 def _kind(config: Config) -> AuxiliarySet:
     """Return what the method can use, after a word to those who ask for something else."""
     method = METHODS.get(config.Method.arch)
-    kind = AuxiliarySet.NONE if method is None else method.auxiliary
+    kind = AuxiliarySet.NONE if method is None else method.inputs.auxiliary
     count = config.Data.auxiliary
     if kind is AuxiliarySet.NONE and count > 0:
         raise ConfigError(

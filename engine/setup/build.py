@@ -71,7 +71,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
         key = _key_of(failure, config)
         raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
     if config.Train.fix_bn is not None:
-        model.meta.fix_bn = config.Train.fix_bn
+        model.meta.learning = model.meta.learning.with_stored_statistics(config.Train.fix_bn)
     for key in weights if model.ensemble is None else ():
         _tell_unused(config, "Train", key)
     return model

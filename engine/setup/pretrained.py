@@ -85,7 +85,7 @@ def load_pretrained(
             f"{origin}: not the weights of this {name} ({failure}); mind its stem and width, {_WITHOUT}"
         ) from failure
     if network is not None:
-        network.start_from(weights)
+        network.initialise(weights)
     return origin
 
 

@@ -169,7 +169,7 @@ class TrainingLoop:
     def _validate(self, epoch: float, stop: StopRequest) -> None:
         """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
         # A process that is stopped during the validation cannot ask the others any more.
-        self.gathered = distributed.gather(self.model.memory_state())
+        self.gathered = distributed.gather(self.model.memory.state())
         score, metrics = self.validate(epoch, stop.check)
         number = round(epoch * len(self.batches))
         self.board.scalars("validation", metrics, number)
@@ -193,7 +193,7 @@ class TrainingLoop:
 
     def _save_last(self) -> None:
         """Write the state and the present weights; every process takes part."""
-        memories = distributed.gather(self.model.memory_state())
+        memories = distributed.gather(self.model.memory.state())
         if distributed.is_main():
             self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
 

@@ -27,7 +27,8 @@ def wrapped(model: Network, *, compiled: bool) -> nn.Module:
     forward = torch.compile(model) if compiled else model
     if distributed.world_size() > 1 and model.alternating:
         raise UserError(
-            "this method learns in turns, which is for a single process; start it without torchrun"
+            "this method minimises its losses in alternation, which is for a single process; start "
+            "it without torchrun"
         )
     if distributed.world_size() > 1:
         forward = nn.parallel.DistributedDataParallel(forward)

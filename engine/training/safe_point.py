@@ -57,4 +57,4 @@ class SafePoint:
         """Return what takes back the changes of a forward pass."""
         learning = (module for module in self._model.modules() if module.training)
         buffers = (buffer for module in learning for buffer in module.buffers(recurse=False))
-        return [*(partial(buffer.copy_, buffer.clone()) for buffer in buffers), self._model.watch_memory()]
+        return [*(partial(buffer.copy_, buffer.clone()) for buffer in buffers), self._model.memory.watch()]

@@ -178,7 +178,7 @@ def memories_alone(model: Network) -> Memories:
     Raises:
         RuntimeError: the others remember something, too.
     """
-    own, processes = model.memory_state(), distributed.world_size()
+    own, processes = model.memory.state(), distributed.world_size()
     if own and processes > 1:
         raise RuntimeError("what the other processes remember is lost")
     return [own] * processes

@@ -129,7 +129,7 @@ class Snapshot:
                 restore_optimizer(optimizer, self.optimizer)
             if broken := not_finite(self.model):
                 raise ValueError(f"{broken} has values that are NaN or infinite")
-            model.restore_memory(self._memory())
+            model.memory.restore(self._memory())
         except (ValueError, RuntimeError) as failure:
             raise CheckpointError(f"{self.path}: cannot be resumed: {first_line(failure)}") from failure
         except (KeyError, TypeError, AttributeError) as failure:

@@ -93,7 +93,8 @@ class EFTNet:
 
         Prototype methods have none of them; their rounds differ by what is blended in alone.
         """
-        fixed = tuple(f"{name}." for name in self.model.meta.fixed_in_adaptation)
+        adaptation = self.model.meta.adaptation
+        fixed = tuple(f"{name}." for name in adaptation.fixed) if adaptation else ()
         tuned = [
             p for name, p in self.model.meta.named_parameters() if not (fixed and name.startswith(fixed))
         ]
@@ -120,15 +121,15 @@ class EFTNet:
 def _check_adaptable(model: FewShotModel) -> None:
     meta, name = model.meta, type(model.meta).__name__
     reason = None
-    if meta.support_view is SupportView.MASKED_IMAGE:
+    if meta.inputs.view is SupportView.MASKED_IMAGE:
         reason = (
             "its support branch sees the masked image, so the query cannot become a support from its features"
         )
-    elif meta.support_view is SupportView.MASK_CHANNEL:
+    elif meta.inputs.view is SupportView.MASK_CHANNEL:
         reason = "its support branch sees the mask, so the query cannot become a support from its features"
-    elif meta.batch_dependent:
+    elif meta.inputs.batch_dependent:
         reason = "its encodings depend on the other images of the batch"
-    elif not meta.mixable:
+    elif meta.adaptation is None:
         reason = "nothing in its guidance can be blended with that of a further support"
     if reason is not None:
         raise ValueError(f"EFTNet cannot adapt {name}: {reason}; evaluate it without adaptation")

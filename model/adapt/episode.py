@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewseg.model.adapt.options import EFTNetOptions
 from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction
-from fewseg.model.encoding import group_encoding, stack_encodings
+from fewseg.model.encoding import META_LOGITS, group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.loss import pixel_cross_entropy, total
 
@@ -87,7 +87,7 @@ class AdaptedEpisode:
         self.size = episode.size
         self.images = [episode.query, *episode.support[:, 0].unbind(1)]
         self.masks = list(episode.support_mask[:, 0].unbind(1))
-        self._look()
+        self._encode_frozen_parts()
 
     def untouched(self) -> Prediction:
         """Return the query's prediction without any help from itself: round 0."""
@@ -143,8 +143,8 @@ class AdaptedEpisode:
     def _losses(self, prediction: Prediction, label: Tensor) -> dict[str, Tensor]:
         align_corners = self.model.meta.align_corners
         losses = {"main": pixel_cross_entropy(prediction.logits, label, align_corners=align_corners)}
-        if "meta" in prediction.parts:
-            loss = pixel_cross_entropy(prediction.parts["meta"], label, align_corners=align_corners)
+        if META_LOGITS in prediction.parts:
+            loss = pixel_cross_entropy(prediction.parts[META_LOGITS], label, align_corners=align_corners)
             losses["meta"] = self.options.sr_aux_weight1 * loss
         return losses
 
@@ -169,8 +169,8 @@ class AdaptedEpisode:
         return self._predict(shot + 1, others, None if alone else supports[shot])
 
     @torch.no_grad()
-    def _look(self) -> None:
-        """Take of every image what the parameters never change."""
+    def _encode_frozen_parts(self) -> None:
+        """Compute what of every image the trained parameters never change."""
         model = self.model
         self.features = [model.shared_features(image) for image in self.images]
         self.queries = [model.encode_query_features(features) for features in self.features]
@@ -184,16 +184,16 @@ class AdaptedEpisode:
             for seen, mask in zip(self.seen, self.masks, strict=True)
         ]
         self.auxiliary = model.encode_auxiliary_of(self.episode)
-        if not model.meta.multi_way:
+        if not model.meta.inputs.multi_way:
             self.auxiliary = {name: tensor.flatten(0, 1) for name, tensor in self.auxiliary.items()}
         self.compared: dict[tuple[int, int | None], Encoding] = {}
         self.memories: dict[int, dict[str, object]] = {}
 
     def _query(self, image: int) -> Encoding:
-        return {**self.queries[image], **self.model.meta.learned_query(self.features[image])}
+        return {**self.queries[image], **self.model.meta.trainable_query(self.features[image])}
 
     def _supports(self) -> list[Support]:
-        learned = map(self.model.meta.learned_support, self.seen, self.masks)
+        learned = map(self.model.meta.trainable_support, self.seen, self.masks)
         return [
             Support({**known, **new}, number)
             for number, (known, new) in enumerate(zip(self.known, learned, strict=True))
@@ -214,12 +214,15 @@ class AdaptedEpisode:
         if own is not None:
             theirs, share = self.options.weighting
             further = model.meta.match(query, self._grouped(image, query, [own]))
-            mixed = {name: theirs * guidance[name] + share * further[name] for name in model.meta.mixable}
+            mixed = {
+                name: theirs * guidance[name] + share * further[name]
+                for name in model.meta.adaptation.blended
+            }
             guidance = guidance | mixed
         return model.finish(model.meta.segment(query, guidance), query, distance, self.size)
 
     def _grouped(self, image: int, query: Encoding, supports: list[Support]) -> Encoding:
-        axes = (1, 1, len(supports)) if self.model.meta.multi_way else (1, len(supports))
+        axes = (1, 1, len(supports)) if self.model.meta.inputs.multi_way else (1, len(supports))
         encodings = [s.encoding | self._comparison(image, query, s) for s in supports]
         return group_encoding(stack_encodings(encodings), *axes) | self.auxiliary
 
@@ -229,7 +232,7 @@ class AdaptedEpisode:
         if key in self.compared:
             return self.compared[key]
         memory = self.memories.setdefault(image, {}) if support.number is None else None
-        pair = self.model.meta.compare(query, group_encoding(support.encoding, 1, 1), memory)
+        pair = self.model.meta.comparisons(query, group_encoding(support.encoding, 1, 1), memory)
         comparison = {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
         if support.number is not None:
             self.compared[key] = comparison

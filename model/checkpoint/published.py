@@ -50,16 +50,20 @@ def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Ten
         copies = {f"layer{k.partition('.')[2]}": v for k, v in published.items() if k.startswith("encoder.")}
         published = {k: v for k, v in published.items() if not k.startswith("encoder.")} | copies
     elif isinstance(model, FewShotModel):
-        extra = model.meta.published_extra
+        extra = model.meta.published.extra
         published = {k: v for k, v in published.items() if not (extra and k.startswith(extra))}
-        published = _with_own_shot_bound(model, model.meta.read_published(published))
+        convert = model.meta.published.convert
+        published = published if convert is None else convert(model.meta, published)
+        published = _with_own_shot_bound(model, published)
     ours = {published_name: name for name, published_name in published_names(model).items()}
     return {ours.get(name, name): value for name, value in published.items()}
 
 
 def _with_own_shot_bound(model: FewShotModel, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give entries of shot-bound parts our names, which a model that was built without them cannot tell."""
-    rules = {f"{model.meta.published_names.get(part, part)}.": part for part in model.meta.shot_bound}
+    rules = {
+        f"{model.meta.published.names.get(part, part)}.": part for part in model.meta.learning.shot_bound
+    }
     absent = {theirs: f"meta.{part}." for theirs, part in rules.items() if _part(model, part) is None}
     ordered = sorted(absent, key=len, reverse=True)
     return {_rename(name, ordered, absent): value for name, value in published.items()}
@@ -80,7 +84,7 @@ def published_names(model: nn.Module) -> dict[str, str]:
     """Return our name -> published name of every entry of ``model``."""
     if isinstance(model, FewShotModel):
         own = {
-            k if k.startswith(_MODEL_PARTS) else f"meta.{k}": v for k, v in model.meta.published_names.items()
+            k if k.startswith(_MODEL_PARTS) else f"meta.{k}": v for k, v in model.meta.published.names.items()
         }
         rules = {**_MODEL_NAMES, **own}
     else:
@@ -93,7 +97,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
     """Load ``state`` into ``model``, which it must fit in every entry.
 
     Counters of BatchNorm steps may be absent, as in old files. Parts that are bound to the number of supports
-    are left out where the checkpoint was trained with another one; see ``MetaLearner.shot_bound``.
+    are left out where the checkpoint was trained with another one; see ``Learning.shot_bound``.
 
     Args:
         model: a few-shot model, a base learner or a backbone.
@@ -126,7 +130,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
 
 def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
     """Return those of the meta-learner's shot-bound parts that ``state`` does not fit, with their options."""
-    parts = model.meta.shot_bound if isinstance(model, FewShotModel) else {}
+    parts = model.meta.learning.shot_bound if isinstance(model, FewShotModel) else {}
     wrong = Misfit.between(model, state).names if parts else ()
     return {part: parts[part] for part in parts if any(name.startswith(f"meta.{part}.") for name in wrong)}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewseg.model.backbone.resnet import BLOCKS
 from fewseg.model.checkpoint.misfit import Misfit, shorten
 from fewseg.model.checkpoint.published import to_ours
+from fewseg.model.contract import TextInput
 from fewseg.model.create import BACKBONES, METHODS, create_base_learner, create_model
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
@@ -68,7 +69,7 @@ def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         ValueError: a file that no known method splits its checkpoints into.
     """
     markers = {
-        entry: prefix for method in METHODS.values() for entry, prefix in method.published_files.items()
+        entry: prefix for method in METHODS.values() for entry, prefix in method.published.files.items()
     }
     joined: dict[str, Tensor] = {}
     for entries in files:
@@ -94,9 +95,8 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
         for name, backbone in itertools.product(METHODS, backbones):
             accepted = {option.name for option in fields(METHODS[name].Options)}
             known = {key: value for key, value in options.items() if key in accepted}
-            words: dict[str, Any] = (
-                {"embeddings": torch.ones(*_WORD_TABLE)} if "embeddings" in accepted else {}
-            )
+            reads_words = METHODS[name].inputs.text is TextInput.WORD_VECTORS
+            words: dict[str, Any] = {"embeddings": torch.ones(*_WORD_TABLE)} if reads_words else {}
             try:
                 network = create_model(
                     name, backbone=backbone, shot=shot, base_classes=classes or 15, **known, **words

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from fewseg.model.contract import IGNORE
-from fewseg.model.layer.prototype import cosine_scores
+from fewseg.model.layer.nearest_prototype import cosine_scores
 from fewseg.model.layer.resize import resize
 
 _EPSILON = 1e-5

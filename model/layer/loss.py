@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fewseg.model.contract import IGNORE
+from fewseg.model.episode import IGNORE
 from fewseg.model.layer.resize import resize
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from fewseg.model.backbone.resnet import DEEPLAB
 from fewseg.model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
-from fewseg.model.contract import Backbone, Encoding, GroupRule, MetaLearner, Setting
+from fewseg.model.contract import (
+    Adaptation,
+    Backbone,
+    BatchNorm,
+    BuildArguments,
+    Encoding,
+    GroupRule,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Published,
+)
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import middle_channels, middle_features
 from fewseg.model.layer.mixture import PrototypeMixture
@@ -53,29 +64,19 @@ class MixtureGuided(MetaLearner):
     The support branch gets no gradient: the prototypes are constants.
 
     Args:
-        setting: see there.
-        options: likewise.
+        build, options: what it is built for, and its options.
         components: prototypes of each mixture that is fitted.
         normalise: whether BatchNorm, and no dropout, follows the comparison and the layer after the ASPP.
         joined: channels of what ``match_maps`` convolves.
     """
 
-    trains_backbone = True
-    trains_bn = False
-    fix_bn = False
-    support_first = True
     align_corners = False
-    mixable = ("object", "background")
-    separate_biases = True
-    group_rules: Mapping[str, GroupRule] = {
-        f"{group}.bias": GroupRule(rate=2.0)
-        for group in ("backbone", "project", "reduce", "comparison", "match_maps", "refine")
-    }
-    backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB, "vgg": WITHOUT_LAST_STRIDES}
+    adaptation = Adaptation(blended=("object", "background"))
+    published = Published(backbone_variants={"resnet": DEEPLAB, "vgg": WITHOUT_LAST_STRIDES})
 
     def __init__(
         self,
-        setting: Setting,
+        build: BuildArguments,
         options: MixtureOptions,
         components: tuple[int, ...],
         *,
@@ -83,13 +84,22 @@ class MixtureGuided(MetaLearner):
         joined: int,
     ) -> None:
         super().__init__()
-        backbone, channels = setting.backbone, options.channels
-        self.trains_backbone = not options.freeze_backbone
-        self.fix_backbone_bn = options.freeze_backbone
+        backbone, channels = build.backbone, options.channels
+        self.learning = Learning(
+            backbone=not options.freeze_backbone,
+            backbone_affine=False,
+            batch_norm=BatchNorm.STORED_IN_BACKBONE if options.freeze_backbone else BatchNorm.BATCH,
+            separate_biases=True,
+            group_rules={
+                f"{group}.bias": GroupRule(rate=2.0)
+                for group in ("backbone", "project", "reduce", "comparison", "match_maps", "refine")
+            },
+        )
         self.options, self.components = options, components
         self.deep = isinstance(backbone, VGG16)
-        self.query_features = self.support_features = ("layer4",) if self.deep else ("layer2", "layer3")
-        self.published_names = _published_names(backbone)
+        read = ("layer4",) if self.deep else ("layer2", "layer3")
+        self.inputs = Inputs(support_first=True).reading(*read)
+        self.published = replace(self.published, names=_published_names(backbone))
         inputs = backbone.channels["layer4"] if self.deep else middle_channels(backbone)
         self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if self.deep else None
         dropout = 0.0 if normalise else options.dropout

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fewseg.model.contract import Backbone, Encoding, MetaLearner, SupportView
+from fewseg.model.contract import Adaptation, Backbone, Encoding, Inputs, MetaLearner, Published, SupportView
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_channels, middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
@@ -23,11 +23,9 @@ class PriorGuided(MetaLearner):
         dropout: share of the reduced features' channels that training drops.
     """
 
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer2", "layer3", "layer4")
-    support_view = SupportView.MASKED_LAYER4
-    mixable = ("prototype", "prior")
-    published_names: Mapping[str, str] = {"query_reduction": "down_query", "support_reduction": "down_supp"}
+    inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("layer2", "layer3", "layer4")
+    adaptation: Adaptation | None = Adaptation(blended=("prototype", "prior"))
+    published = Published(names={"query_reduction": "down_query", "support_reduction": "down_supp"})
 
     def __init__(self, backbone: Backbone, channels: int, dropout: float = 0.5) -> None:
         super().__init__()

@@ -6,15 +6,55 @@ Lang et al., "Learning What Not to Segment", CVPR 2022, section 4.4.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import Encoding, Setting
+from fewseg.model.contract import BuildArguments, Encoding
+from fewseg.model.encoding import GRAM
 from fewseg.model.layer.gram import gram_distance, scene_gram
+from fewseg.model.options import Hidden
 
 SHOT_BOUND = {"shot_weights.network": ("shot_weights", "uniform")}
-"""``MetaLearner.shot_bound`` of the methods that weigh their supports so."""
+"""``Learning.shot_bound`` of the methods that weigh their supports so."""
+
+
+@dataclass(frozen=True)
+class ShotWeightOptions:
+    """Options of the weights of K supports.
+
+    Attributes:
+        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
+        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
+            checkpoint with any K.
+    """
+
+    kshot_trans_dim: Hidden = 2
+    shot_weights: Literal["learned", "uniform"] = "learned"
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether every weight returns to the support that it was computed for."""
+        return True
+
+
+@dataclass(frozen=True)
+class RankedShotWeightOptions(ShotWeightOptions):
+    """Options of the weights of K supports in methods whose published code leaves them in ascending order.
+
+    Attributes:
+        kshot_trans_dim, shot_weights: see ``ShotWeightOptions``.
+        kshot_unsort: ``legacy`` as published gives the weight of the r-th most similar support to the r-th
+            support; ``fixed`` returns every weight to the support that it was computed for.
+    """
+
+    kshot_unsort: Literal["legacy", "fixed"] = "legacy"
+
+    @property
+    def keeps_order(self) -> bool:
+        return self.kshot_unsort == "fixed"
 
 
 class ShotWeights(nn.Module):
@@ -25,23 +65,21 @@ class ShotWeights(nn.Module):
     take any K.
 
     Args:
-        setting: says K and which features make the Gram matrices.
-        hidden: hidden width; 0 for a single linear map that starts at uniform weights.
-        learned: whether weights are learned, or uniform.
-        unsort: whether the weights return to the order of the supports. MSANet's published code leaves them
-            sorted, BAM's does not.
+        build: says K and which features make the Gram matrices.
+        options: a hidden width of 0 is a single linear map that starts at uniform weights.
     """
 
-    def __init__(self, setting: Setting, hidden: int, *, learned: bool = True, unsort: bool = True) -> None:
+    def __init__(self, build: BuildArguments, options: ShotWeightOptions) -> None:
         super().__init__()
-        self.shot = setting.shot if learned else None
-        self.low_feature = setting.low_feature
-        self.unsort = unsort
-        self.network = _network(setting.shot, hidden) if learned and setting.shot > 1 else None
+        learned = options.shot_weights == "learned"
+        self.shot = build.shot if learned else None
+        self.low_feature = build.low_feature
+        self.keeps_order = options.keeps_order
+        self.network = _network(build.shot, options.kshot_trans_dim) if learned and build.shot > 1 else None
 
     def encode(self, features: Mapping[str, Tensor]) -> Encoding:
         """Return what the weights need to know of an image."""
-        return {} if self.network is None else {"gram": scene_gram(features, self.low_feature)}
+        return {} if self.network is None else {GRAM: scene_gram(features, self.low_feature)}
 
     def forward(self, query: Encoding, support: Encoding) -> Tensor:
         """Return weights [B,K].
@@ -60,9 +98,9 @@ class ShotWeights(nn.Module):
             )
         if self.network is None:
             return torch.full((batch, shots), 1 / shots, device=some.device)
-        ascending, order = gram_distance(query["gram"], support["gram"]).sort(dim=1)
+        ascending, order = gram_distance(query[GRAM], support[GRAM]).sort(dim=1)
         weight = self.network(ascending[:, :, None, None])[:, :, 0, 0]
-        if self.unsort:
+        if self.keeps_order:
             weight = weight.gather(1, order.argsort(1))
         return weight.softmax(1)
 

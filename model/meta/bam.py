@@ -8,37 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.contract import BuildArguments, Encoding, Learning, Prediction, Published
+from fewseg.model.encoding import SHOT_WEIGHTS
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
-from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import tile
 from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
-from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
-from fewseg.model.options import Channels, Dropout, Hidden
+from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeightOptions, ShotWeights, fuse_shots
+from fewseg.model.options import Channels, Dropout
 
 
 @dataclass(frozen=True)
-class BAMOptions:
+class BAMOptions(ShotWeightOptions):
     """Switches of BAM.
 
     Attributes:
-        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
-        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
-            checkpoint with any K.
+        kshot_trans_dim, shot_weights: see ``ShotWeightOptions``.
         channels: width of the decoder; 256 in the published network.
         dropout: share of the reduced features' channels that training drops; 0.5 in the published network.
     """
 
-    kshot_trans_dim: Hidden = 2
-    shot_weights: Literal["learned", "uniform"] = "learned"
     channels: Channels = 256
     dropout: Dropout = 0.5
 
@@ -47,24 +42,24 @@ class BAM(PriorGuided):
     """Prototype and prior, fused over the shots by learned weights, then an ASPP decoder."""
 
     Options = BAMOptions
-    default_base = "pspnet"
-    default_ensemble = "bam"
-    shot_bound = SHOT_BOUND
-    published_names: Mapping[str, str] = {
-        **PriorGuided.published_names,
-        "merge": "init_merge",
-        "shot_weights.network": "kshot_rw",
-        **published_decoder_names("decoder", "_meta"),
-    }
+    learning = Learning(shot_bound=SHOT_BOUND)
+    published = Published(
+        base="pspnet",
+        ensemble="bam",
+        names={
+            **PriorGuided.published.names,
+            "merge": "init_merge",
+            "shot_weights.network": "kshot_rw",
+            **published_decoder_names("decoder", "_meta"),
+        },
+    )
 
-    def __init__(self, setting: Setting, options: BAMOptions) -> None:
+    def __init__(self, build: BuildArguments, options: BAMOptions) -> None:
         width = options.channels
-        super().__init__(setting.backbone, width, options.dropout)
+        super().__init__(build.backbone, width, options.dropout)
         self.merge = reduction(2 * width + 1, width)
         self.decoder = ASPPDecoder(width)
-        self.shot_weights = ShotWeights(
-            setting, options.kshot_trans_dim, learned=options.shot_weights == "learned"
-        )
+        self.shot_weights = ShotWeights(build, options)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return super().encode_query(features) | self.shot_weights.encode(features)
@@ -78,7 +73,7 @@ class BAM(PriorGuided):
         return {
             "prototype": fuse_shots(support["prototype"], weights),
             "prior": fuse_shots(priors, weights),
-            "shot_weights": weights,
+            SHOT_WEIGHTS: weights,
         }
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -86,8 +81,3 @@ class BAM(PriorGuided):
         guide = tile(guidance["prototype"], feature)
         merged = self.merge(torch.cat([feature, guide, resize_like(guidance["prior"], feature)], 1))
         return Prediction(self.decoder(merged), dict(guidance))
-
-    def losses(
-        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}

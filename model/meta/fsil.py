@@ -22,11 +22,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from fewseg.model.contract import IGNORE, AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    IGNORE,
+    AuxiliarySet,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    Learning,
+    Prediction,
+    Published,
+)
 from fewseg.model.layer.alignment import alignment_loss, score_supports
 from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import masked_average_pool, pool_at_image_resolution
-from fewseg.model.layer.prototype import cosine_scores
 from fewseg.model.layer.resize import resize
 from fewseg.model.options import Cosine, CountOrNone, Factor, Weight
 
@@ -72,27 +82,19 @@ class FSILOptions:
     scale: Factor = 20.0
 
 
-class FSIL(MetaLearner):
+class FSIL(NearestPrototype):
     """Prototypes of the supports, fused with what resembles them in the auxiliary set."""
 
     Options = FSILOptions
-    multi_way = True
-    trains_backbone = True
     align_corners = False
-    auxiliary = AuxiliarySet.CLASS
-    mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_POOLINGS}
-    published_names: Mapping[str, str] = {"backbone.": "encoder."}
+    inputs = Inputs(multi_way=True, auxiliary=AuxiliarySet.CLASS)
+    published = Published(backbone_variants={"vgg": WITHOUT_LAST_POOLINGS}, names={"backbone.": "encoder."})
 
-    def __init__(self, setting: Setting, options: FSILOptions) -> None:
-        super().__init__()
+    def __init__(self, build: BuildArguments, options: FSILOptions) -> None:
+        # the last tap is the output before its activation
+        super().__init__(build.backbone.taps("layer4")[-1], options.scale)
         self.options = options
-        self.auxiliary_gradient = options.auxiliary_gradient
-        self.feature = setting.backbone.taps("layer4")[-1]  # before its activation: cosines want signs
-        self.query_features = self.support_features = (self.feature,)
-
-    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": features[self.feature]}
+        self.learning = Learning(backbone=True, auxiliary_gradient=options.auxiliary_gradient)
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature = features[self.feature]
@@ -107,30 +109,24 @@ class FSIL(MetaLearner):
         return {"auxiliary": positions, "auxiliary_inside": torch.ones_like(positions[:, 0])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        background = support["background"].mean((1, 2))
-        prototype = torch.cat([background.unsqueeze(1), support["foreground"].mean(2)], 1)
-        guidance = {"prototype": prototype}
+        guidance = super().match(query, support)
         if "auxiliary" in support:
-            guidance = self.fuse(prototype, support["auxiliary"], support["auxiliary_inside"])
-        return guidance | ({"support_feature": support["feature"]} if self.training else {})
-
-    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
-        learned = {"score": score, "query_feature": query["feature"]} if self.training else {}
-        return Prediction(score, dict(guidance) | learned)
+            prototype = guidance["prototype"]
+            guidance |= self.fuse(prototype, support["auxiliary"], support["auxiliary_inside"])
+        return guidance
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
+        losses = super().losses(prediction, episode, generator)
         if "support_feature" not in prediction.parts:
-            return {"main": main}
+            return losses
         parts, options = prediction.parts, self.options
         label = episode.support_mask.flatten(0, 2)
         label = label.masked_fill(label > 1, IGNORE)
         scores = score_supports(parts["support_feature"], parts["prototype"], options.scale)
         support = pixel_cross_entropy(scores, label, align_corners=False)
-        losses = {"main": main, "support": options.support_weight * support}
+        losses["support"] = options.support_weight * support
         if options.align_weight > 0:
             compared = parts["query_feature"], parts["score"], parts["support_feature"]
             losses["align"] = options.align_weight * alignment_loss(*compared, label, options.scale)

@@ -15,7 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pairwise_distance
 
-from fewseg.model.contract import Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    Adaptation,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Prediction,
+    Published,
+    TextInput,
+)
+from fewseg.model.encoding import CLASS_ID
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
@@ -83,25 +95,26 @@ class MIANet(MetaLearner):
     """
 
     Options = MIANetOptions
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer2", "layer3", "layer4")
-    published_names: Mapping[str, str] = {
-        "reduction": "down_features",
-        "local_features": "LFG",
-        "generator": "GIG.model",
-        **PUBLISHED_NAMES,
-    }
-    published_extra = ("pspnet.",)  # the base learner, of which the method uses the backbone only
+    inputs = Inputs(text=TextInput.WORD_VECTORS).reading("layer2", "layer3", "layer4")
+    published = Published(
+        names={
+            "reduction": "down_features",
+            "local_features": "LFG",
+            "generator": "GIG.model",
+            **PUBLISHED_NAMES,
+        },
+        extra=("pspnet.",),  # the base learner, of which the method uses the backbone only
+    )
 
-    def __init__(self, setting: Setting, options: MIANetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: MIANetOptions) -> None:
         super().__init__()
         self.options = options
-        self.fix_bn = options.fix_bn
-        self.scales = options.ppm_scales or _halved(setting.image_size)
+        self.learning = Learning().with_stored_statistics(options.fix_bn)
+        self.scales = options.ppm_scales or _halved(build.image_size)
         self.priors = tuple(f"prior{level}" for level in range(len(self.scales)))
-        self.mixable = ("prototype", *self.priors)
+        self.adaptation = Adaptation(blended=("prototype", *self.priors))
         width = options.channels
-        self.reduction = reduction(middle_channels(setting.backbone), width, dropout=0.5)
+        self.reduction = reduction(middle_channels(build.backbone), width, dropout=0.5)
         self.local_features = _local_features(width)
         self.generator = _generator(WORD_WIDTH + width, width)
         self.decoder = EnrichmentDecoder(width, len(self.scales))
@@ -141,7 +154,7 @@ class MIANet(MetaLearner):
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return ``main``, ``inner`` and, for a prediction made in training mode, ``triplet``."""
-        losses = enrichment_losses(prediction, episode.query_mask, self.options.aux_weight)
+        losses = enrichment_losses(prediction, episode.ground_truth, self.options.aux_weight)
         parts = prediction.parts
         if "local_feature" in parts:
             local, inside = parts["local_feature"], parts["local_object"]
@@ -158,9 +171,9 @@ class MIANet(MetaLearner):
 
     def _words(self, support: Encoding) -> Tensor:
         """Return the word vector of every episode's class, [B,300]."""
-        if "class_id" not in support:
+        if CLASS_ID not in support:
             raise ValueError("mianet reads the word vector of the supports' class: pass class_id with them")
-        class_id = support["class_id"][:, 0]
+        class_id = support[CLASS_ID][:, 0]
         known = len(self.embeddings) - 1
         strange = class_id[(class_id < 1) | (class_id > known)]
         if len(strange):

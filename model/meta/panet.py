@@ -15,11 +15,19 @@ import torch
 from torch import Tensor
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from fewseg.model.contract import IGNORE, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    IGNORE,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    Learning,
+    Prediction,
+    Published,
+)
 from fewseg.model.layer.alignment import alignment_loss
-from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
-from fewseg.model.layer.prototype import cosine_scores
 from fewseg.model.options import Factor, Weight
 
 
@@ -41,28 +49,22 @@ class PANetOptions:
     void_as_background: bool = True
 
 
-class PANet(MetaLearner):
+class PANet(NearestPrototype):
     """Masked average pooling at image resolution, then the nearest prototype by cosine."""
 
     Options = PANetOptions
-    multi_way = True
-    trains_backbone = True
     align_corners = False
-    mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_POOLINGS}
-    published_names: Mapping[str, str] = {
-        f"backbone.layer{stage}": f"encoder.backbone.features.{2 * stage}" for stage in range(5)
-    }
+    inputs = Inputs(multi_way=True)
+    learning = Learning(backbone=True)
+    published = Published(
+        backbone_variants={"vgg": WITHOUT_LAST_POOLINGS},
+        names={f"backbone.layer{stage}": f"encoder.backbone.features.{2 * stage}" for stage in range(5)},
+    )
 
-    def __init__(self, setting: Setting, options: PANetOptions) -> None:
-        super().__init__()
+    def __init__(self, build: BuildArguments, options: PANetOptions) -> None:
+        # the last tap is the output before its activation
+        super().__init__(build.backbone.taps("layer4")[-1], options.scale)
         self.options = options
-        # the last tap is the output before its activation: cosines want signed features
-        self.feature = setting.backbone.taps("layer4")[-1]
-        self.query_features = self.support_features = (self.feature,)
-
-    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": features[self.feature]}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature = features[self.feature]
@@ -70,34 +72,19 @@ class PANet(MetaLearner):
             "foreground": pool_at_image_resolution(feature, mask == 1),
             "background": pool_at_image_resolution(feature, self._background(mask)),
         }
-        return encoding | ({"feature": feature} if self._aligns() else {})
-
-    def match(self, query: Encoding, support: Encoding) -> Encoding:
-        background = support["background"].mean((1, 2))
-        prototype = torch.cat([background.unsqueeze(1), support["foreground"].mean(2)], 1)
-        return {"prototype": prototype} | ({"support_feature": support["feature"]} if self._aligns() else {})
-
-    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
-        parts = dict(guidance)
-        if self._aligns():
-            parts |= {"score": score, "query_feature": query["feature"]}
-        return Prediction(score, parts)
+        return encoding | ({"feature": feature} if self.training and self.options.align else {})
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        main = pixel_cross_entropy(prediction.logits, episode.query_mask, align_corners=False)
+        losses = super().losses(prediction, episode, generator)
         if "score" not in prediction.parts:
-            return {"main": main}
+            return losses
         parts, label = prediction.parts, self._support_label(episode.support_mask.flatten(0, 2))
         align = alignment_loss(
             parts["query_feature"], parts["score"], parts["support_feature"], label, self.options.scale
         )
-        return {"main": main, "align": self.options.align_weight * align}
-
-    def _aligns(self) -> bool:
-        return self.training and self.options.align
+        return {**losses, "align": self.options.align_weight * align}
 
     def _background(self, mask: Tensor) -> Tensor:
         background = mask == 0

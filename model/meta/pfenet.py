@@ -7,13 +7,12 @@ that compares query and guidance at several scales.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.contract import BuildArguments, Encoding, Episode, Learning, Prediction, Published
 from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
     EnrichmentDecoder,
@@ -54,12 +53,12 @@ class PFENet(PriorGuided):
     """Prototype and prior, plainly averaged over the shots, and feature enrichment over several scales."""
 
     Options = PFENetOptions
-    published_names: Mapping[str, str] = {**PriorGuided.published_names, **PUBLISHED_NAMES}
+    published = Published(names={**PriorGuided.published.names, **PUBLISHED_NAMES})
 
-    def __init__(self, setting: Setting, options: PFENetOptions) -> None:
-        super().__init__(setting.backbone, options.channels)
+    def __init__(self, build: BuildArguments, options: PFENetOptions) -> None:
+        super().__init__(build.backbone, options.channels)
         self.options = options
-        self.fix_bn = options.fix_bn
+        self.learning = Learning().with_stored_statistics(options.fix_bn)
         self.decoder = EnrichmentDecoder(options.channels, len(options.ppm_scales))
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
@@ -76,4 +75,4 @@ class PFENet(PriorGuided):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        return enrichment_losses(prediction, episode.query_mask, self.options.aux_weight)
+        return enrichment_losses(prediction, episode.ground_truth, self.options.aux_weight)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.contract import BuildArguments, Encoding, Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.mixture import object_posterior
 from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions
@@ -35,8 +35,8 @@ class PMM(MixtureGuided):
 
     Options = PMMOptions
 
-    def __init__(self, setting: Setting, options: PMMOptions) -> None:
-        super().__init__(setting, options, (options.components,), normalise=True, joined=options.channels)
+    def __init__(self, build: BuildArguments, options: PMMOptions) -> None:
+        super().__init__(build, options, (options.components,), normalise=True, joined=options.channels)
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         compared = self.match_maps(sum(self.comparison(query["compared"], guidance["object"])))
@@ -47,7 +47,7 @@ class PMM(MixtureGuided):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
-        label, ignore = episode.query_mask, not self.options.void_as_background
+        label, ignore = episode.ground_truth, not self.options.void_as_background
         return {
             "main": pixel_cross_entropy(prediction.logits, label, align_corners=False, ignore_void=ignore)
         }

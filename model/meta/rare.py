@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction, Setting
+from fewseg.model.contract import IGNORE, Adaptation, BuildArguments, Encoding, Episode, Prediction, Published
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_features
@@ -67,28 +67,32 @@ class RARE(PriorGuided):
     """Unidirectional pooling, error-prone region and adaptive integration before an ASPP decoder."""
 
     Options = RAREOptions
-    mixable = (
-        "fused",
-        "error_prone_fused",
-        "prior",
-        "activation",
-        "error_prone_activation",
-        "error_prone_share",
+    adaptation = Adaptation(
+        blended=(
+            "fused",
+            "error_prone_fused",
+            "prior",
+            "activation",
+            "error_prone_activation",
+            "error_prone_share",
+        )
     )
-    published_names: Mapping[str, str] = {
-        **PriorGuided.published_names,
-        "merge": "init_merge",
-        "error_prone_merge": "init_merge_1",
-        "rows.pointwise": "res_h",
-        "rows.spatial": "res_h_1",
-        "columns.pointwise": "res_w",
-        "columns.spatial": "res_w_1",
-        **published_decoder_names("decoder"),
-    }
+    published = Published(
+        names={
+            **PriorGuided.published.names,
+            "merge": "init_merge",
+            "error_prone_merge": "init_merge_1",
+            "rows.pointwise": "res_h",
+            "rows.spatial": "res_h_1",
+            "columns.pointwise": "res_w",
+            "columns.spatial": "res_w_1",
+            **published_decoder_names("decoder"),
+        }
+    )
 
-    def __init__(self, setting: Setting, options: RAREOptions) -> None:
+    def __init__(self, build: BuildArguments, options: RAREOptions) -> None:
         width = options.channels
-        super().__init__(setting.backbone, width)
+        super().__init__(build.backbone, width)
         self.options = options
         self.merge = reduction(2 * width + 3, width)
         self.error_prone_merge = reduction(2 * width + 3, width)
@@ -154,10 +158,10 @@ class RARE(PriorGuided):
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         merged = prediction.parts["merged"].flatten(0, -4)  # several ways are tasks of their own
-        logits, label = binary_tasks(prediction.logits, episode.query_mask)
+        logits, label = binary_tasks(prediction.logits, episode.ground_truth)
         error_prone = error_prone_loss(logits, label, merged)
         return {
-            "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
+            "main": pixel_cross_entropy(prediction.logits, episode.ground_truth),
             "error_prone": self.options.error_prone_weight * error_prone,
             "contrast": self.options.contrast_weight * self._contrast_loss(merged, label, generator),
         }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import Encoding, Episode, Prediction, Setting
+from fewseg.model.contract import BuildArguments, Encoding, Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.mixture import object_posterior
 from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions
@@ -40,9 +40,9 @@ class RPMM(MixtureGuided):
 
     Options = RPMMOptions
 
-    def __init__(self, setting: Setting, options: RPMMOptions) -> None:
+    def __init__(self, build: BuildArguments, options: RPMMOptions) -> None:
         joined = options.channels + 2
-        super().__init__(setting, options, tuple(options.components), normalise=False, joined=joined)
+        super().__init__(build, options, tuple(options.components), normalise=False, joined=joined)
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         feature = query["feature"]
@@ -64,7 +64,7 @@ class RPMM(MixtureGuided):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        label, ignore = episode.query_mask, not self.options.void_as_background
+        label, ignore = episode.ground_truth, not self.options.void_as_background
         stages = {f"stage{n}": prediction.parts[f"stage{n}"] for n in range(len(self.components) - 1)}
         return {
             name: pixel_cross_entropy(logits, label, align_corners=False, ignore_void=ignore)

@@ -9,7 +9,7 @@ both is classified.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,11 +17,23 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_STRIDES
-from fewseg.model.contract import IGNORE, Encoding, Episode, GroupRule, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    IGNORE,
+    Adaptation,
+    BuildArguments,
+    Encoding,
+    Episode,
+    GroupRule,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Prediction,
+    Published,
+)
+from fewseg.model.encoding import SHOT_LOGITS
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import pool_at_image_resolution
-from fewseg.model.layer.resize import resize, resize_like
-from fewseg.model.layer.union import union_of_shots
+from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Channels
 
 _EPSILON = 1e-8
@@ -57,34 +69,38 @@ class SGOne(MetaLearner):
     """Similarity to the support object weighs the query's features; two convolutions classify them."""
 
     Options = SGOneOptions
-    query_features = ("layer2", "layer3", "layer4")
-    support_features = ("layer4",)
-    trains_backbone = True
     align_corners = False
-    mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {"vgg": WITHOUT_LAST_STRIDES}
-    separate_biases = True
-    group_rules: Mapping[str, GroupRule] = {
-        **{
-            f"{name}.bias": GroupRule(2)
-            for name in ("backbone", "side2", "side3", "side4", "classifier", "exit")
+    inputs = Inputs(query=("layer2", "layer3", "layer4"), support=("layer4",))
+    learning = Learning(
+        backbone=True,
+        separate_biases=True,
+        group_rules={
+            **{
+                f"{name}.bias": GroupRule(2)
+                for name in ("backbone", "side2", "side3", "side4", "classifier", "exit")
+            },
+            "guidance": GroupRule(10),
+            "guidance.bias": GroupRule(20),
         },
-        "guidance": GroupRule(10),
-        "guidance.bias": GroupRule(20),
-    }
-    published_names: Mapping[str, str] = {
-        **{f"backbone.layer{stage}": f"netB.features_{stage + 1}" for stage in range(5)},
-        "guidance": "netB.cls.0",
-        **{f"side{stage}": f"netB.side{stage + 1}_1" for stage in (2, 3, 4)},
-        "classifier": "classifier_6",
-        "exit": "exit_layer",
-    }
+    )
+    adaptation = Adaptation(blended=("prototype",))
+    published = Published(
+        backbone_variants={"vgg": WITHOUT_LAST_STRIDES},
+        names={
+            **{f"backbone.layer{stage}": f"netB.features_{stage + 1}" for stage in range(5)},
+            "guidance": "netB.cls.0",
+            **{f"side{stage}": f"netB.side{stage + 1}_1" for stage in (2, 3, 4)},
+            "classifier": "classifier_6",
+            "exit": "exit_layer",
+        },
+    )
 
-    def __init__(self, setting: Setting, options: SGOneOptions) -> None:
+    def __init__(self, build: BuildArguments, options: SGOneOptions) -> None:
         super().__init__()
         self.options = options
-        self.pixels = "swapped" if options.channel_order == "bgr" else "normalised"
-        inputs, width = setting.backbone.channels, options.channels
+        if options.channel_order == "bgr":
+            self.inputs = replace(self.inputs, pixel_scale="swapped")
+        inputs, width = build.backbone.channels, options.channels
         self.side2 = nn.Sequential(*_convolution(inputs["layer2"], width))
         self.side3 = nn.Sequential(*_convolution(width + inputs["layer3"], width))
         self.side4 = nn.Sequential(_convolution(width + inputs["layer4"], width)[0])
@@ -97,7 +113,7 @@ class SGOne(MetaLearner):
                 nn.init.zeros_(module.bias)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        fine, middle, deep = (features[name] for name in self.query_features)
+        fine, middle, deep = (features[name] for name in self.inputs.query)
         fused = resize_like(self.side2(fine), middle)
         fused = self.side3(torch.cat([fused, middle], 1))
         fused = self.side4(torch.cat([resize_like(fused, deep), deep], 1))
@@ -122,18 +138,21 @@ class SGOne(MetaLearner):
         guided = query["feature"].unsqueeze(1) * similarity.unsqueeze(2)
         logits = self.exit(self.classifier(guided.flatten(0, 1)))
         shot_logits = logits.unflatten(0, similarity.shape[:2])
-        parts = {**guidance, "similarity": similarity, "shot_logits": shot_logits}
-        return Prediction(union_of_shots(shot_logits), parts)
+        parts = {**guidance, "similarity": similarity, SHOT_LOGITS: shot_logits}
+        return Prediction(self.join_shots(shot_logits), parts)
 
-    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
-        shot_logits = prediction.parts["shot_logits"]
-        enlarged = resize(shot_logits.flatten(0, 1), size, align_corners=self.align_corners)
-        return union_of_shots(enlarged.unflatten(0, shot_logits.shape[:2]))
+    def join_shots(self, shot_logits: Tensor) -> Tensor:
+        """Choose at every pixel the shot that is surest of the foreground: the union of the masks."""
+        if shot_logits.shape[1] == 1:
+            return shot_logits[:, 0]
+        margin = shot_logits[:, :, 1] - shot_logits[:, :, 0]
+        surest = margin.argmax(1)[:, None, None].expand(-1, -1, *shot_logits.shape[2:])
+        return shot_logits.gather(1, surest)[:, 0]
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        label = episode.query_mask
+        label = episode.ground_truth
         if self.options.void_as_foreground and episode.ways == 1:
             label = label.masked_fill(label == IGNORE, 1)
         return {"main": pixel_cross_entropy(prediction.logits, label, align_corners=self.align_corners)}

@@ -48,7 +48,7 @@ def test_several_processes_are_refused(monkeypatch):
         alternating = (("one",), ("other",))
 
     monkeypatch.setattr(parallel.distributed, "world_size", lambda: 2)
-    with pytest.raises(UserError, match="learns in turns, which is for a single process"):
+    with pytest.raises(UserError, match="minimises its losses in alternation, which is for a single process"):
         parallel.wrapped(InTurns(), compiled=False)
 
 

@@ -31,7 +31,12 @@ def run() -> tuple[FewShotModel, torch.optim.Optimizer]:
         "panet", backbone="resnet18", image_size=65, base=None, backbone_options={"width": 8}
     )
     optimizer = create_optimizer(
-        model.param_groups(), "adamw", lr=1e-3, momentum=0.9, weight_decay=0.01, rules=model.meta.group_rules
+        model.param_groups(),
+        "adamw",
+        lr=1e-3,
+        momentum=0.9,
+        weight_decay=0.01,
+        rules=model.meta.learning.group_rules,
     )
     sum(p.square().sum() for p in model.parameters()).backward()
     optimizer.step()

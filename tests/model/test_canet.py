@@ -161,7 +161,7 @@ class TestCANet(MetaLearnerTester):
     def test_memory_survives_a_snapshot(self) -> None:
         model, other = self.build().train(), self.build().train()
         model(numbered(random_episode(65), 4, 9))
-        other.meta.restore_memory(model.meta.memory_state())
+        other.meta.memory.restore(model.meta.memory.state())
         assert all(
             torch.equal(other.meta.memory.known[key], map_) for key, map_ in model.meta.memory.known.items()
         )

@@ -11,7 +11,7 @@ import torch
 from tester import random_episode
 
 from fewseg.model import create_adapter, create_model
-from fewseg.model.contract import Episode, SupportView
+from fewseg.model.contract import Episode, Inputs, SupportView
 from fewseg.model.fewshot import FewShotModel
 
 SIDE = 65
@@ -74,7 +74,7 @@ def test_steps_change_the_head_and_nothing_frozen(method: str) -> None:
         adapted.step(adapted.round(adapted.untouched()), 0.01)
         moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved
-    frozen = ("backbone.", "base_head.", *(f"meta.{name}." for name in model.meta.fixed_in_adaptation))
+    frozen = ("backbone.", "base_head.", *(f"meta.{name}." for name in model.meta.adaptation.fixed))
     assert not [name for name in moved if name.startswith(frozen)]
 
 
@@ -200,9 +200,9 @@ def test_pseudo_selection_never_looks_at_the_ground_truth() -> None:
 @pytest.mark.parametrize(
     ("attribute", "value", "reason"),
     [
-        ("mixable", (), "nothing in its guidance can be blended"),
-        ("support_view", SupportView.MASKED_IMAGE, "sees the masked image"),
-        ("batch_dependent", True, "other images of the batch"),
+        ("adaptation", None, "nothing in its guidance can be blended"),
+        ("inputs", Inputs(view=SupportView.MASKED_IMAGE), "sees the masked image"),
+        ("inputs", Inputs(batch_dependent=True), "other images of the batch"),
     ],
 )
 def test_a_method_that_cannot_be_adapted_says_why(attribute: str, value: object, reason: str) -> None:

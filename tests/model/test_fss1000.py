@@ -19,7 +19,7 @@ class TestFSS1000(MetaLearnerTester):
 
     def test_running_statistics_make_encodings_independent(self) -> None:
         model = self.build(bn_mode="running").eval()
-        assert not model.meta.batch_dependent
+        assert not model.meta.inputs.batch_dependent
         episode = random_episode(65)
         with torch.no_grad():
             whole = model(episode).logits
@@ -30,7 +30,7 @@ class TestFSS1000(MetaLearnerTester):
 
     def test_batch_statistics_depend_on_the_batch_and_leave_no_trace(self) -> None:
         model = self.build().eval()
-        assert model.meta.batch_dependent
+        assert model.meta.inputs.batch_dependent
         before = {name: value.clone() for name, value in model.state_dict().items()}
         episode = random_episode(65)
         first = Episode(**{k: v[:1] if isinstance(v, torch.Tensor) else v for k, v in vars(episode).items()})
@@ -108,8 +108,8 @@ class TestFSS1000(MetaLearnerTester):
 
     def test_masks_are_a_fourth_channel(self) -> None:
         meta, episode = self.build().meta, random_episode(65)
-        query = query_input(meta, episode.query)
-        support = support_input(meta, episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
+        query = query_input(meta.inputs, episode.query)
+        support = support_input(meta.inputs, episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
         assert torch.equal(query[:, :3], episode.query)
         assert not query[:, 3].any()
         assert torch.equal(support[:, 3], (episode.support_mask[:, 0, 0] == 1).float())
@@ -118,7 +118,7 @@ class TestFSS1000(MetaLearnerTester):
         grey = torch.rand(2, 3, 9, 9)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) / 255 for values in (MEAN, STD))
         meta = self.build(pixels="unit").meta
-        torch.testing.assert_close(query_input(meta, (grey - mean) / std)[:, :3], grey)
+        torch.testing.assert_close(query_input(meta.inputs, (grey - mean) / std)[:, :3], grey)
 
 
 class TestFSS1000OnVGG(MetaLearnerTester):

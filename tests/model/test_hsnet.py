@@ -47,11 +47,11 @@ class TestHSNet(MetaLearnerTester):
         for pixel, votes in enumerate((0, 1, 2, 4)):
             shots[0, :, 1, 0, pixel] = torch.tensor([1.0 if shot < votes else -1.0 for shot in range(4)])
         prediction = Prediction(shots[:, 0], {"shot_logits": shots})
-        assert meta.enlarge(prediction, (1, 4)).argmax(1).flatten().tolist() == [0, 0, 1, 1]
+        assert meta.upsample(prediction, (1, 4)).argmax(1).flatten().tolist() == [0, 0, 1, 1]
         silent = Prediction(
             shots[:, 0], {"shot_logits": torch.tensor([1.0, 0.0]).view(1, 1, 2, 1, 1).repeat(1, 4, 1, 1, 1)}
         )
-        assert meta.enlarge(silent, (1, 1)).argmax(1).item() == 0
+        assert meta.upsample(silent, (1, 1)).argmax(1).item() == 0
 
     def test_several_shots_learn_as_single_ones(self) -> None:
         model = self.build().train()

@@ -71,21 +71,23 @@ class TestOSLSM(MetaLearnerTester):
 
     def test_support_is_stretched_and_masked(self) -> None:
         meta, episode = self.build().meta, random_episode(65)
-        seen = support_input(meta, episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
+        seen = support_input(meta.inputs, episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
         assert seen.shape == (2, 3, 64, 64)
         inside = (episode.support_mask[:, 0, 0] == 1).float().mean().item()
         assert (seen != 0).any(1).float().mean().item() == pytest.approx(inside, abs=0.02)
 
     def test_query_lies_in_a_margin_of_zeros(self) -> None:
         meta, episode = self.build().meta, random_episode(65)
-        seen = query_input(meta, episode.query)
+        seen = query_input(meta.inputs, episode.query)
         assert torch.equal(seen[:, :, 16:-16, 16:-16], episode.query)
         assert seen.abs().sum() == pytest.approx(episode.query.abs().sum().item(), rel=1e-5)
 
     def test_published_pixels_are_bgr_without_the_mean(self) -> None:
         levels = 255 * torch.rand(1, 3, 65, 65)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-        seen = query_input(self.build(pixels="caffe").meta, (levels - mean) / std)[:, :, 16:-16, 16:-16]
+        seen = query_input(self.build(pixels="caffe").meta.inputs, (levels - mean) / std)[
+            :, :, 16:-16, 16:-16
+        ]
         wanted = levels.flip(1) - torch.tensor(CAFFE_MEAN).view(1, 3, 1, 1)
         torch.testing.assert_close(seen, wanted, atol=1e-3, rtol=1e-4)
 
@@ -118,7 +120,7 @@ class TestOSLSM(MetaLearnerTester):
             for place in (0, 3, 6)
             for name, parameter in model.meta.condition.classifier[place].named_parameters()
         }
-        model.meta.start_from(model.backbone, classifier)
+        model.meta.initialise(model.backbone, classifier)
         for one, other in zip(
             model.backbone.parameters(), model.meta.condition.backbone.parameters(), strict=True
         ):
@@ -133,7 +135,7 @@ class TestOSLSM(MetaLearnerTester):
         groups = model.param_groups()
         assert list(groups)[:4] == ["backbone", "backbone.bias", "condition", "condition.bias"]
         optimizer = create_optimizer(
-            groups, lr=1.0, weight_decay=5e-4, rules=model.meta.group_rules, clip_norm=0.5
+            groups, lr=1.0, weight_decay=5e-4, rules=model.meta.learning.group_rules, clip_norm=0.5
         )
         PolySchedule(1e-10, 10, power=0, index_split=99).apply(optimizer, 1)
         found = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}

@@ -97,7 +97,7 @@ class TestPLNet(MetaLearnerTester):
         training_step(model, episode, optimizer)  # momentum must move nothing either
         for turn, touched in ((("classification",), {"learner"}), (("main",), {"backbone", "head"})):
             before = parameters(model)
-            model.meta.turns = (turn,)
+            model.meta.learning = replace(model.meta.learning, alternating=(turn,))
             assert list(training_step(model, episode, optimizer)) == list(turn)
             assert changed(before, parameters(model)) == touched
 
@@ -191,13 +191,13 @@ class TestPLNet(MetaLearnerTester):
         prototype = 100 * torch.eye(16)[:3].unsqueeze(0)
         masks = torch.stack([episode.query_mask == way for way in range(3)], 1).float()
         looked = torch.einsum("bphw,bpc->bchw", masks, prototype)
-        parts = {"looked": looked, "prototype": prototype, "map_logits": looked[:, :3]}
+        parts = {"image_feature": looked, "prototype": prototype, "map_logits": looked[:, :3]}
         assert model.meta._classification(parts, episode.query_mask).item() < 1e-6
 
     def test_learns_a_few_episodes(self) -> None:
         model = self.build().train()
         episode = coloured_episode(ways=2)
-        rules = model.meta.group_rules
+        rules = model.meta.learning.group_rules
         groups = [
             {"params": group, "lr": 3e-3 * (rules[name].rate if name in rules else 1)}
             for name, group in model.param_groups().items()
@@ -229,7 +229,7 @@ class TestPLNet(MetaLearnerTester):
         episode = random_episode(65, ways=2)
         with torch.no_grad():
             low = model.meta.segment(model.encode_query(episode.query), dict(model(episode).parts)).logits
-            pixels = model.encode_query(episode.query)["looked"].flatten(2).mT
+            pixels = model.encode_query(episode.query)["image_feature"].flatten(2).mT
             prototype = model(episode).parts["prototype"]
         nearest = torch.cdist(pixels, prototype).argmin(2)
         assert torch.equal(low.flatten(2).argmax(1), nearest)
@@ -269,7 +269,7 @@ def test_learner_starts_from_the_backbone_s_weights() -> None:
         with torch.no_grad():
             for parameter in model.backbone.parameters():
                 parameter.normal_(0, 0.05)
-        model.meta.start_from(model.backbone, {})
+        model.meta.initialise(model.backbone, {})
         own, theirs = model.meta.learner.backbone.state_dict(), model.backbone.state_dict()
         for name, value in theirs.items():
             assert torch.equal(own[name][:, :3] if name == "layer0.0.weight" else own[name], value)
@@ -282,7 +282,7 @@ def test_embedding_is_that_of_the_formula(mask_mode: str) -> None:
     learner = PairEmbedding(model.backbone, 12, mask_mode).eval()
     image, masks = torch.randn(2, 3, 65, 65), torch.rand(2, 3, 65, 65)
     with torch.no_grad():
-        found = learner(learner.look(image), masks)
+        found = learner(learner.image_features(image), masks)
         assert found.shape == (2, 3, 12)
         mask = masks[:, 1:2]
         if mask_mode == "late":

@@ -67,7 +67,7 @@ class MixtureTester(MetaLearnerTester):
         episode = random_episode(65, shots=2)
         with torch.no_grad():
             prediction = model(episode)
-            feature = model._features(episode.support[:, 0].flatten(0, 1), set(model.meta.support_features))
+            feature = model._features(episode.support[:, 0].flatten(0, 1), set(model.meta.inputs.support))
             encoded = model.meta.encode_support(feature, episode.support_mask[:, 0].flatten(0, 1))
         tall = {
             name: torch.cat(list(value.unflatten(0, (2, 2)).unbind(1)), 2)[:, None]
@@ -141,7 +141,7 @@ class MixtureTester(MetaLearnerTester):
         groups = model.param_groups()
         found = [id(p) for group in groups.values() for p in group]
         assert sorted(found) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-        optimizer = create_optimizer(groups, lr=1.0, rules=model.meta.group_rules)
+        optimizer = create_optimizer(groups, lr=1.0, rules=model.meta.learning.group_rules)
         PolySchedule(1.0, 100, power=0, index_split=1).apply(optimizer, 1)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         assert (rates["backbone"], rates["backbone.bias"]) == (1, 2)

@@ -7,7 +7,6 @@ from fewseg.model import create_adapter, create_model
 from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode
-from fewseg.model.layer.union import union_of_shots
 from tests.model.tester import MetaLearnerTester, random_episode
 
 
@@ -136,7 +135,7 @@ class TestSGOne(MetaLearnerTester):
 
     def test_published_rates(self) -> None:
         model = create_model("sgone", backbone="vgg16", channels=8)
-        rules = model.meta.group_rules
+        rules = model.meta.learning.group_rules
         rates = {name: rules[name].rate if name in rules else 1.0 for name in model.param_groups()}
         assert rates.pop("guidance") == 10
         assert rates.pop("guidance.bias") == 20
@@ -157,5 +156,5 @@ def test_published_file_is_read_and_recognised() -> None:
 
 def test_union_takes_the_surest_shot() -> None:
     logits = torch.tensor([[[0.0, 1.0], [3.0, 0.0]], [[5.0, 0.0], [4.0, 7.0]]])  # [K,2,W]
-    union = union_of_shots(logits[None, :, :, None])
+    union = TestSGOne().build().meta.join_shots(logits[None, :, :, None])
     assert torch.equal(union[0, :, 0], torch.tensor([[0.0, 0.0], [3.0, 7.0]]))

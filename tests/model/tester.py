@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewseg.model import create_model
 from fewseg.model.checkpoint.published import load_published, load_strict, to_published
-from fewseg.model.contract import Episode
+from fewseg.model.contract import BatchNorm, Episode
 from fewseg.model.create import METHODS
 from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
@@ -96,8 +96,8 @@ class MetaLearnerTester:
         moved = [k for k, v in frozen.items() if not torch.equal(v, model.state_dict()[k])]
         assert (
             not moved
-            if model.meta.fix_bn
-            else all(model.meta.trains_backbone or "backbone" in k for k in moved)
+            if model.meta.learning.batch_norm is BatchNorm.STORED
+            else all(model.meta.learning.backbone or "backbone" in k for k in moved)
         )
 
     def test_save_and_load(self) -> None:
@@ -116,7 +116,7 @@ class MetaLearnerTester:
     @pytest.mark.parametrize("shot", [1, 5])
     def test_encoding_once_equals_one_by_one(self, shot: int) -> None:
         model = self.build(shot=shot).eval()
-        if model.meta.batch_dependent:
+        if model.meta.inputs.batch_dependent:
             pytest.skip("its encodings depend on the other images of the batch")
         episode = random_episode(65, shots=shot)
         with torch.no_grad():
@@ -180,7 +180,7 @@ class MetaLearnerTester:
     def test_adaptation_can_blend_the_guidance(self) -> None:
         """Guidance from the supports and from the query itself has one form, which adaptation relies on."""
         model = self.build(shot=1).eval()
-        if not model.meta.mixable:
+        if model.meta.adaptation is None:
             pytest.skip("test-time adaptation is not for this method")
         episode = random_episode(65)
         classes = episode.class_id[:, 0]
@@ -190,9 +190,9 @@ class MetaLearnerTester:
                 model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0], classes),
                 model.encode_support(episode.query, (episode.query_mask == 1).long(), classes),
             ]
-            axes = (2, 1, 1) if model.meta.multi_way else (2, 1)
+            axes = (2, 1, 1) if model.meta.inputs.multi_way else (2, 1)
             given, own = (model.meta.match(query, group_encoding(support, *axes)) for support in supports)
-            blended = {name: 0.8 * given[name] + 0.2 * own[name] for name in model.meta.mixable}
+            blended = {name: 0.8 * given[name] + 0.2 * own[name] for name in model.meta.adaptation.blended}
             alone = model.meta.segment(query, given).logits
             both = model.meta.segment(query, {**given, **blended}).logits
         assert both.isfinite().all()

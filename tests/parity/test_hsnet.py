@@ -59,7 +59,7 @@ def test_outputs(backbone: str, name: str) -> None:
     logits = prediction.parts["shot_logits"]
     assert logits.shape[1] == case.shot
     first = Prediction(logits[:, 0], {"shot_logits": logits[:, :1]})
-    assert_close(model.meta.enlarge(first, tuple(episode.query.shape[-2:])), case.arrays["logits_shot0"])
+    assert_close(model.meta.upsample(first, tuple(episode.query.shape[-2:])), case.arrays["logits_shot0"])
     agreement = (prediction.logits.argmax(1).numpy() == case.arrays["prediction"]).mean()
     assert agreement > 0.9999
     assert 0.1 < case.arrays["prediction"].mean() < 0.9
@@ -88,7 +88,8 @@ def test_squeezed(backbone: str, name: str) -> None:
         for key, block in blocks.items()
     ]
     with torch.no_grad():
-        model.meta.decode(query, {name: tensor.unsqueeze(1) for name, tensor in support.items()})
+        support = {name: tensor.unsqueeze(1) for name, tensor in support.items()}
+        model.meta.segment(query, model.meta.match(query, support))
     for hook in hooks:
         hook.remove()
     assert len(recorded) == 7

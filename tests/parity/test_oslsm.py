@@ -132,5 +132,5 @@ def test_groups_learn_at_the_published_rates(model: FewShotModel) -> None:
     for name, parameter in model.named_parameters():
         layer, leaf = names[name].split(".")
         rate, decay = multipliers[layer][0 if leaf == "weight" else 1]
-        rule = model.meta.group_rules.get(group_of[id(parameter)])
+        rule = model.meta.learning.group_rules.get(group_of[id(parameter)])
         assert (rule.rate if rule else 1.0, rule.decay if rule else True) == (rate, bool(decay)), name

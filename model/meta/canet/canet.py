@@ -8,7 +8,7 @@ The attention over K supports was never released; it is built here as the paper 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.model.backbone.resnet import DEEPLAB
-from fewseg.model.contract import Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    Adaptation,
+    BuildArguments,
+    Encoding,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Prediction,
+    Published,
+)
+from fewseg.model.encoding import CLASS_ID, QUERY_NUMBER, SHOT_LOGITS
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import middle_channels, middle_features
-from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
-from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.shot_weights import fuse_shots
 from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.meta.canet.history import PredictionMemory, Sample
@@ -64,27 +73,29 @@ class CANet(MetaLearner):
     """Dense comparison, then iterative optimisation."""
 
     Options = CANetOptions
-    query_features = ("layer2", "layer3")
-    support_features = ("layer2", "layer3")
-    mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {"resnet": DEEPLAB}
-    shot_bound: Mapping[str, tuple[str, str]] = {"attention": ("fusion", "feature_average")}
-    published_names: Mapping[str, str] = {
-        "backbone.layer0.0": "conv1",
-        "backbone.layer0.1": "bn1",
-        "reduce": "layer5",
-        "comparison.conv": "layer55.0",
-        **published_refinement_names("refine", "layer6_"),
-    }
+    inputs = Inputs().reading("layer2", "layer3")
+    learning = Learning(shot_bound={"attention": ("fusion", "feature_average")})
+    adaptation = Adaptation(blended=("prototype",))
+    published = Published(
+        backbone_variants={"resnet": DEEPLAB},
+        names={
+            "backbone.layer0.0": "conv1",
+            "backbone.layer0.1": "bn1",
+            "reduce": "layer5",
+            "comparison.conv": "layer55.0",
+            **published_refinement_names("refine", "layer6_"),
+        },
+    )
 
-    def __init__(self, setting: Setting, options: CANetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: CANetOptions) -> None:
         super().__init__()
         channels, dropout = options.channels, options.dropout
-        self.options, self.fix_bn = options, options.fix_bn
-        self.reduce = activated(middle_channels(setting.backbone), channels, dilation=2, dropout=dropout)
+        self.options = options
+        self.learning = self.learning.with_stored_statistics(options.fix_bn)
+        self.reduce = activated(middle_channels(build.backbone), channels, dilation=2, dropout=dropout)
         self.comparison = DenseComparison(channels, dropout=dropout)
         self.refine = HistoryRefinement(channels, dropout=dropout)
-        attends = options.fusion == "attention" and setting.shot > 1
+        attends = options.fusion == "attention" and build.shot > 1
         self.attention = ShotAttention(channels) if attends else None
         self.memory = PredictionMemory()
         for module in self.modules():
@@ -103,7 +114,7 @@ class CANet(MetaLearner):
         return {"prototype": masked_average_pool(feature, resize_like(foreground(mask), feature))}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        known = {"class_id": support["class_id"][:, 0]} if "class_id" in support else {}
+        known = {CLASS_ID: support[CLASS_ID][:, 0]} if CLASS_ID in support else {}
         return {"prototype": support["prototype"], **known}
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -116,22 +127,12 @@ class CANet(MetaLearner):
             history = self._training_history(compared, samples)
             shot_logits = [self._run(compared, history)]
             if samples:
-                self.memory.remember(samples, self._fused(shot_logits[0]))
+                self.memory.remember(samples, self.join_shots(shot_logits[0]))
         else:
             shot_logits = self._passes(compared)
-        fused = [self._fused(logits) for logits in shot_logits]
+        fused = [self.join_shots(logits) for logits in shot_logits]
         parts |= {f"pass{number}": logits for number, logits in enumerate(fused)}
-        return Prediction(fused[-1], {**parts, "shot_logits": shot_logits[-1]})
-
-    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
-        shot_logits = prediction.parts["shot_logits"]
-        enlarged = resize(shot_logits.flatten(0, 1), size)
-        return self._fused(enlarged.unflatten(0, shot_logits.shape[:2]))
-
-    def losses(
-        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
+        return Prediction(fused[-1], {**parts, SHOT_LOGITS: shot_logits[-1]})
 
     def reduce_middle(self, features: Mapping[str, Tensor]) -> Tensor:
         """Reduce the middle features of queries or supports to [B,channels,h,w]."""
@@ -140,15 +141,6 @@ class CANet(MetaLearner):
     def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
         """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""
         return self.comparison(query["compared"], guidance["prototype"])
-
-    def memory_state(self) -> dict[str, Tensor]:
-        return self.memory.state()
-
-    def watch_memory(self) -> Callable[[], None]:
-        return self.memory.watch()
-
-    def restore_memory(self, state: Mapping[str, Tensor]) -> None:
-        self.memory.restore(state)
 
     def _shot_weights(self, query: Encoding, guidance: Encoding) -> Tensor:
         """Return weights [B,K] that sum to one."""
@@ -179,13 +171,13 @@ class CANet(MetaLearner):
         if kept and self.options.history == "fresh":
             with torch.no_grad():
                 first = self._run(compared[kept], history[kept])
-            history[kept] = self._fused(first).softmax(1).to(history)
+            history[kept] = self.join_shots(first).softmax(1).to(history)
         elif samples:
             for row in kept:
                 history[row] = self.memory.recall(samples[row], tuple(history.shape[-2:]))
         return history
 
-    def _fused(self, shot_logits: Tensor) -> Tensor:
+    def join_shots(self, shot_logits: Tensor) -> Tensor:
         """Join the masks of several supports [B,K,2,h,w], or take the only one -> logits [B,2,h,w]."""
         if shot_logits.shape[1] == 1:
             return shot_logits[:, 0]
@@ -197,6 +189,6 @@ class CANet(MetaLearner):
 
 def _samples(query: Encoding, guidance: Encoding) -> list[Sample]:
     """Return what the memory knows training samples by; nothing where the episodes do not tell."""
-    if "number" not in query or "class_id" not in guidance:
+    if QUERY_NUMBER not in query or CLASS_ID not in guidance:
         return []
-    return list(zip(query["number"].tolist(), guidance["class_id"].tolist(), strict=True))
+    return list(zip(query[QUERY_NUMBER].tolist(), guidance[CLASS_ID].tolist(), strict=True))

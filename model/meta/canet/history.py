@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fewseg.model.contract import TrainingMemory
 from fewseg.model.layer.resize import resize
 
 Sample = tuple[int, int]
 """Number of a query image, class that it was asked for."""
 
 
-class PredictionMemory:
+class PredictionMemory(TrainingMemory):
     """The foreground probabilities of the last prediction of every sample, in half precision."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ the query's features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -18,7 +18,19 @@ from torch import Tensor, nn
 
 from fewseg.model.backbone.torchvision_names import torchvision_names
 from fewseg.model.backbone.vgg import VGG16
-from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting, SupportView
+from fewseg.model.contract import (
+    Backbone,
+    BatchNorm,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Prediction,
+    Published,
+    SupportView,
+)
 from fewseg.model.layer.binary import pixel_binary_loss, two_logits
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.meta.fss1000.batch_statistics import use_batch_statistics
@@ -47,38 +59,37 @@ class FSS1000(MetaLearner):
     """Embed image and mask together, relate query and supports, decode along the query's features."""
 
     Options = FSS1000Options
-    support_features = ("layer4",)
-    support_view = SupportView.MASK_CHANNEL
-    trains_backbone = True
-    fix_bn = False
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "vgg": {"inputs": 4, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
-        "resnet": {"inputs": 4, "dilation": (1, 1, 1, 1)},
-    }
+    learning = Learning(backbone=True, batch_norm=BatchNorm.BATCH)
+    published = Published(
+        backbone_variants={
+            "vgg": {"inputs": 4, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
+            "resnet": {"inputs": 4, "dilation": (1, 1, 1, 1)},
+        },
+        files={"features.2.weight": "feature_encoder.", "double_conv1.0.weight": "relation_network."},
+    )
 
-    published_files: Mapping[str, str] = {
-        "features.2.weight": "feature_encoder.",
-        "double_conv1.0.weight": "relation_network.",
-    }
-
-    def __init__(self, setting: Setting, options: FSS1000Options) -> None:
+    def __init__(self, build: BuildArguments, options: FSS1000Options) -> None:
         super().__init__()
         self.options = options
-        self.pixels = options.pixels
-        self.batch_dependent = options.bn_mode == "batch"
-        self.skips = _skips(setting.backbone)
-        self.query_features = ("layer4", *self.skips)
-        self.published_names = _published_names(setting.backbone)
-        channels = setting.backbone.channels
+        self.skips = _skips(build.backbone)
+        self.inputs = Inputs(
+            query=("layer4", *self.skips),
+            support=("layer4",),
+            view=SupportView.MASK_CHANNEL,
+            pixel_scale=options.pixels,
+            batch_dependent=options.bn_mode == "batch",
+        )
+        self.published = replace(self.published, names=_published_names(build.backbone))
+        channels = build.backbone.channels
         self.relation = RelationNetwork(
             channels["layer4"], [channels[name.partition(".")[0]] for name in self.skips]
         )
-        if self.batch_dependent:
-            use_batch_statistics(setting.backbone)
+        if self.inputs.batch_dependent:
+            use_batch_statistics(build.backbone)
             use_batch_statistics(self.relation)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {name: features[name] for name in self.query_features}
+        return {name: features[name] for name in self.inputs.query}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         return {"feature": features["layer4"]}
@@ -95,7 +106,7 @@ class FSS1000(MetaLearner):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        return {"main": pixel_binary_loss(prediction.logits, episode.query_mask, kind=self.options.loss)}
+        return {"main": pixel_binary_loss(prediction.logits, episode.ground_truth, kind=self.options.loss)}
 
 
 class RelationNetwork(nn.Module):

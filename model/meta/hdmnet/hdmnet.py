@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,36 +16,36 @@ from torch.nn.functional import interpolate, pad
 
 from fewseg.model.contract import (
     BASE_FEATURE,
+    BuildArguments,
     Encoding,
     Episode,
+    Inputs,
+    Learning,
     MetaLearner,
     Prediction,
-    Setting,
+    Published,
     SupportView,
 )
+from fewseg.model.encoding import SHOT_WEIGHTS
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_channels, middle_features
 from fewseg.model.layer.loss import binary_tasks, pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from fewseg.model.layer.prior import largest_cosine
 from fewseg.model.layer.resize import resize, resize_like
-from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeights
+from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights
 from fewseg.model.meta.hdmnet.matching import LEVELS, MatchingTransformer, published_matching_names
-from fewseg.model.options import Channels, Factor, Hidden, Weight
+from fewseg.model.options import Channels, Factor, Weight
 
 _FAR = -1e9
 
 
 @dataclass(frozen=True)
-class HDMNetOptions:
+class HDMNetOptions(RankedShotWeightOptions):
     """Switches of HDMNet.
 
     Attributes:
-        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
-        kshot_unsort: ``legacy`` as published gives the weight of the r-th most alike support to the r-th
-            support; ``fixed`` returns every weight to the support that it was computed for.
-        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
-            checkpoint with any K.
+        kshot_trans_dim, shot_weights, kshot_unsort: see ``RankedShotWeightOptions``.
         train_shot_weights: whether the network that weighs the supports is trained. Published: False, it is
             missing from the optimizer and stays as it was drawn.
         distill_weight: of the distillation loss.
@@ -55,9 +54,6 @@ class HDMNetOptions:
         matching_channels: of the transformer, a multiple of 8; 64 in the published network.
     """
 
-    kshot_trans_dim: Hidden = 2
-    kshot_unsort: Literal["legacy", "fixed"] = "legacy"
-    shot_weights: Literal["learned", "uniform"] = "learned"
     train_shot_weights: bool = False
     distill_weight: Weight = 1.0
     similarity_scale: Factor = 10.0
@@ -75,38 +71,33 @@ class HDMNet(MetaLearner):
     """Prototype and two similarities guide a transformer that matches query and support object."""
 
     Options = HDMNetOptions
-    query_features = ("layer2", "layer3", "layer4", BASE_FEATURE)
-    support_features = ("layer2", "layer3", "layer4", BASE_FEATURE)
-    support_view = SupportView.MASKED_IMAGE
-    default_base = "pspnet"
-    default_ensemble = "bam"
-    shot_bound = SHOT_BOUND
-    published_names: Mapping[str, str] = {
-        "base_head.ppm": "ppm",
-        "base_head.cls": "cls",
-        "base_head.cls.4": "base_learnear.2",
-        "query_reduction": "down_query",
-        "support_reduction": "down_supp",
-        "support_merge": "supp_merge",
-        "shot_weights.network": "kshot_rw",
-        **published_matching_names("transformer", "transformer.mix_transformer"),
-    }
+    inputs = Inputs(view=SupportView.MASKED_IMAGE).reading("layer2", "layer3", "layer4", BASE_FEATURE)
+    learning = Learning(shot_bound=SHOT_BOUND)
+    published = Published(
+        base="pspnet",
+        ensemble="bam",
+        names={
+            "base_head.ppm": "ppm",
+            "base_head.cls": "cls",
+            "base_head.cls.4": "base_learnear.2",
+            "query_reduction": "down_query",
+            "support_reduction": "down_supp",
+            "support_merge": "supp_merge",
+            "shot_weights.network": "kshot_rw",
+            **published_matching_names("transformer", "transformer.mix_transformer"),
+        },
+    )
 
-    def __init__(self, setting: Setting, options: HDMNetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: HDMNetOptions) -> None:
         super().__init__()
         self.options = options
-        width, inputs = options.channels, middle_channels(setting.backbone)
+        width, inputs = options.channels, middle_channels(build.backbone)
         self.transformer = MatchingTransformer(options.matching_channels)  # first: it learns more slowly
         self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.query_merge = reduction(2 * width + 2, options.matching_channels)
         self.support_merge = reduction(2 * width, options.matching_channels)
-        self.shot_weights = ShotWeights(
-            setting,
-            options.kshot_trans_dim,
-            learned=options.shot_weights == "learned",
-            unsort=options.kshot_unsort == "fixed",
-        )
+        self.shot_weights = ShotWeights(build, options)
         self.shot_weights.requires_grad_(options.train_shot_weights)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
@@ -145,7 +136,7 @@ class HDMNet(MetaLearner):
             "similarity": torch.stack([maps.mean(0) for maps in similarity], 1),
             **tokens,
             **{f"inside{n}": support[f"inside{n}"].flatten(1, 2) for n in range(LEVELS)},
-            "shot_weights": self.shot_weights(query, support),
+            SHOT_WEIGHTS: self.shot_weights(query, support),
         }
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -154,17 +145,17 @@ class HDMNet(MetaLearner):
         merged = self.query_merge(torch.cat([feature, *guides], 1))
         tokens, inside = ([guidance[f"{kind}{n}"] for n in range(LEVELS)] for kind in ("tokens", "inside"))
         logits, scores = self.transformer(merged, similarity, tokens, inside)
-        parts = {name: guidance[name] for name in ("prototype", "similarity", "shot_weights")}
+        parts = {name: guidance[name] for name in ("prototype", "similarity", SHOT_WEIGHTS)}
         return Prediction(logits, parts | {f"score{level}": score for level, score in enumerate(scores)})
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        _, label = binary_tasks(prediction.logits, episode.query_mask)
+        _, label = binary_tasks(prediction.logits, episode.ground_truth)
         scores = [prediction.parts[f"score{level}"] for level in reversed(range(LEVELS))]
         scores = [score.reshape(len(label), *score.shape[-2:]) for score in scores]
         return {
-            "main": pixel_cross_entropy(prediction.logits, episode.query_mask),
+            "main": pixel_cross_entropy(prediction.logits, episode.ground_truth),
             "distill": self.options.distill_weight * distillation(scores, label),
         }
 

@@ -7,14 +7,24 @@ squeezed to one map per query by 4D convolutions, from the coarsest level of a p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fewseg.model.backbone.torchvision_names import torchvision_names
 from fewseg.model.backbone.vgg import VGG16
-from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    Backbone,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    MetaLearner,
+    Prediction,
+    Published,
+)
+from fewseg.model.encoding import SHOT_LOGITS
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize, resize_like
@@ -45,18 +55,20 @@ class HSNet(MetaLearner):
     """Correlate, squeeze the support, decode; several supports vote."""
 
     Options = HSNetOptions
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "resnet": {"stem": "standard", "dilation": (1, 1, 1, 1)},
-        "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
-    }
-    published_extra = ("backbone.fc.", "backbone.classifier.")
+    published = Published(
+        backbone_variants={
+            "resnet": {"stem": "standard", "dilation": (1, 1, 1, 1)},
+            "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
+        },
+        extra=("backbone.fc.", "backbone.classifier."),
+    )
 
-    def __init__(self, setting: Setting, options: HSNetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: HSNetOptions) -> None:
         super().__init__()
         self.options = options
-        self.levels = _levels(setting.backbone)
-        self.query_features = self.support_features = tuple(name for level in self.levels for name in level)
-        self.published_names = _published_names(setting.backbone)
+        self.levels = _levels(build.backbone)
+        self.inputs = Inputs().reading(*(name for level in self.levels for name in level))
+        self.published = replace(self.published, names=_published_names(build.backbone))
         narrow, middle, wide = options.channels // 8, options.channels // 2, options.channels
         plans = (
             ((narrow, 3, 2), (middle, 3, 2), (wide, 3, 2)),
@@ -98,20 +110,27 @@ class HSNet(MetaLearner):
         coarse = self.decode_coarse(squeezed.flatten(0, 1))
         fine = self.decode_fine(resize(coarse, (2 * coarse.shape[-2], 2 * coarse.shape[-1])))
         shot_logits = fine.unflatten(0, squeezed.shape[:2])
-        return Prediction(_vote(shot_logits), {"shot_logits": shot_logits})
+        return Prediction(self.join_shots(shot_logits), {SHOT_LOGITS: shot_logits})
 
-    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
-        shot_logits = prediction.parts["shot_logits"]
-        enlarged = resize(shot_logits.flatten(0, 1), size)
-        return _vote(enlarged.unflatten(0, shot_logits.shape[:2]))
+    def join_shots(self, shot_logits: Tensor) -> Tensor:
+        """Return the logits [B,2,h,w] of one shot as they are; let K shots [B,K,2,h,w] vote pixel by pixel.
+
+        A pixel is foreground that has at least half the votes of the image's best pixel, as published. The
+        logits are the logarithms of the counts, moved so that they are finite and half the votes suffice.
+        """
+        if shot_logits.shape[1] == 1:
+            return shot_logits[:, 0]
+        votes = shot_logits.argmax(2).sum(1)
+        most = votes.amax((1, 2), keepdim=True).clamp_min(1)
+        return torch.stack([most - votes + 0.25, votes + 0.5], 1).log()
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the mean loss over the shots, as so many 1-shot tasks: votes have no gradient."""
-        shot_logits = prediction.parts["shot_logits"]  # [B,K,2,h,w], or [B,N,K,2,h,w] for several ways
+        shot_logits = prediction.parts[SHOT_LOGITS]  # [B,K,2,h,w], or [B,N,K,2,h,w] for several ways
         losses = [
-            pixel_cross_entropy(logits, episode.query_mask, ignore_void=self.options.ignore_boundary)
+            pixel_cross_entropy(logits, episode.ground_truth, ignore_void=self.options.ignore_boundary)
             for logits in shot_logits.unbind(shot_logits.ndim - 4)
         ]
         return {"main": torch.stack(losses).mean()}
@@ -149,19 +168,6 @@ def enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
             f"support grids of {own} and {theirs} cells cannot be mixed; use sides of a multiple of 32"
         )
     return resize(x.flatten(0, 2), tuple(finer.shape[-2:])).unflatten(0, x.shape[:3])
-
-
-def _vote(shot_logits: Tensor) -> Tensor:
-    """Return the logits [B,2,h,w] of one shot as they are; let K shots [B,K,2,h,w] vote pixel by pixel.
-
-    A pixel is foreground that has at least half the votes of the image's best pixel, as published. The logits
-    are the logarithms of the counts, moved so that they are finite and half the votes suffice.
-    """
-    if shot_logits.shape[1] == 1:
-        return shot_logits[:, 0]
-    votes = shot_logits.argmax(2).sum(1)
-    most = votes.amax((1, 2), keepdim=True).clamp_min(1)
-    return torch.stack([most - votes + 0.25, votes + 0.5], 1).log()
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:

@@ -16,10 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fewseg.model.contract import AuxiliarySet, Encoding, Episode, MetaLearner, Prediction, Setting
-from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.contract import (
+    AuxiliarySet,
+    BuildArguments,
+    Encoding,
+    Episode,
+    Inputs,
+    Learning,
+    Prediction,
+    Published,
+)
+from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
-from fewseg.model.layer.prototype import cosine_scores
 from fewseg.model.meta.mlc.latent_classes import Regions, at_positions, find_regions, mining_loss
 from fewseg.model.options import Between, Cosine, Count, Factor, Share, Weight
 
@@ -35,32 +43,27 @@ class MLCOptions:
     scale: Factor = 10.0
 
 
-class MLC(MetaLearner):
+class MLC(NearestPrototype):
     """The published baseline: masked average pooling at image resolution, then the nearest prototype."""
 
     Options = MLCOptions
-    trains_backbone = True
-    trains_bn = False
-    mixable = ("prototype",)
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "resnet": {"dilation": (1, 1, 2, 1), "dilate_first_block": False, "last_stage": "layer3"}
-    }
-    published_names: Mapping[str, str] = {
-        "backbone.": "backbone.",
-        "backbone.layer0": "backbone.conv1",
-        "backbone.layer0.7": "backbone.bn1",
-    }
+    learning = Learning(backbone=True, backbone_affine=False)
+    published = Published(
+        backbone_variants={
+            "resnet": {"dilation": (1, 1, 2, 1), "dilate_first_block": False, "last_stage": "layer3"}
+        },
+        names={
+            "backbone.": "backbone.",
+            "backbone.layer0": "backbone.conv1",
+            "backbone.layer0.7": "backbone.bn1",
+        },
+    )
 
-    def __init__(self, setting: Setting, options: MLCOptions) -> None:
-        super().__init__()
-        if "layer4" in setting.backbone.stages:
+    def __init__(self, build: BuildArguments, options: MLCOptions) -> None:
+        if "layer4" in build.backbone.stages:
             raise ValueError("mlc cuts off the last stage of a ResNet, which vgg16 has not; choose a ResNet")
+        super().__init__(build.backbone.taps("layer3")[-1], options.scale)  # before its last activation
         self.options = options
-        self.feature = setting.backbone.taps("layer3")[-1]  # the last block before its activation
-        self.query_features = self.support_features = (self.feature,)
-
-    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": features[self.feature]}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature = features[self.feature]
@@ -68,19 +71,6 @@ class MLC(MetaLearner):
             name: pool_at_image_resolution(feature, mask == value, align_corners=True)
             for value, name in enumerate(("background", "foreground"))
         }
-
-    def match(self, query: Encoding, support: Encoding) -> Encoding:
-        background, foreground = support["background"].mean(1), support["foreground"].mean(1)
-        return {"prototype": torch.stack([background, foreground], 1)}
-
-    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        score = cosine_scores(query["feature"], guidance["prototype"], self.options.scale)
-        return Prediction(score, dict(guidance))
-
-    def losses(
-        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
 
 
 @dataclass(frozen=True)
@@ -124,11 +114,11 @@ class MLCReconstruction(MLC):
     """
 
     Options = MLCReconstructionOptions
-    auxiliary = AuxiliarySet.MINED
+    inputs = Inputs(auxiliary=AuxiliarySet.MINED)
 
-    def __init__(self, setting: Setting, options: MLCReconstructionOptions) -> None:
-        super().__init__(setting, options)
-        channels = setting.backbone.channels["layer3"]
+    def __init__(self, build: BuildArguments, options: MLCReconstructionOptions) -> None:
+        super().__init__(build, options)
+        channels = build.backbone.channels["layer3"]
         self.register_buffer("global_background", torch.zeros(channels))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("region_bank", torch.zeros(options.region_bank, channels))

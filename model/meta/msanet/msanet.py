@@ -16,39 +16,42 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fewseg.model.backbone.vgg import VGG16
-from fewseg.model.contract import Backbone, Encoding, Episode, MetaLearner, Prediction, Setting
+from fewseg.model.contract import (
+    Adaptation,
+    Backbone,
+    BuildArguments,
+    Encoding,
+    Inputs,
+    Learning,
+    MetaLearner,
+    Prediction,
+    Published,
+)
+from fewseg.model.encoding import GRAM, SHOT_WEIGHTS
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_channels, middle_features
 from fewseg.model.layer.gram import gram_matrix
-from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from fewseg.model.layer.prior import object_features, shot_priors
 from fewseg.model.layer.resize import resize, resize_like
-from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeights, fuse_shots
+from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights, fuse_shots
 from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
-from fewseg.model.options import Channels, Hidden
+from fewseg.model.options import Channels
 
 
 @dataclass(frozen=True)
-class MSANetOptions:
+class MSANetOptions(RankedShotWeightOptions):
     """Switches of MSANet.
 
     Attributes:
-        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
-        kshot_unsort: ``legacy`` as published gives the weight of the r-th most alike support to the r-th
-            support; ``fixed`` returns every weight to the support that it was computed for.
-        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
-            checkpoint with any K.
+        kshot_trans_dim, shot_weights, kshot_unsort: see ``RankedShotWeightOptions``.
         vgg_corr2: which supports the shallowest similarities of VGG16 come from: the ``last`` as published,
             or the ``mean`` over all, as everywhere else.
         channels: width of the decoder; 256 in the published network.
         similarity_channels: of the fused similarities; 64 in the published network.
     """
 
-    kshot_trans_dim: Hidden = 2
-    kshot_unsort: Literal["legacy", "fixed"] = "legacy"
-    shot_weights: Literal["learned", "uniform"] = "learned"
     vgg_corr2: Literal["last", "mean"] = "last"
     channels: Channels = 256
     similarity_channels: Channels = 64
@@ -108,29 +111,33 @@ class MSANet(MetaLearner):
     """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
 
     Options = MSANetOptions
-    default_base = "pspnet"
-    default_ensemble = "bam"
-    mixable = ("prototype", "multi_similarity", "prior", "attention")
-    fixed_in_adaptation = ("attention", "similarity_fusion")
-    shot_bound = SHOT_BOUND
-    published_names: Mapping[str, str] = {
-        "query_reduction": "down_query",
-        "support_reduction": "down_supp",
-        "merge": "init_merge",
-        "attention": "gam",
-        "similarity_fusion": "hyper_final",
-        "shot_weights.network": "kshot_rw",
-        **published_decoder_names("decoder", "_meta"),
-    }
+    learning = Learning(shot_bound=SHOT_BOUND)
+    adaptation = Adaptation(
+        blended=("prototype", "multi_similarity", "prior", "attention"),
+        fixed=("attention", "similarity_fusion"),
+    )
+    published = Published(
+        base="pspnet",
+        ensemble="bam",
+        names={
+            "query_reduction": "down_query",
+            "support_reduction": "down_supp",
+            "merge": "init_merge",
+            "attention": "gam",
+            "similarity_fusion": "hyper_final",
+            "shot_weights.network": "kshot_rw",
+            **published_decoder_names("decoder", "_meta"),
+        },
+    )
 
-    def __init__(self, setting: Setting, options: MSANetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: MSANetOptions) -> None:
         super().__init__()
-        width, inputs = options.channels, middle_channels(setting.backbone)
-        self.taps = Taps.of(setting.backbone)
-        self.low_feature = setting.low_feature
-        self.query_features = ("layer2", "layer3", "layer4", self.low_feature, *self.taps.all)
-        self.support_features = (*self.query_features, self.taps.first)
-        self.last_shot_alone = isinstance(setting.backbone, VGG16) and options.vgg_corr2 == "last"
+        width, inputs = options.channels, middle_channels(build.backbone)
+        self.taps = Taps.of(build.backbone)
+        self.low_feature = build.low_feature
+        read = ("layer2", "layer3", "layer4", self.low_feature, *self.taps.all)
+        self.inputs = Inputs(query=read, support=(*read, self.taps.first))
+        self.last_shot_alone = isinstance(build.backbone, VGG16) and options.vgg_corr2 == "last"
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.merge = reduction(3 * width + options.similarity_channels + 1, width)
@@ -141,43 +148,38 @@ class MSANet(MetaLearner):
             nn.BatchNorm2d(options.similarity_channels),
             nn.ReLU(inplace=True),
         )
-        self.shot_weights = ShotWeights(
-            setting,
-            options.kshot_trans_dim,
-            learned=options.shot_weights == "learned",
-            unsort=options.kshot_unsort == "fixed",
-        )
+        self.shot_weights = ShotWeights(build, options)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
-            **self.learned_query(features),
+            **self.trainable_query(features),
             "prior_query": features["layer4"],
             **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
-            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+            GRAM: gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         inside = foreground(mask)
         objects, counts = self._objects(features, inside)
         return {
-            **self.learned_support(features, mask),
+            **self.trainable_support(features, mask),
             "prior_object": object_features(features["layer4"], inside),
             "counts": counts,
             **objects,
-            "gram": gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
+            GRAM: gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
-    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+    def trainable_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {"feature": self.query_reduction(middle_features(features))}
 
-    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+    def trainable_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature, inside = self.support_reduction(middle_features(features)), foreground(mask)
         return {
             "prototype": masked_average_pool(feature, resize_like(inside, feature)),
             "attention": self.attention(feature, inside),
         }
 
-    def compare(
+    def comparisons(
         self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
     ) -> Encoding:
         return {
@@ -187,7 +189,7 @@ class MSANet(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        compared = support if "shot_similarity" in support else self.compare(query, support)
+        compared = support if "shot_similarity" in support else self.comparisons(query, support)
         similarity = self._fuse(compared["shot_similarity"])
         return {
             "prototype": fuse_shots(support["prototype"], weights),
@@ -195,7 +197,7 @@ class MSANet(MetaLearner):
             "multi_similarity": self.similarity_fusion(similarity),
             "prior": fuse_shots(compared["shot_prior"], weights),
             "attention": support["attention"].mean(1),
-            "shot_weights": weights,
+            SHOT_WEIGHTS: weights,
         }
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -207,11 +209,6 @@ class MSANet(MetaLearner):
             guidance["attention"],
         ]
         return Prediction(self.decoder(self.merge(torch.cat([feature, *guides], 1))), dict(guidance))
-
-    def losses(
-        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        return {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
 
     def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> tuple[Encoding, Tensor]:
         """Gather the object's unit vectors [B,C,P] at every tap, and how many there are [B,taps].

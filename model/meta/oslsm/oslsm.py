@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -22,12 +22,15 @@ from fewseg.model.contract import (
     IGNORE,
     IMAGE_FEATURE,
     Backbone,
+    BuildArguments,
     Encoding,
     Episode,
     GroupRule,
+    Inputs,
+    Learning,
     MetaLearner,
     Prediction,
-    Setting,
+    Published,
     SupportView,
 )
 from fewseg.model.layer.binary import pixel_binary_loss, two_logits
@@ -78,38 +81,57 @@ class OSLSMOptions:
             )
 
 
+def _read_hash(meta: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the hash off the published dense layers; where these are empty or missing, keep our own."""
+    read = {name: value for name, value in entries.items() if not name.startswith(("rw1s.", "rb1s."))}
+    dense = [entries[name].flatten(1) for name in ("rw1s.weight", "rb1s.weight") if name in entries]
+    kappa, zeta = meta.hash.kappa, meta.hash.zeta
+    if dense and any(bool(matrix.any()) for matrix in dense):
+        kappa, zeta = hash_of_matrix(torch.cat(dense))
+    return {"hash.kappa": kappa, "hash.zeta": zeta, **read}
+
+
 class OSLSM(MetaLearner):
     """The support gives a classifier, the classifier segments the query."""
 
     Options = OSLSMOptions
-    query_features = ("layer4",)
-    support_features = (IMAGE_FEATURE,)
-    support_view = SupportView.MASKED_IMAGE
-    trains_backbone = True
-    separate_biases = True
-    group_rules: Mapping[str, GroupRule] = {
-        "condition": GroupRule(rate=0.1),
-        "condition.bias": GroupRule(rate=0.2, decay=False),
-        "backbone.bias": GroupRule(rate=2.0, decay=False),
-        "cells.bias": GroupRule(rate=2.0, decay=False),
-    }
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": True},
-        "resnet": {"dilation": (1, 1, 1, 1)},
-    }
-    published_extra = ("uppred_offset.",)
+    learning = Learning(
+        backbone=True,
+        separate_biases=True,
+        group_rules={
+            "condition": GroupRule(rate=0.1),
+            "condition.bias": GroupRule(rate=0.2, decay=False),
+            "backbone.bias": GroupRule(rate=2.0, decay=False),
+            "cells.bias": GroupRule(rate=2.0, decay=False),
+        },
+    )
 
-    def __init__(self, setting: Setting, options: OSLSMOptions) -> None:
+    published = Published(
+        backbone_variants={
+            "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": True},
+            "resnet": {"dilation": (1, 1, 1, 1)},
+        },
+        extra=("uppred_offset.",),
+        convert=_read_hash,
+    )
+
+    def __init__(self, build: BuildArguments, options: OSLSMOptions) -> None:
         super().__init__()
         self.options = options
-        self.pixels = options.pixels
-        self.support_side, self.query_margin = options.support_side, options.query_margin
-        self.published_names = _published_names(setting.backbone)
+        self.inputs = Inputs(
+            query=("layer4",),
+            support=(IMAGE_FEATURE,),
+            view=SupportView.MASKED_IMAGE,
+            support_side=options.support_side,
+            query_margin=options.query_margin,
+            pixel_scale=options.pixels,
+        )
+        self.published = replace(self.published, names=_published_names(build.backbone))
         width, kernel = options.fc_dim, options.fc_kernel
-        self.condition = ConditioningBranch(setting.backbone, options)
+        self.condition = ConditioningBranch(build.backbone, options)
         self.hash = WeightHash(options.code_dim, width + 1, options.hash_seed)
         self.cells = nn.Sequential(
-            nn.Conv2d(setting.backbone.channels["layer4"], width, kernel),
+            nn.Conv2d(build.backbone.channels["layer4"], width, kernel),
             nn.ReLU(inplace=True),
             nn.Dropout(options.dropout),
             nn.Conv2d(width, width, 1),
@@ -120,7 +142,7 @@ class OSLSM(MetaLearner):
         ramp = 1 - (torch.arange(2.0 * stride) - (stride - 0.5)).abs() / stride
         self.register_buffer("bilinear", (ramp[:, None] * ramp)[None, None], persistent=False)
 
-    def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
+    def initialise(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
         """Give both branches the backbone's weights and, where they fit, those of ImageNet's classifier."""
         self.condition.backbone.load_state_dict(backbone.state_dict())
         for number, place in enumerate(_CLASSIFIER):
@@ -130,15 +152,6 @@ class OSLSM(MetaLearner):
                     given = entries.get(f"classifier.{place}.{name}")
                     if given is not None and given.numel() == own.numel():
                         own.data.copy_(given.view_as(own))
-
-    def read_published(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Read the hash off the published dense layers; where these are empty or missing, keep our own."""
-        read = {name: value for name, value in entries.items() if not name.startswith(("rw1s.", "rb1s."))}
-        dense = [entries[name].flatten(1) for name in ("rw1s.weight", "rb1s.weight") if name in entries]
-        kappa, zeta = self.hash.kappa, self.hash.zeta
-        if dense and any(bool(matrix.any()) for matrix in dense):
-            kappa, zeta = hash_of_matrix(torch.cat(dense))
-        return {"hash.kappa": kappa, "hash.zeta": zeta, **read}
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {"feature": self.cells(features["layer4"])}
@@ -155,8 +168,8 @@ class OSLSM(MetaLearner):
         cells = cells + guidance["bias"].unsqueeze(-1)
         return Prediction(two_logits(cells.amax(1, keepdim=True)), {**guidance, "cell_logits": cells})
 
-    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
-        """Enlarge every shot's cells, then take the largest logit, which is an OR of the shots."""
+    def upsample(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+        """Upsample every shot's cells, then take the largest logit, which is an OR of the shots."""
         return two_logits(self.shot_logits(prediction, size).amax(1, keepdim=True))
 
     def shot_logits(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
@@ -165,7 +178,7 @@ class OSLSM(MetaLearner):
         A cell's logit is spread bilinearly about the middle of what it saw.
         """
         cells = prediction.parts["cell_logits"]
-        margin, kernel, stride = self.query_margin, self.options.fc_kernel, self.options.cell_stride
+        margin, kernel, stride = self.options.query_margin, self.options.fc_kernel, self.options.cell_stride
         expected = [-(-(side + 2 * margin) // stride) - kernel + 1 for side in size]
         if list(cells.shape[-2:]) != expected:
             raise ValueError(
@@ -180,7 +193,7 @@ class OSLSM(MetaLearner):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        label = episode.query_mask
+        label = episode.ground_truth
         if self.options.void_as_background:
             label = label.masked_fill(label == IGNORE, 0)
         return {"main": pixel_binary_loss(prediction.logits, label, reduction=self.options.loss_reduction)}

@@ -42,22 +42,22 @@ class PairEmbedding(nn.Module):
         if mask_mode == "channel":
             self._add_mask_channel()
 
-    def look(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor) -> Tensor:
         """Return what of images [B,3,H,W] does not depend on masks: ``late`` features, or the images."""
         return self._features(image) if self.mask_mode == "late" else image
 
-    def forward(self, looked: Tensor, masks: Tensor) -> Tensor:
-        """Embed every image of ``look`` under P soft masks [B,P,h,w] of any resolution -> [B,P,channels]."""
-        masks = resize_like(masks, looked)
+    def forward(self, features: Tensor, masks: Tensor) -> Tensor:
+        """Embed images, as ``image_features`` gives them, under P soft masks [B,P,h,w] -> [B,P,channels]."""
+        masks = resize_like(masks, features)
         if self.mask_mode == "late":
-            total = torch.einsum("bchw,bphw->bpc", looked, masks)
+            total = torch.einsum("bchw,bphw->bpc", features, masks)
             return total / (masks.sum((2, 3)) + _EPSILON).unsqueeze(2)
-        images, masks = looked.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1), masks.unsqueeze(2)
+        images, masks = features.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1), masks.unsqueeze(2)
         pairs = images * masks if self.mask_mode == "early" else torch.cat([images, masks], 2)
         return self._features(pairs.flatten(0, 1)).mean((2, 3)).unflatten(0, pairs.shape[:2])
 
-    def start_from(self, backbone: Backbone) -> None:
-        """Take over the weights of the backbone that one's own is a copy of."""
+    def initialise(self, backbone: Backbone) -> None:
+        """Copy the weights of ``backbone``, of which this module's own is a copy."""
         state = dict(backbone.state_dict())
         if self.mask_mode == "channel":
             name = f"{_first_convolution(backbone)}.weight"

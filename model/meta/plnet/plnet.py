@@ -5,7 +5,7 @@ No code was published, and what is publicly known of the method leaves much open
 *Certain* (abstract, surveys, tables of later papers): a prototype learner embeds (image, mask) pairs by
 features and a global average; a way's prototype is the mean over its supports; the learner is trained to tell
 the ways apart by distances. A segmentor adds each prototype to its query features; a 1x1 convolution and
-enlargement give a map per way. The maps are fused by how near the query under each of them is to the way's
+upsamplement give a map per way. The maps are fused by how near the query under each of them is to the way's
 prototype. Both parts learn in turns, the ways permuted at random.
 
 *Probable*: the background is a way of its own, maps are sigmoids, both networks are VGG16 with ImageNet's
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -30,15 +30,18 @@ from torch.nn.functional import pad
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
 from fewseg.model.contract import (
     IMAGE_FEATURE,
+    Adaptation,
     Backbone,
+    BuildArguments,
     Encoding,
     Episode,
     GroupRule,
+    Inputs,
+    Learning,
     MetaLearner,
     Prediction,
-    Setting,
+    Published,
 )
-from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.plnet.map_head import MapHead
 from fewseg.model.meta.plnet.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
@@ -96,30 +99,28 @@ class PLNet(MetaLearner):
     """Prototypes by a learner of its own, a map per way, and a fusion of the maps."""
 
     Options = PLNetOptions
-    support_features = (IMAGE_FEATURE,)
-    multi_way = True
-    trains_backbone = True
-    mixable = ("prototype",)
-    fixed_in_adaptation = ("learner",)
-    turns = (("classification",), ("main",))
-    group_rules: Mapping[str, GroupRule] = {"learner": GroupRule(0.1)}
-    backbone_variants: Mapping[str, Mapping[str, object]] = {
-        "vgg": WITHOUT_LAST_POOLINGS,
-        "resnet": {"last_stage": "layer3"},
-    }
-    published_names: Mapping[str, str] = {"backbone.": "segmentor.backbone.", "head": "segmentor.head"}
+    inputs = Inputs(query=(IMAGE_FEATURE,), support=(IMAGE_FEATURE,), multi_way=True)
+    learning = Learning(
+        backbone=True,
+        group_rules={"learner": GroupRule(0.1)},
+        alternating=(("classification",), ("main",)),
+    )
+    adaptation = Adaptation(blended=("prototype",), fixed=("learner",))
+    published = Published(
+        backbone_variants={"vgg": WITHOUT_LAST_POOLINGS, "resnet": {"last_stage": "layer3"}},
+        names={"backbone.": "segmentor.backbone.", "head": "segmentor.head"},
+    )
 
-    def __init__(self, setting: Setting, options: PLNetOptions) -> None:
+    def __init__(self, build: BuildArguments, options: PLNetOptions) -> None:
         super().__init__()
         self.options = options
-        backbone, channels = setting.backbone, options.channels
+        backbone, channels = build.backbone, options.channels
         first = int(options.background_prototype)
         self.learner = PairEmbedding(backbone, channels, options.mask_mode, signed=options.signed_prototypes)
-        self.query_features: tuple[str, ...] = (IMAGE_FEATURE,)
         self.head: MapHead | None = None
         if options.use_segmentor:
             self.feature = self.learner.feature
-            self.query_features = (self.feature, IMAGE_FEATURE)
+            self.inputs = replace(self.inputs, query=(self.feature, IMAGE_FEATURE))
             self.head = MapHead(
                 copy.deepcopy(self.learner.project),  # what is added to each other starts alike
                 channels,
@@ -128,23 +129,26 @@ class PLNet(MetaLearner):
                 block=options.fusion_block,
             )
         else:
-            self.trains_backbone, self.turns = False, ()
+            self.learning = replace(self.learning, backbone=False, alternating=())
 
-    def start_from(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
-        self.learner.start_from(backbone)
+    def initialise(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
+        self.learner.initialise(backbone)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"looked": self.learner.look(features[IMAGE_FEATURE]), **self._query_feature(features)}
+        return {
+            "image_feature": self.learner.image_features(features[IMAGE_FEATURE]),
+            **self._query_feature(features),
+        }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         masks = [mask == 0, mask == 1] if self.options.background_prototype else [mask == 1]
-        looked = self.learner.look(features[IMAGE_FEATURE])
-        return {"prototype": self.learner(looked, torch.stack(masks, 1).to(looked))}
+        image_feature = self.learner.image_features(features[IMAGE_FEATURE])
+        return {"prototype": self.learner(image_feature, torch.stack(masks, 1).to(image_feature))}
 
-    def learned_query(self, features: Mapping[str, Tensor]) -> Encoding:
+    def trainable_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return self._query_feature(features)
 
-    def learned_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
+    def trainable_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         return {}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
@@ -157,30 +161,30 @@ class PLNet(MetaLearner):
         return {"prototype": torch.cat([background.unsqueeze(1), objects], 1)}
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        looked, prototype = query["looked"], guidance["prototype"]
-        parts = dict(guidance) | ({"looked": looked} if self.training else {})
+        image_feature, prototype = query["image_feature"], guidance["prototype"]
+        parts = dict(guidance) | ({"image_feature": image_feature} if self.training else {})
         if not self.options.joint_seg_grad:
-            looked, prototype = looked.detach(), prototype.detach()
+            image_feature, prototype = image_feature.detach(), prototype.detach()
         if self.head is None:
-            pixels = looked.permute(0, 2, 3, 1)
+            pixels = image_feature.permute(0, 2, 3, 1)
             scores = [closeness(pixels, p[:, None, None], self.options.distance) for p in prototype.unbind(1)]
             return Prediction(torch.stack(scores, 1), parts)
         parts["map_logits"] = self._maps(query["feature"], prototype)
-        parts["fusion_weights"] = self._fusion_weights(looked, parts["map_logits"], prototype)
+        parts["fusion_weights"] = self._fusion_weights(image_feature, parts["map_logits"], prototype)
         return Prediction(self._fuse(parts["map_logits"], parts["fusion_weights"]), parts)
 
-    def enlarge(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
+    def upsample(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         parts = prediction.parts
         if self.head is None:
-            return super().enlarge(prediction, size)
+            return super().upsample(prediction, size)
         return self._fuse(resize(parts["map_logits"], size), parts["fusion_weights"])
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        losses = {"main": pixel_cross_entropy(prediction.logits, episode.query_mask)}
-        if "looked" in prediction.parts:
-            losses["classification"] = self._classification(prediction.parts, episode.query_mask)
+        losses = super().losses(prediction, episode, generator)
+        if "image_feature" in prediction.parts:
+            losses["classification"] = self._classification(prediction.parts, episode.ground_truth)
         return losses
 
     def _query_feature(self, features: Mapping[str, Tensor]) -> Encoding:
@@ -197,18 +201,18 @@ class PLNet(MetaLearner):
         order = torch.cat([torch.arange(first), first + torch.randperm(count - first)]).to(prototype.device)
         return self.head(feature, prototype[:, order])[:, order.argsort()]
 
-    def _fusion_weights(self, looked: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
+    def _fusion_weights(self, image_feature: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
         """Return how much the query under each map looks like the way's prototype, as shares [B,P].
 
-        Where masks enter late, maps need not be enlarged first: shrinking them to the features' grid again
+        Where masks enter late, maps need not be upsampled first: shrinking them to the features' grid again
         would give the same (exactly so for sides of 8n + 1).
         """
-        maps = resize_like(map_logits, looked).sigmoid()
+        maps = resize_like(map_logits, image_feature).sigmoid()
         if self.options.joint_seg_grad:
-            vectors = self.learner(looked, maps)
+            vectors = self.learner(image_feature, maps)
         else:  # the maps learn through it, itself it does not
             fixed = {name: parameter.detach() for name, parameter in self.learner.named_parameters()}
-            vectors = functional_call(self.learner, fixed, (looked, maps))
+            vectors = functional_call(self.learner, fixed, (image_feature, maps))
         return closeness(vectors, prototype, self.options.distance).softmax(1)
 
     def _fuse(self, map_logits: Tensor, weights: Tensor) -> Tensor:
@@ -223,12 +227,15 @@ class PLNet(MetaLearner):
 
         Ways of which the query shows too little are left out; 0 where none is left.
         """
-        looked, prototype = parts["looked"], parts["prototype"]
+        image_feature, prototype = parts["image_feature"], parts["prototype"]
         first, count = 1 - int(self.options.background_prototype), prototype.shape[1]
         ways = torch.arange(first, first + count, device=label.device).view(1, -1, 1, 1)
-        masks = (label.unsqueeze(1) == ways).to(looked)
-        shown = resize_like(masks, parts.get("map_logits", looked)).sum((2, 3)) >= self.options.min_positions
-        vectors = self.learner(looked, masks).unsqueeze(2)
+        masks = (label.unsqueeze(1) == ways).to(image_feature)
+        shown = (
+            resize_like(masks, parts.get("map_logits", image_feature)).sum((2, 3))
+            >= self.options.min_positions
+        )
+        vectors = self.learner(image_feature, masks).unsqueeze(2)
         scores = closeness(vectors, prototype.unsqueeze(1), self.options.distance)
         loss = -scores.log_softmax(2).diagonal(dim1=1, dim2=2)
         return (loss * shown).sum() / shown.sum().clamp_min(1)

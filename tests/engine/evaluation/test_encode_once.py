@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -91,7 +93,8 @@ def test_every_episode_is_observed(configure):
 def test_batch_dependent_learners_go_one_by_one(configure, monkeypatch):
     arguments = opened(configure)
     expected = counts(evaluate_one_by_one(*arguments))
-    monkeypatch.setattr(arguments[0].meta, "batch_dependent", True, raising=False)
+    meta = arguments[0].meta
+    monkeypatch.setattr(meta, "inputs", replace(meta.inputs, batch_dependent=True))
     work = Work()
     assert counts(evaluate(*arguments, work=work)) == expected
     assert work == Work()

@@ -11,6 +11,7 @@ from tester import random_episode
 
 from fewseg.dataset.classes.split import class_split
 from fewseg.engine.setup.build import build_network
+from fewseg.model.contract import BatchNorm
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.word_vectors import load_word_vectors
@@ -52,7 +53,7 @@ def test_published_flat_keys_become_options(configure: Callable[..., Config]) ->
     network = build_network(configure("pfenet", ppm_scales=[1.0, 0.5], aux_weight=0.5, fix_bn=False), SPLIT)
     assert network.meta.options.ppm_scales == (1.0, 0.5)
     assert network.meta.options.aux_weight == 0.5
-    assert not network.meta.fix_bn
+    assert network.meta.learning.batch_norm is BatchNorm.BATCH
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from small_loop import small_loop
-from torch import nn
+from torch import Tensor, nn
 
 from fewseg.engine.training.optimisation import create_optimizer
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Progress, Snapshot
+from fewseg.model.contract import Learning
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
@@ -25,8 +26,11 @@ class Remembering(FewShotModel):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.meta = nn.Linear(1, 1)
-        self.meta.shot_bound = {}
-        self.meta.restore_memory = lambda memory: setattr(self, "restored", dict(memory))
+        self.meta.learning = Learning()
+        self.meta.memory = self
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.restored = dict(state)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""Segmentation by the nearest prototype, as in PANet (Wang et al., ICCV 2019, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from fewseg.model.contract import Adaptation, Encoding, MetaLearner, Prediction
+
+
+class NearestPrototype(MetaLearner):
+    """A query position belongs to the prototype, of the background or of a way, whose cosine is largest.
+
+    There is no head: what learns is the backbone.
+
+    Args:
+        feature: name of the only backbone feature that is read, signed, because cosines want signs.
+        scale: what cosines are multiplied by to become logits.
+    """
+
+    adaptation = Adaptation(blended=("prototype",))
+
+    def __init__(self, feature: str, scale: float) -> None:
+        super().__init__()
+        self.feature, self.scale = feature, scale
+        self.inputs = self.inputs.reading(feature)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": features[self.feature]}
+
+    def match(self, query: Encoding, support: Encoding) -> Encoding:
+        """Average over the shots, and the background over the ways too -> prototypes [B,1+N,C].
+
+        In training, the support's features go along where ``encode_support`` gives them.
+        """
+        background, foreground = support["background"], support["foreground"].mean(-2)
+        background = background.mean(tuple(range(1, background.ndim - 1)))
+        ways = foreground.reshape(len(background), -1, background.shape[-1])
+        guidance = {"prototype": torch.cat([background.unsqueeze(1), ways], 1)}
+        return guidance | ({"support_feature": support["feature"]} if "feature" in support else {})
+
+    def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
+        score = cosine_scores(query["feature"], guidance["prototype"], self.scale)
+        if "support_feature" in guidance:
+            guidance = guidance | {"score": score, "query_feature": query["feature"]}
+        return Prediction(score, dict(guidance))
+
+
+def cosine_scores(feature: Tensor, prototype: Tensor, scale: float) -> Tensor:
+    """Compare features [B,C,h,w] with prototypes [B,P,C] -> cosines times ``scale``, [B,P,h,w].
+
+    A prototype of zeros, of what has no pixel, is at cosine 0 to everything.
+    """
+    scores = [cosine_similarity(feature, p[:, :, None, None], dim=1) for p in prototype.unbind(1)]
+    return scale * torch.stack(scores, 1)
