@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,23 +14,27 @@ from torch import Tensor, nn
 
 from fewseg.engine.training.optimisation import create_optimizer
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Progress, Snapshot
-from fewseg.model.contract import Learning
+from fewseg.model.contract import MetaLearner, TrainingMemory
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
 
 
+class Noting(TrainingMemory):
+    """Keeps what it was given."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.restored = dict(state)
+
+
 class Remembering(FewShotModel):
     """Nothing but a memory."""
 
+    memory = Noting()
+
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.meta = nn.Linear(1, 1)
-        self.meta.learning = Learning()
-        self.meta.memory = self
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.restored = dict(state)
+        self.meta = MetaLearner()
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +193,7 @@ def test_a_process_gets_its_own_memory_or_all_where_their_number_changed(
     Snapshot(tmp_path, state, optimizer.state_dict(), Progress(seed=1), {}, memories).restore(
         model, optimizer
     )
-    assert {name: int(value) for name, value in model.restored.items()} == wanted
+    assert {name: int(value) for name, value in model.memory.restored.items()} == wanted
 
 
 @pytest.mark.parametrize(
