@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from fewseg.model.create import ADAPTERS, METHODS
+from fewseg.util.config.published import SPELLINGS
+from fewseg.util.config.schema import SECTIONS
+from tools.config_page import PAGE, with_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS_PAGE = ROOT / "docs" / "methods.md"
@@ -45,6 +48,25 @@ def links(page: Path) -> list[str]:
 def test_every_option_stands_in_its_method_s_section_with_its_default(name: str) -> None:
     expected = {field.name: written(field.default) for field in fields(OPTIONS[name])}
     assert option_table(section(name)) == expected
+
+
+def test_config_page_describes_every_key_as_the_schema_does() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    undescribed = [
+        f"{name}.{key}"
+        for name, schema in SECTIONS.items()
+        for key, field in schema.model_fields.items()
+        if not field.description
+    ]
+    assert not undescribed, "write a docstring below the key in util/config/schema.py"
+    assert page == with_tables(page), "run python tools/config_page.py"
+    assert [key for key in SPELLINGS if f"`{key}" not in page] == []
+
+
+def test_config_page_is_found_out_where_a_table_differs() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_tables(page.replace("| `shot` | 1 |", "| `shot` | 2 |")) == page
+    assert with_tables(page.replace("| `train_gpu` |", "| `train_gpus` |")) == page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,15 +12,11 @@ from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
 from fewseg.util.config import Config
+from fewseg.util.config.schema import keys_marked
+from fewseg.util.config.types import METHOD_OPTION
 from fewseg.util.errors import ConfigError
 from fewseg.util.log import get_log
 from fewseg.util.word_vectors import load_word_vectors
-
-_FLAT_OPTIONS = {
-    "Method": ("kshot_trans_dim", "ppm_scales"),
-    "Train": ("aux_weight",),
-}
-"""Published keys beside ``Method.options`` that a method may know as options, by section."""
 
 _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
 """Published keys of the weights of losses beside an ensemble's."""
@@ -80,8 +76,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
 def _key_of(failure: ValueError, config: Config) -> str:
     """Return the key of the config that a refusal is about, as far as it says so: by default the method."""
     key = failure.key if isinstance(failure, OptionError) else "arch"
-    option = key.removeprefix("options.")
-    flat = [f"{section}.{option}" for section, keys in _FLAT_OPTIONS.items() if option in keys]
+    flat = [path for path in keys_marked(METHOD_OPTION) if path.endswith(f".{key.removeprefix('options.')}")]
     named = [name for name in (f"Method.{key}", *flat) if config.where(name) != "default"]
     return named[0] if named else f"Method.{key}"
 
@@ -105,13 +100,12 @@ def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
     method = METHODS.get(config.Method.arch)
     known = {field.name for field in fields(method.Options)} if method is not None else set()
     options: dict[str, Any] = {}
-    for section, keys in _FLAT_OPTIONS.items():
-        for key in keys:
-            value = getattr(getattr(config, section), key)
-            if value is not None and key in known:
-                options[key] = value
-            elif value is not None:
-                _tell_unused(config, section, key)
+    for section, key in (path.split(".") for path in sorted(keys_marked(METHOD_OPTION))):
+        value = getattr(getattr(config, section), key)
+        if value is not None and key in known:
+            options[key] = value
+        elif value is not None:
+            _tell_unused(config, section, key)
     options |= config.Method.options
     if isinstance(options.get(_WORDS), str):
         options[_WORDS] = load_word_vectors(options[_WORDS], split.names)

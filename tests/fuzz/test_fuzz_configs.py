@@ -28,7 +28,8 @@ from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.config import Config, load_config
-from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS
+from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS, keys_marked
+from fewseg.util.config.types import METHOD_OPTION
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if "_base_" not in path.parts)
@@ -36,7 +37,8 @@ KEYS = [f"{section}.{key}" for section, model in SECTIONS.items() for key in mod
 SIDE = 65
 SMALL = ("train_h", SIDE, "train_w", SIDE, "val_size", SIDE, "Method.backbone_options.width", 8)
 SPLIT = class_split("shapes", 0)
-FREE = tuple(path.split(".")[1] for path in FREE_MAPPINGS)
+FREE = tuple(path.split(".")[1] for path in (*FREE_MAPPINGS, *keys_marked(METHOD_OPTION)))
+"""Keys whose values the method, the backbone, the adaptation or the protocol checks."""
 
 
 def small(name: str) -> tuple[Path, list[str]]:

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from fewseg.util.config import load_config
-from fewseg.util.config.published import SPELLINGS, UNUSED
-from fewseg.util.config.schema import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)
@@ -65,12 +63,6 @@ def test_own_images_have_a_small_recipe_beside_the_published_one(arch: str) -> N
     assert small.Train.epochs <= 24 < 100 <= large.Train.epochs or arch == "panet"
     kept = ("data_set", "novel_in_train", "protocol", "protocol_options", "scale_min", "scale_max")
     assert all(getattr(small.Data, key) == getattr(large.Data, key) for key in kept)
-
-
-def test_every_key_is_documented() -> None:
-    text = (ROOT / "docs/config.md").read_text()
-    keys = [key for section in SECTIONS.values() for key in section.model_fields]
-    assert [key for key in [*keys, *SPELLINGS, *UNUSED] if f"`{key}" not in text] == []
 
 
 class TestLoops:

@@ -1,215 +1,223 @@
-"""The typed sections of a config file. Key names are BAM's, because that is what this field's users edit."""
+"""The typed sections of a config file. Key names are BAM's, because that is what this field's users edit.
+
+A key stands here alone: its type, range and default, what it changes (``Effect``), and in the text below it
+the description, which ``tools/config_page.py`` copies into docs/config.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from fewseg.util.files import is_path
+from fewseg.util.config import types as t
+from fewseg.util.config.types import METHOD_OPTION, AnyCase, Effect, Unset
 
 FOLDS: dict[str, int] = {"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1}
-"""Folds of a data set. A data set of one's own (``folder``) may have any number."""
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _empty_is_none(value: Any) -> Any:
-    return None if value == "" else value
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, str) and not is_path(value):
-        raise ValueError("must be a path, without control characters and not over-long")
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _none_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in ("", "none") else value
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Protocol = Literal["bam", "pfenet", "hsnet", "panet", "mlc"]
-Adaptation = Literal["eftnet"]
-Int = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Count = Annotated[Int, Field(ge=1, le=10_000)]
-Epochs = Annotated[Int, Field(ge=1, le=100_000)]
-Episodes = Annotated[Int, Field(ge=1, le=1_000_000)]
-Fold = Annotated[Int, Field(ge=0, le=999)]
-Few = Annotated[Int, Field(ge=1, le=100)]
-"""Supports, ways: what fits into one episode."""
-Positive = Annotated[Number, Field(gt=0, le=1e6)]
-NotNegative = Annotated[Number, Field(ge=0, le=1e6)]
-Rate = Annotated[Number, Field(gt=0, le=1000)]
-Scale = Annotated[Number, Field(ge=0.05, le=20)]
-Angle = Annotated[Number, Field(ge=-360, le=360)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Size = Annotated[Int, Field(ge=32, le=4096)]
-Seed = Annotated[Int, Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(pattern=r"^[\w./-]*$", max_length=100), BeforeValidator(_lower)]
-OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
-Unset = BeforeValidator(_none_is_none)
-"""Lets a key that may be unset be switched off by ``None`` on the command line, where it is text."""
-Path = Annotated[str, BeforeValidator(_path)]
-OptionalPath = Annotated[str | None, BeforeValidator(_path), BeforeValidator(_empty_is_none)]
-OneOrMore = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=100)]
-Scales = Annotated[tuple[Annotated[Number, Field(gt=0, le=1000)], ...], Field(min_length=1, max_length=10)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)]
-Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=100)]
-Shots = Annotated[tuple[Few, ...], Field(min_length=1, max_length=100)]
+"""Number of folds of a data set. A data set of one's own (``folder``) may have any number."""
 
 
 class Section(BaseModel):
     """A part of the config; read-only once built."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class Data(Section):
     """What is read and how it is cut: data set, fold, episode form, image sizes, augmentation."""
 
-    data_set: Annotated[Literal["pascal", "coco", "fss1000", "shapes", "folder"], BeforeValidator(_lower)] = (
+    data_set: Annotated[Literal["pascal", "coco", "fss1000", "shapes", "folder"], AnyCase, Effect.NAME] = (
         "pascal"
     )
-    data_root: OptionalPath = None
-    train_list: OptionalPath = None
-    val_list: OptionalPath = None
-    use_split_coco: bool = False
-    split: Fold = 0
-    shot: Few = 1
-    ways: Few = 1
-    protocol: Annotated[Protocol, BeforeValidator(_lower)] = "bam"
-    protocol_options: dict[str, Any] = Field(default_factory=dict)
-    """Points in which a run departs from its protocol, checked by the protocol; docs/protocols.md."""
-    novel_in_train: Annotated[Literal["remove", "background"] | None, Unset] = None
-    """What becomes of training images that hold novel classes; unset: as the protocol says."""
-    auxiliary: Annotated[Int, Field(ge=0, le=100)] = 0
-    """Images per class beside the supports, for methods that can use them."""
-    mined_labels: OptionalPath = None
-    """Folder of mined labels, which auxiliary images are taken from where the method learns from such."""
-    ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], BeforeValidator(_lower)] = "mask"
-    ann_seed: Seed = 0
-    """What scribbles are drawn with, besides the image and its mask."""
-    train_h: Size = 473
-    train_w: Size = 473
-    val_size: Size = 473
-    scale_min: Scale = 0.9
-    scale_max: Scale = 1.1
-    rotate_min: Angle = -10.0
-    rotate_max: Angle = 10.0
-    resized_val: bool = True
-    ori_resize: bool = True
+    """The data set; ``folder`` is data of your own."""
+    data_root: Annotated[t.OptionalPath, Effect.NAME] = None
+    """The folder of the data set."""
+    train_list: Annotated[t.OptionalPath, Effect.TRAINING] = None
+    """The list of training images; by default the data set's own."""
+    val_list: Annotated[t.OptionalPath, Effect.BOTH] = None
+    """The list of images for validation and test; by default the data set's own."""
+    use_split_coco: Annotated[bool, Effect.TRAINING] = False
+    """COCO: every fourth class makes a fold (FWB), instead of twenty consecutive ones."""
+    split: Annotated[t.Fold, Effect.NAME] = 0
+    """The fold."""
+    shot: Annotated[t.Few, Effect.NAME] = 1
+    """Supports per class, K."""
+    ways: Annotated[t.Few, Effect.BOTH] = 1
+    """Classes per episode, N."""
+    protocol: Annotated[t.Protocol, AnyCase, Effect.BOTH] = "bam"
+    """The protocol ([protocols.md](protocols.md)) of training, and of testing without ``test_protocol``."""
+    protocol_options: Annotated[dict[str, Any], Effect.BOTH] = Field(default_factory=dict)
+    """The points in which this run departs from the protocol; the protocol checks them."""
+    novel_in_train: Annotated[Literal["remove", "background"] | None, Unset, Effect.TRAINING] = None
+    """Training images with novel classes: they are removed, or their novel pixels become background."""
+    auxiliary: Annotated[t.Int, Field(ge=0, le=100), Effect.BOTH] = 0
+    """Further images per class: with image-level labels (``fsil``) or mined ones (``mlc-reconstruction``)."""
+    mined_labels: Annotated[t.OptionalPath, Effect.TRAINING] = None
+    """The folder of mined labels, in which ``{fold}`` is filled in ([methods.md](methods.md))."""
+    ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], AnyCase, Effect.BOTH] = "mask"
+    """How supports are annotated."""
+    ann_seed: Annotated[t.Seed, Effect.BOTH] = 0
+    """The seed of the scribbles that are drawn for supports."""
+    train_h: Annotated[t.Size, Effect.TRAINING] = 473
+    """Height of the network's input in training, in pixels; it must equal ``train_w``."""
+    train_w: Annotated[t.Size, Effect.TRAINING] = 473
+    """Width of the network's input in training, in pixels."""
+    val_size: Annotated[t.Size, Effect.BOTH] = 473
+    """Side of the network's input in validation and test, in pixels."""
+    scale_min: Annotated[t.Scale, Effect.TRAINING] = 0.9
+    """Augmentation: the smallest factor by which an image is scaled."""
+    scale_max: Annotated[t.Scale, Effect.TRAINING] = 1.1
+    """Augmentation: the largest factor by which an image is scaled."""
+    rotate_min: Annotated[t.Angle, Effect.TRAINING] = -10.0
+    """Augmentation: the smallest angle of rotation, in degrees."""
+    rotate_max: Annotated[t.Angle, Effect.TRAINING] = 10.0
+    """Augmentation: the largest angle of rotation, in degrees."""
+    resized_val: Annotated[bool, Effect.BOTH] = True
+    """Whether test images smaller than ``val_size`` are upsampled to it."""
+    ori_resize: Annotated[bool, Effect.BOTH] = True
+    """Whether predictions are scored at the original size of the label."""
 
 
 class Train(Section):
     """The training loop: optimiser, schedule, validation, what is kept."""
 
-    batch_size: Count = 8
-    """Over all processes together."""
-    batch_size_val: Count = 1
-    base_lr: Rate = 0.005
-    epochs: Epochs = 200
-    start_epoch: Annotated[Int, Field(ge=0)] = 0
-    stop_interval: Epochs = 75
-    index_split: Annotated[Int, Field(ge=-1, le=999)] = -1
-    """Parameter groups after this one learn 10 times as fast; -1: all of them."""
-    power: Annotated[Number, Field(ge=0, le=100)] = 0.9
-    milestones: Annotated[tuple[Share, ...], Field(max_length=100)] = ()
-    """Shares of the training after each of which the rate drops to a tenth."""
-    warmup: bool = False
-    momentum: Annotated[Number, Field(ge=0, le=0.9999)] = 0.9
-    weight_decay: Annotated[Number, Field(ge=0, le=100)] = 1e-4
-    clip_norm: Annotated[Positive | None, Unset] = None
-    """Every parameter group's gradient is shortened to this norm; unset: left as it is."""
-    optimizer: Annotated[Literal["sgd", "adamw", "adam"], BeforeValidator(_lower)] = "sgd"
-    manual_seed: Annotated[Seed | None, Unset] = 321
-    seed_deterministic: bool = False
-    fix_random_seed_val: bool = True
-    fix_bn: Annotated[bool | None, Unset] = None
-    """Whether every BatchNorm keeps its running statistics; unset: as the method was published."""
-    aux_weight: Annotated[NotNegative | None, Unset] = None
-    aux_weight1: Annotated[NotNegative | None, Unset] = None
-    aux_weight2: Annotated[NotNegative | None, Unset] = None
-    workers: Annotated[Int, Field(ge=0, le=256)] = 8
-    print_freq: Episodes = 10
-    save_freq: Epochs = 10
-    save_minutes: Annotated[Annotated[Number, Field(gt=0, le=100_000)] | None, Unset] = 10
-    """Minutes after which a snapshot is written, wherever in an epoch; unset: at ends of epochs only."""
-    save_path: OptionalPath = None
-    weight: OptionalPath = None
-    """A checkpoint whose weights training starts from."""
-    resume: OptionalPath = None
-    """A snapshot of an interrupted run to go on with; ``auto``: this run's own, if it ever began."""
-    evaluate: bool = True
-    val_freq: Epochs = 1
+    batch_size: Annotated[t.Count, Effect.TRAINING] = 8
+    """Batch size over all processes together; published files give it per GPU."""
+    batch_size_val: Annotated[t.Count, Effect.NOTHING] = 1
+    """Batch size of a base learner's validation."""
+    base_lr: Annotated[t.Rate, Effect.TRAINING] = 0.005
+    """The learning rate at the start."""
+    epochs: Annotated[t.Epochs, Effect.TRAINING] = 200
+    """Length of the training."""
+    start_epoch: Annotated[t.Int, Field(ge=0), Effect.TRAINING] = 0
+    """The epoch that a new training starts at."""
+    stop_interval: Annotated[t.Epochs, Effect.TRAINING] = 75
+    """Training stops at a validation when there was no new best score for this number of epochs."""
+    index_split: Annotated[t.Int, Field(ge=-1, le=999), Effect.TRAINING] = -1
+    """Parameter groups after this one learn 10 times as fast; with -1 all of them do."""
+    power: Annotated[t.Number, Field(ge=0, le=100), Effect.TRAINING] = 0.9
+    """Exponent of the polynomial decay of the learning rate, per iteration; 0: no decay."""
+    milestones: Annotated[tuple[t.Share, ...], Field(max_length=100), Effect.TRAINING] = ()
+    """Shares of the training after which the rate drops to a tenth; ``power: 0`` leaves only these steps."""
+    warmup: Annotated[bool, Effect.TRAINING] = False
+    """Whether the learning rate rises linearly at the start."""
+    momentum: Annotated[t.Number, Field(ge=0, le=0.9999), Effect.TRAINING] = 0.9
+    """Momentum of the optimiser."""
+    weight_decay: Annotated[t.Number, Field(ge=0, le=100), Effect.TRAINING] = 1e-4
+    """Weight decay of the optimiser."""
+    clip_norm: Annotated[t.Positive | None, Unset, Effect.TRAINING] = None
+    """The gradient of every parameter group is shortened to this norm before a step."""
+    optimizer: Annotated[Literal["sgd", "adamw", "adam"], AnyCase, Effect.TRAINING] = "sgd"
+    """The optimiser."""
+    manual_seed: Annotated[t.Seed | None, Unset, Effect.TRAINING] = 321
+    """The seed of all random draws; ``None`` draws one."""
+    seed_deterministic: Annotated[bool, Effect.NOTHING] = False
+    """Whether slower operations are used that give the same digits in every run."""
+    fix_random_seed_val: Annotated[bool, Effect.TRAINING] = True
+    """Whether every validation uses the same episodes."""
+    fix_bn: Annotated[bool | None, Unset, Effect.TRAINING] = None
+    """Whether every BatchNorm keeps its running statistics."""
+    aux_weight: Annotated[t.Number | None, Unset, METHOD_OPTION, Effect.TRAINING] = None
+    """The published key of the method's option of this name: the weight of the inner losses."""
+    aux_weight1: Annotated[t.NotNegative | None, Unset, Effect.TRAINING] = None
+    """Weight of the meta-learner's loss beside the ensemble's; ``None``: 1."""
+    aux_weight2: Annotated[t.NotNegative | None, Unset, Effect.TRAINING] = None
+    """Weight of the base learner's loss beside the ensemble's; ``None``: 1."""
+    workers: Annotated[t.Int, Field(ge=0, le=256), Effect.NOTHING] = 8
+    """Number of loader processes.
+
+    They pass batches through shared memory, of which Docker gives 64 MB (``docker run --shm-size 8g``); 0
+    needs none.
+    """
+    print_freq: Annotated[t.Episodes, Effect.NOTHING] = 10
+    """Iterations between two points of the curves."""
+    save_freq: Annotated[t.Epochs, Effect.NOTHING] = 10
+    """Epochs between two snapshots."""
+    save_minutes: Annotated[Annotated[t.Number, Field(gt=0, le=100_000)] | None, Unset, Effect.NOTHING] = 10
+    """Minutes between two snapshots, also within an epoch; ``None``: at the ends of epochs only."""
+    save_path: Annotated[t.OptionalPath, Effect.NOTHING] = None
+    """Folder of the run, with ``{fold}``, ``{shot}`` and ``{key}`` filled in; ``None``: as said below."""
+    weight: Annotated[t.OptionalPath, Effect.TRAINING] = None
+    """A checkpoint whose weights the training starts from."""
+    resume: Annotated[t.OptionalPath, Effect.NOTHING] = None
+    """A snapshot that the training goes on from; ``auto``: the run's own where there is one."""
+    evaluate: Annotated[bool, Effect.TRAINING] = True
+    """Whether the model is validated during training."""
+    val_freq: Annotated[t.Epochs, Effect.TRAINING] = 1
     """Epochs between two validations; the last epoch is always followed by one."""
-    SubEpoch_val: bool = False
-    val_episodes: Episodes = 1000
-    amp: bool = False
-    compile: bool = False
+    SubEpoch_val: Annotated[bool, Effect.TRAINING] = False
+    """Whether there is a validation at half epochs too."""
+    val_episodes: Annotated[t.Episodes, Effect.TRAINING] = 1000
+    """Episodes of a validation."""
+    amp: Annotated[bool, Effect.TRAINING] = False
+    """Whether the network is trained in mixed precision (bfloat16)."""
+    compile: Annotated[bool, Effect.NOTHING] = False
+    """Whether the network is compiled by ``torch.compile``."""
 
 
 class Method(Section):
     """The network. ``None`` leaves a choice to the method's own default."""
 
-    arch: Name
-    backbone: Name = "resnet50"
-    base: OptionalName = None
-    """The base learner, or ``none``; unset: as the method was published. The same for ``ensemble``."""
-    ensemble: OptionalName = None
-    pretrained: OptionalPath = None
-    """``none``, ``imagenet``, or the path of a backbone's weights."""
-    base_weight: OptionalPath = None
-    """Checkpoint of the base learner, for stage 2."""
-    low_fea: OptionalName = None
-    kshot_trans_dim: Annotated[Annotated[Int, Field(ge=0, le=4096)] | None, Unset] = None
-    ppm_scales: Annotated[Scales | None, Unset] = None
-    merge_tau: Share = 0.9
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The method's own switches, checked by the method."""
-    backbone_options: dict[str, Any] = Field(default_factory=dict)
-    """The backbone's own switches, checked by the backbone."""
+    arch: Annotated[t.Name, Effect.NAME]
+    """The method; ``pspnet`` is the base learner (stage 1)."""
+    backbone: Annotated[t.Name, Effect.NAME] = "resnet50"
+    """The feature extractor."""
+    base: Annotated[t.OptionalName, Effect.TRAINING] = None
+    """The base learner, or ``none``."""
+    ensemble: Annotated[t.OptionalName, Effect.TRAINING] = None
+    """How the predictions of base and meta-learner are merged, or ``none``."""
+    pretrained: Annotated[t.OptionalPath, Effect.TRAINING] = None
+    """The backbone's weights at the start: ``none``, ``imagenet``, or a file."""
+    base_weight: Annotated[t.OptionalPath, Effect.TRAINING] = None
+    """The base learner's checkpoint for stage 2; ``None`` or ``auto``: the one trained here that fits."""
+    low_fea: Annotated[t.OptionalName, Effect.TRAINING] = None
+    """The stage of the backbone whose Gram matrices tell the ensemble how similar two scenes are."""
+    kshot_trans_dim: Annotated[t.Int | None, Unset, METHOD_OPTION, Effect.TRAINING] = None
+    """The published key for the method's option of this name."""
+    ppm_scales: Annotated[tuple[t.Number, ...] | None, Unset, METHOD_OPTION, Effect.TRAINING] = None
+    """The published key for the method's option of this name."""
+    merge_tau: Annotated[t.Share, Effect.TEST] = 0.9
+    """Generalised few-shot segmentation: a pixel is of the novel class where its probability exceeds this."""
+    options: Annotated[dict[str, Any], Effect.BOTH] = Field(default_factory=dict)
+    """The options of the method, which checks them ([methods.md](methods.md))."""
+    backbone_options: Annotated[dict[str, Any], Effect.TRAINING] = Field(default_factory=dict)
+    """The options of the backbone, which checks them."""
 
 
 class TestFinetune(Section):
     """Evaluation and test-time adaptation."""
 
-    weight: OptionalPath = None
-    """The checkpoint to test; unset: the run's best."""
-    test_protocol: Annotated[Protocol | None, BeforeValidator(_lower), Unset] = None
-    """What models are tested under, where that is not ``Data.protocol``, which they are trained under."""
-    generalized: bool = False
-    """Test generalised few-shot segmentation: base and novel classes at once."""
-    untrained: bool = False
-    """Test the network with random weights, too."""
-    episodes_file: OneOrMore | None = None
-    """Manifests of test episodes, one per seed; unset: drawn as the protocol says."""
-    episodes: Annotated[Episodes | None, Unset] = None
-    """Per seed; unset: as the protocol says."""
-    seeds: Annotated[Seeds | None, Unset] = None
-    folds: Annotated[Folds | None, Unset] = None
-    shots: Annotated[Shots | None, Unset] = None
-    cache_gib: Annotated[Number, Field(gt=0, le=10_000)] = 4.0
-    """Memory for encodings that later episodes need again."""
-    panels: Annotated[Int, Field(ge=0, le=100_000)] = 8
-    """Episodes that are drawn as pictures."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    adapt: Annotated[Adaptation | None, BeforeValidator(_lower), Unset] = None
-    adapt_options: dict[str, Any] = Field(default_factory=dict)
-    """The adaptation's own switches, checked by the adaptation."""
+    weight: Annotated[t.OptionalPath, Effect.TEST] = None
+    """The checkpoint to test; ``None``: the run's best."""
+    test_protocol: Annotated[t.Protocol | None, AnyCase, Unset, Effect.TEST] = None
+    """The protocol to test under; ``None``: ``Data.protocol``, that of the training."""
+    generalized: Annotated[bool, Effect.TEST] = False
+    """Whether base classes are segmented too (generalised few-shot segmentation), with both ways to merge."""
+    untrained: Annotated[bool, Effect.NOTHING] = False
+    """Whether the same network with random weights is tested too, as one of the baselines."""
+    episodes_file: Annotated[t.OneOrMore | None, Effect.TEST] = None
+    """Manifests of the episodes to test on, one per seed; ``None``: they are drawn as the protocol says."""
+    episodes: Annotated[t.Episodes | None, Unset, Effect.TEST] = None
+    """Episodes per seed."""
+    seeds: Annotated[t.Seeds | None, Unset, Effect.TEST] = None
+    """The seeds that episodes are drawn with."""
+    folds: Annotated[t.Folds | None, Unset, Effect.NOTHING] = None
+    """The folds to test; ``None``: ``split``."""
+    shots: Annotated[t.Shots | None, Unset, Effect.NOTHING] = None
+    """The numbers of supports to test with; ``None``: ``shot``."""
+    cache_gib: Annotated[t.Number, Field(gt=0, le=10_000), Effect.NOTHING] = 4.0
+    """Memory in GiB for encodings that later episodes need again."""
+    panels: Annotated[t.Int, Field(ge=0, le=100_000), Effect.NOTHING] = 8
+    """Number of episodes that are drawn as pictures."""
+    precision: Annotated[Literal["float32", "bfloat16", "float16"], Effect.TEST] = "float32"
+    """The precision that the network is tested in; a reduced one cannot be combined with ``adapt``."""
+    adapt: Annotated[Literal["eftnet"] | None, AnyCase, Unset, Effect.TEST] = None
+    """Test-time adaptation."""
+    adapt_options: Annotated[dict[str, Any], Effect.TEST] = Field(default_factory=dict)
+    """The options of the adaptation, which checks them ([methods.md](methods.md))."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -219,14 +227,23 @@ SECTIONS: dict[str, type[Section]] = {
     "Test_Finetune": TestFinetune,
 }
 
-
 FREE_MAPPINGS = (
     "Data.protocol_options",
     "Method.options",
     "Method.backbone_options",
     "Test_Finetune.adapt_options",
 )
-"""Keys whose mappings are checked elsewhere; these merge name by name."""
+"""Keys whose mappings are checked elsewhere; several files' mappings are merged option by option."""
+
+
+def keys_marked(*marks: object) -> frozenset[str]:
+    """Return the key paths (``Data.split``) with one of these marks: an ``Effect``, ``METHOD_OPTION``."""
+    return frozenset(
+        f"{name}.{key}"
+        for name, section in SECTIONS.items()
+        for key, field in section.model_fields.items()
+        if any(mark in field.metadata for mark in marks)
+    )
 
 
 def contradictions(data: Data, train: Train, test: TestFinetune) -> Iterator[tuple[str, str]]:

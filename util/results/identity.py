@@ -10,9 +10,10 @@ from typing import Any
 
 from fewseg.util.config.file import Entry
 from fewseg.util.config.published import ADAPT_OPTIONS, UNUSED, is_default, translate
-from fewseg.util.config.schema import SECTIONS
+from fewseg.util.config.schema import SECTIONS, keys_marked
+from fewseg.util.config.types import Effect
 from fewseg.util.results.result import Result
-from fewseg.util.runs.name import EFFECTS, Effect, readable
+from fewseg.util.runs.name import readable
 
 _IDENTITY = (
     *("method", "backbone", "data_set", "fold", "shot", "ways", "protocol", "protocol_difference"),
@@ -21,11 +22,11 @@ _IDENTITY = (
 )
 """Entries that, besides seeds, episodes and settings, make a measurement another one."""
 
-_TOLD_ELSEWHERE = {
-    "Method": ("pretrained", "base_weight"),
-    "Test_Finetune": ("weight", "episodes", "seeds", "episodes_file"),
+_NOT_COMPARED = keys_marked(Effect.NOTHING) | {
+    *("Method.pretrained", "Method.base_weight", "Test_Finetune.weight"),
+    *("Test_Finetune.episodes", "Test_Finetune.seeds", "Test_Finetune.episodes_file"),
 }
-"""Section -> keys that the hashes of the weights and of the episodes stand for."""
+"""Keys that change no figure, and those that the hashes of the weights and of the episodes stand for."""
 
 _DEFAULTS = {
     section: {
@@ -85,14 +86,11 @@ def departures_in_words(result: Result) -> str:
 
 
 def _identity(result: Result) -> tuple[object, ...]:
-    without_effect = {section: keys.split() for section, keys in EFFECTS[Effect.NOTHING].items()}
-    for section, keys in _TOLD_ELSEWHERE.items():
-        without_effect[section] = [*without_effect.get(section, ()), *keys]
     settings = {
         f"{section}.{key}": value
         for section, key, value in _settings(result)
         # The checkpoint stands for the training, but for the seed of an untrained network.
-        if (key == "manual_seed" if section == "Train" else key not in without_effect.get(section, ()))
+        if (key == "manual_seed" if section == "Train" else f"{section}.{key}" not in _NOT_COMPARED)
         # A key that was added to the schema since has its default in older results.
         and value != _DEFAULTS.get(section, {}).get(key)
     }

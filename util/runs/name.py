@@ -10,11 +10,11 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator
-from enum import Enum, auto
 from pathlib import PurePath
 from typing import Any, Protocol
 
-from fewseg.util.config.schema import FREE_MAPPINGS
+from fewseg.util.config.schema import FREE_MAPPINGS, keys_marked
+from fewseg.util.config.types import Effect
 
 _READABLE = 60
 """Characters of the readable part, at most; what does not fit is counted."""
@@ -23,59 +23,9 @@ _ORDER = {"Train": 1, "Method": 2, "Data": 3}
 """Sections as they come in names: first what is changed most. What is of a test comes before them."""
 
 
-class Effect(Enum):
-    """What a key of the config changes."""
-
-    NAME = auto()
-    """Where a run's folder lies, by itself: its value or, of a data root, its last part."""
-    TRAINING = auto()
-    """The weights that a training gives."""
-    BOTH = auto()
-    """The weights, by training or by selection, and the figures of a test of the same weights."""
-    TEST = auto()
-    """The figures of a test."""
-    NOTHING = auto()
-    """No figure: where files go, how fast, how much is shown; roundings at most."""
-
-
 TRAINING = (Effect.TRAINING, Effect.BOTH)
 TEST = (Effect.BOTH, Effect.TEST)
 """The effects that set two trainings, or two tests of one checkpoint, apart."""
-
-EFFECTS: dict[Effect, dict[str, str]] = {
-    Effect.NAME: {"Data": "data_set data_root split shot", "Method": "arch backbone"},
-    Effect.TRAINING: {
-        "Data": "train_list use_split_coco novel_in_train mined_labels train_h train_w scale_min scale_max "
-        "rotate_min rotate_max",
-        "Train": "batch_size base_lr epochs start_epoch stop_interval index_split power milestones warmup "
-        "momentum weight_decay clip_norm optimizer manual_seed fix_random_seed_val fix_bn aux_weight "
-        "aux_weight1 aux_weight2 weight evaluate val_freq SubEpoch_val val_episodes amp",
-        "Method": "base ensemble pretrained base_weight low_fea kshot_trans_dim ppm_scales backbone_options",
-    },
-    Effect.BOTH: {
-        "Data": "val_list ways protocol protocol_options auxiliary ann_type ann_seed val_size resized_val "
-        "ori_resize",
-        "Method": "options",
-    },
-    Effect.TEST: {
-        "Method": "merge_tau",
-        "Test_Finetune": "weight test_protocol generalized episodes_file episodes seeds precision adapt "
-        "adapt_options",
-    },
-    Effect.NOTHING: {
-        "Train": "batch_size_val seed_deterministic workers print_freq save_freq save_minutes save_path "
-        "resume compile",
-        "Test_Finetune": "untrained folds shots cache_gib panels",
-    },
-}
-"""Every key of every section, by what it changes. A new key is classified here."""
-
-_EFFECT_OF = {
-    f"{section}.{key}": effect
-    for effect, sections in EFFECTS.items()
-    for section, keys in sections.items()
-    for key in keys.split()
-}
 
 
 class Settings(Protocol):
@@ -147,11 +97,12 @@ def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
 
     Options are keys of their own: ``Method.options.channels``.
     """
+    marked = keys_marked(*effects)
     return {
         key_path: _comparable(value)
         for section, keys in config.as_dict().items()
         for key, whole in keys.items()
-        if _EFFECT_OF.get(f"{section}.{key}", Effect.TRAINING) in effects
+        if f"{section}.{key}" in marked
         for key_path, value in _flat(f"{section}.{key}", whole)
     }
 
