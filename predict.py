@@ -38,6 +38,7 @@ from fewseg.engine.setup.script import log_notices, require_writable, run_script
 from fewseg.engine.setup.weights import describe, load_trained
 from fewseg.model.contract import AuxiliarySet
 from fewseg.util import distributed
+from fewseg.util.command_line import add_config, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import DataError, UserError
 from fewseg.util.log import get_log, start_log
@@ -51,18 +52,15 @@ PANEL = "panel.png"
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add = parser.add_argument
-    add("--config", required=True, metavar="YAML", help="what the model was trained by")
+    add_config(parser, "what the model was trained by")
     add("--weight", metavar="PATH", help="its checkpoint; the run's best by default")
     add("--support", required=True, nargs="+", metavar="IMAGE MASK", help="examples, each with its mask")
     add("--class", dest="class_id", type=int, metavar="ID", help="the object in masks of several classes")
     add("--auxiliary", metavar="PATH", help="images that show the class, without masks, for fsil")
     add("--query", required=True, metavar="PATH", help="an image, or a folder of images")
     add("--out", required=True, metavar="FOLDER", help="where masks and overlays go")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: split 1")
     return parser.parse_args(arguments)
 
 

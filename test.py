@@ -27,6 +27,7 @@ from fewseg.engine.evaluation.record import record, write_overview
 from fewseg.engine.reports.report import Section
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
 from fewseg.util import distributed
+from fewseg.util.command_line import add_config, add_runs, command_line
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
 from fewseg.util.lock import lock_folder
@@ -41,30 +42,15 @@ _PATIENCE = 600.0
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
+    add_config(parser, "what the models were trained by", "cache_gib 8")
+    add_runs(parser)
     add = parser.add_argument
-    add("--config", required=True, metavar="YAML", help="what the models were trained by")
-    add("--folds", nargs="+", type=int, metavar="FOLD", help="folds to test; the config's by default")
-    add("--shots", nargs="+", type=int, metavar="K", help="numbers of supports; the config's by default")
-    add(
-        "--protocol", metavar="NAME", help="what to test under; what the models were trained under by default"
-    )
-    add("--generalized", action="store_true", help="segment base classes too, with both ways to merge")
     add("--untrained", action="store_true", help="beside the baselines, test the network with random weights")
-    add("--episodes", type=int, metavar="N", help="episodes per seed; the protocol's by default")
-    add(
-        "--episodes-file",
-        nargs="+",
-        metavar="JSONL",
-        help="manifests, one per seed; {fold}, {shot} filled in",
-    )
-    add("--seeds", nargs="+", type=int, metavar="SEED", help="seeds; the protocol's by default")
+    add("--episodes-file", nargs="+", metavar="JSONL", help="a manifest per seed; {fold}, {shot} filled in")
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
     add("--again", action="store_true", help="measure anew what the folder of results holds already")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: cache_gib 8")
     return parser.parse_args(arguments)
 
 

@@ -34,6 +34,7 @@ from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.engine.training.validate import base_validation, few_shot_validation
 from fewseg.model.contract import Network
 from fewseg.util import distributed
+from fewseg.util.command_line import add_config, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.log import get_log, start_log
 from fewseg.util.seed import set_seed
@@ -41,13 +42,8 @@ from fewseg.util.seed import set_seed
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, metavar="YAML", help="what to train, on what and how")
-    parser.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: split 1 shot 5"
-    )
+    parser = command_line(__doc__)
+    add_config(parser, "what to train, on what and how", "split 1 shot 5")
     parser.add_argument(
         "--overwrite", action="store_true", help="begin anew where an earlier training lies, and remove that"
     )

@@ -31,6 +31,7 @@ from fewseg.engine.setup.script import run_script
 from fewseg.engine.setup.weights import base_weight_path
 from fewseg.engine.training.snapshot import BEST
 from fewseg.model.fewshot import FewShotModel
+from fewseg.util.command_line import command_line
 from fewseg.util.config import load_config
 from fewseg.util.errors import CheckpointError, ConfigError, ResultError
 from fewseg.util.files import write_text
@@ -105,9 +106,7 @@ COLUMNS = ("method", "beside it", "parameters, M", "s / step", "s / episode", "p
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--configs", type=Path, default=ROOT / "config/shapes", help="folder (default: config/shapes)")
     add("--methods", nargs="+", metavar="NAME", help="all of the folder by default")

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 from fewseg.engine.setup.script import run_script
+from fewseg.util.command_line import command_line
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
 from fewseg.util.results.comparison import (
@@ -33,9 +34,7 @@ LAST = {"mIoU": "FB-IoU", "mIoU_meta": "FB-IoU_meta", "mIoU_t": "FB-IoU"}
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("results", nargs="+", metavar="RESULT", help="result files or folders of them; NAME=PATH renames")
     add("--metric", metavar="NAME", help="mIoU by default; mIoU_n for generalised few-shot segmentation")

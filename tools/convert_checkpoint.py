@@ -6,7 +6,6 @@ python tools/convert_checkpoint.py encoder.pkl --with relation.pkl --out fss1000
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
+from fewseg.engine.setup.script import run_script
 from fewseg.model.checkpoint.published import load_strict, to_ours
 from fewseg.model.checkpoint.recognise import join_files, recognise
 from fewseg.util.checkpoint import load_weights, save_checkpoint
-from fewseg.util.errors import CheckpointError, UserError
+from fewseg.util.command_line import command_line
+from fewseg.util.errors import CheckpointError
 
 
 def convert(
@@ -58,36 +59,23 @@ def convert(
     return meta
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("source", type=Path, help="published checkpoint")
-    parser.add_argument(
-        "--with",
-        type=Path,
-        nargs="+",
-        default=[],
-        dest="further",
-        help="further files of the same checkpoint",
-    )
-    parser.add_argument("--out", type=Path, help="file to write (default: the source's name, .safetensors)")
-    parser.add_argument("--fold", type=int, help="fold it was trained for, kept in the metadata")
-    parser.add_argument("--data-set", help="pascal, coco, ...; kept in the metadata")
-    arguments = parser.parse_args()
-    target = arguments.out or arguments.source.with_suffix(".safetensors")
-    facts = {"fold": arguments.fold, "data_set": arguments.data_set}
-    try:
-        meta = convert(
-            arguments.source, target, {k: v for k, v in facts.items() if v is not None}, arguments.further
-        )
-    except UserError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(
-        f"{target}: "
-        + ", ".join(f"{name} {value}" for name, value in meta.items() if value not in (None, {}))
-    )
-    return 0
+def main(arguments: list[str] | None = None) -> None:
+    """Convert as the command line says."""
+    parser = command_line(__doc__)
+    add = parser.add_argument
+    add("source", type=Path, help="published checkpoint")
+    add("--with", type=Path, nargs="+", default=[], dest="further", help="its other files, if it has some")
+    add("--out", type=Path, help="file to write (default: the source's name, .safetensors)")
+    add("--fold", type=int, help="fold it was trained for, kept in the metadata")
+    add("--data-set", help="pascal, coco, ...; kept in the metadata")
+    given = parser.parse_args(arguments)
+    target = given.out or given.source.with_suffix(".safetensors")
+    facts = {"fold": given.fold, "data_set": given.data_set}
+    facts = {name: value for name, value in facts.items() if value is not None}
+    meta = convert(given.source, target, facts, given.further)
+    told = ", ".join(f"{name} {value}" for name, value in meta.items() if value not in (None, {}))
+    print(f"{target}: {told}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -28,35 +28,27 @@ from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
 from fewseg.engine.setup.data import test_fold_of
 from fewseg.engine.setup.script import configs_of_runs, run_script, with_changes
 from fewseg.engine.setup.weights import fill
+from fewseg.util.command_line import add_config, add_runs, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="draw episodes and write a file per fold, shot and seed")
+    add_config(write, "data set, fold, shot and protocol")
+    add_runs(write)
     add = write.add_argument
-    add("--config", required=True, metavar="YAML", help="data set, fold, shot and protocol")
-    add("--folds", nargs="+", type=int, metavar="FOLD", help="the config's by default")
-    add("--shots", nargs="+", type=int, metavar="K", help="the config's by default")
-    add("--protocol", metavar="NAME", help="the config's by default")
-    add("--seeds", nargs="+", type=int, metavar="SEED", help="the protocol's by default")
-    add("--episodes", type=int, metavar="N", help="per seed; the protocol's by default")
-    add("--generalized", action="store_true", help="episodes of generalised few-shot segmentation")
     add("--hsnet-list", metavar="PATH", help="draw from a fixed list of HSNet; {fold} filled in")
     add("--out", default="episodes", metavar="FOLDER", help="where the files go (default: episodes)")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config")
     show = commands.add_parser("show", help="say what files hold")
     show.add_argument("files", nargs="+", metavar="JSONL")
     show.add_argument("--first", type=int, default=5, metavar="N", help="episodes to print (default: 5)")
     verify = commands.add_parser("verify", help="check hashes and, with a config, images and masks")
     verify.add_argument("files", nargs="+", metavar="JSONL")
-    verify.add_argument("--config", metavar="YAML", help="whose data the episodes must fit")
-    verify.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config")
+    add_config(verify, "whose data the episodes must fit", required=False)
     return parser.parse_args(arguments)
 
 

@@ -6,9 +6,7 @@ python tools/make_lists.py --pascal data/VOCdevkit2012/VOC2012    # also lists/p
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,32 +16,26 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 from fewseg.dataset.lists.image_lists import read_image_list
 from fewseg.dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
 from fewseg.dataset.prepare.pascal import FILES
-from fewseg.util.errors import UserError
+from fewseg.engine.setup.script import run_script
+from fewseg.util.command_line import command_line
 from fewseg.util.files import write_text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> None:
+    """Write the files."""
+    parser = command_line(__doc__)
     parser.add_argument("--lists", type=Path, default=Path("lists"), help="folder to write")
     parser.add_argument("--pascal", type=Path, metavar="ROOT", help="a prepared PASCAL, to count anew")
     given = parser.parse_args(arguments)
-    try:
-        for data_set in SYSTEMS:
-            for name, text in tables(data_set).items():
-                write_text(given.lists / data_set / name, text)
-        if given.pascal is not None:
-            folder = given.lists / "pascal"
-            train, val = (read_image_list(given.pascal, folder / FILES[part]) for part in ("merged", "val"))
-            counts = fold_counts(train, train.index(), val, val.index(), "pascal")
-            write_text(folder / COUNTS_FILE, to_text(counts))
-    except UserError as error:
-        print(f"make_lists: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for data_set in SYSTEMS:
+        for name, text in tables(data_set).items():
+            write_text(given.lists / data_set / name, text)
+    if given.pascal is not None:
+        folder = given.lists / "pascal"
+        train, val = (read_image_list(given.pascal, folder / FILES[part]) for part in ("merged", "val"))
+        counts = fold_counts(train, train.index(), val, val.index(), "pascal")
+        write_text(folder / COUNTS_FILE, to_text(counts))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

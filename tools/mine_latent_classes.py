@@ -26,6 +26,7 @@ from fewseg.engine.setup.script import log_notices, require_writable, run_script
 from fewseg.engine.setup.weights import describe, fill, load_trained
 from fewseg.util import distributed
 from fewseg.util.checkpoint import file_hash
+from fewseg.util.command_line import add_config, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 from fewseg.util.log import start_log
@@ -34,31 +35,17 @@ from fewseg.util.runs.folder import run_folder
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
+    add_config(parser, "of the trained baseline, whose features are clustered", "shot 5")
     add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        metavar="YAML",
-        help="of the trained baseline, whose features are clustered",
-    )
     add("--folds", nargs="+", type=int, metavar="FOLD", help="the config's by default")
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="likewise; 'mined' in the run's folder by default")
     add("--clusters", type=int, default=100, metavar="N", help="latent classes (default: 100)")
     add("--seed", type=int, default=0, help="of the clustering (default: 0)")
-    add(
-        "--drop",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="least certain pixels to leave out (default: 0)",
-    )
+    add("--drop", type=float, default=0.0, metavar="SHARE", help="of least certain pixels to leave out")
     add("--protect-base", action="store_true", help="let pixels of base classes keep a label of their own")
     add("--extra", metavar="FOLDER", help="further images, without any label, to be labelled too")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config: shot 5")
     return parser.parse_args(arguments)
 
 

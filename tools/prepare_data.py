@@ -27,6 +27,7 @@ from fewseg.dataset.prepare.run_coco import prepare_coco
 from fewseg.dataset.prepare.run_folder import prepare_folder
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.shapes.files import draw_shapes
+from fewseg.util.command_line import command_line
 from fewseg.util.errors import UserError
 from fewseg.util.log import log_warnings, start_log, stop_log
 
@@ -94,9 +95,7 @@ def run_folder(given: argparse.Namespace) -> str:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     commands = parser.add_subparsers(required=True, metavar="DATA_SET", dest="data_set")
 
     def command(name: str, run: Run, about: str, lists: Path | None = None) -> argparse.ArgumentParser:

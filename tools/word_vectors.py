@@ -10,7 +10,6 @@ write words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and `
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import sys
 from collections.abc import Collection, Sequence
@@ -23,7 +22,9 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 import numpy as np
 
 from fewseg.dataset.classes.own_names import parse_class_names
-from fewseg.util.errors import DataError, UserError
+from fewseg.engine.setup.script import run_script
+from fewseg.util.command_line import command_line
+from fewseg.util.errors import DataError
 from fewseg.util.files import write_atomically
 from fewseg.util.word_vectors import WIDTH, unit_rows
 
@@ -142,25 +143,18 @@ def _read_binary(path: Path, count: int, words: frozenset[str]) -> dict[str, np.
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None) -> None:
+    """Make the table that the command line describes."""
+    parser = command_line(__doc__)
     parser.add_argument("word2vec", type=Path, help="word2vec vectors of 300 numbers, text or binary")
     parser.add_argument("classes", type=Path, help="text file, one class name per line")
     parser.add_argument("table", type=Path, help="the .npy file to write")
-    arguments = parser.parse_args(argv)
-    try:
-        names = read_names(arguments.classes)
-        vectors = read_vectors(arguments.word2vec, {word for name in names for word in name.split()})
-        table = make_table(names, vectors, arguments.word2vec)
-        save_table(arguments.table, table)
-    except UserError as error:
-        print(f"word_vectors: {error}", file=sys.stderr)
-        return 2
-    print(f"{arguments.table}: word vectors of the background and {len(names) - 1} classes")
-    return 0
+    given = parser.parse_args(arguments)
+    names = read_names(given.classes)
+    vectors = read_vectors(given.word2vec, {word for name in names for word in name.split()})
+    save_table(given.table, make_table(names, vectors, given.word2vec))
+    print(f"{given.table}: word vectors of the background and {len(names) - 1} classes")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)
