@@ -32,7 +32,7 @@ from fewseg.engine.prediction.predict import (
 )
 from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
-from fewseg.engine.setup.build import build_network, require_few_shot
+from fewseg.engine.setup.build import build_few_shot, require_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.weights import describe, load_trained
@@ -127,7 +127,7 @@ def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.
     """Load the model and show it the examples and the auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
-    model = build_network(config, fold.split)
+    model = build_few_shot(config, fold.split)
     if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:

@@ -31,7 +31,7 @@ from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.parallel import synchronised
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import Progress, Snapshot
-from fewseg.engine.training.validate import base_validation, few_shot_validation
+from fewseg.engine.training.validate import validation_of
 from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.command_line import add_config, command_line
@@ -108,10 +108,10 @@ def prepare(
     if snapshot is not None:
         reached = placed(snapshot, reached, course, len(batches))
 
-    model = build_network(config, fold.split)
+    model: Network = build_network(config, fold.split)
     if snapshot is None:
         say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.split))
-    model = synchronised(model, device).to(device, memory_format=torch.channels_last)
+    model = synchronised(model, device).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = optimizer_of(config, model)
     if snapshot is not None:
@@ -119,17 +119,13 @@ def prepare(
         snapshot.tell_other_processes()
 
     board = Board(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
-    if config.stage == 1:
-        validate = base_validation(config, fold, model, device)
-    else:
-        validate = few_shot_validation(config, fold, model, device, board)
     return TrainingLoop(
         model=model,
         optimizer=optimizer,
         schedule=schedule,
         loader=loader,
         batches=batches,
-        validate=validate,
+        validate=validation_of(config, fold, model, device, board),
         snapshots=Snapshots(
             folder.path, describe(config, fold.split), course, config.Train.save_minutes, snapshot
         ),

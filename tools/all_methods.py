@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 from fewseg.engine.evaluation.measure import UNTRAINED
-from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.build import build_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import run_script
 from fewseg.engine.setup.weights import base_weight_path
@@ -184,7 +184,7 @@ def _variant(file: Path, kind: str, given: argparse.Namespace) -> Iterator[Varia
 
 def _network(file: Path, opts: Sequence[str]) -> FewShotModel:
     config = load_config(file, opts)
-    return build_network(config, fold_of(config).split)
+    return build_few_shot(config, fold_of(config).split)
 
 
 def _words(network: FewShotModel) -> str:

@@ -20,7 +20,7 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 from fewseg.engine.evaluation.measure import weight_path
 from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
 from fewseg.engine.prediction.predict import query_paths
-from fewseg.engine.setup.build import build_network, require_few_shot
+from fewseg.engine.setup.build import build_few_shot, require_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.weights import describe, fill, load_trained
@@ -75,7 +75,7 @@ def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence
     """Mine the training images of the config's fold, and ``extra`` ones, and return their number."""
     device = distributed.start()
     fold = fold_of(config)
-    model = build_network(config, fold.split)
+    model = build_few_shot(config, fold.split)
     path = weight_path(config, fold)
     facts = describe(config, fold.split)
     load_trained(model, path, facts)

@@ -207,7 +207,8 @@ class _Runner:
 
     def _supports(self, tasks: Sequence[Task]) -> Encoding:
         """Return the encodings of all supports, and of auxiliary images; first axes episodes, ways."""
-        supports, auxiliary = [], []
+        supports: list[Encoding] = []
+        auxiliary: list[Encoding] = []
         for task in tasks:
             supports += map(self._encoding, supports_of(task.spec))
             auxiliary += map(self._encoding, auxiliary_of(task))

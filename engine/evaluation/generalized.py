@@ -135,6 +135,7 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
     measurements = []
     for merge in MERGES:
         for score in scores:
+            assert isinstance(score, GeneralizedScores)  # as scores_of makes them
             score.choose(merge)
         result = run.result(scores, **_named(config, merge))
         measurements.append(Measurement(result, (), {}, counts_of(run.fold, scores)))

@@ -22,7 +22,7 @@ from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.reports.panels import Panels
-from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.build import build_few_shot
 from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.weights import describe, fill, load_trained
@@ -89,7 +89,7 @@ class Run:
 
     def to(self, device: torch.device) -> None:
         """Move the model to where it runs."""
-        self.model.to(device, memory_format=torch.channels_last)  # convolutions run faster so
+        self.model.to(device).to(memory_format=torch.channels_last)  # convolutions run faster so
 
     def evaluate(
         self, model: FewShotModel, config: Config, *, device: torch.device, **more: Any
@@ -118,7 +118,7 @@ def open_run(config: Config) -> Run:
     """Open the fold, the trained model and the episodes that ``config`` names."""
     fold = test_fold_of(config)
     path = weight_path(config, fold)
-    model = build_network(config, fold.split)
+    model = build_few_shot(config, fold.split)
     checkpoint_hash = file_hash(path)
     options = {**config.Method.options, **load_trained(model, path, describe(config, fold.split))}
     config = config.model_copy(update={"Method": config.Method.model_copy(update={"options": options})})
@@ -142,11 +142,12 @@ def measure(config: Config, device: torch.device) -> Measurement:
     fold, images, manifests = run.fold, run.images, run.manifests
     panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
     adapter = adapter_of(config, run.model)
-    common = {"device": device, "observe": panels}
     if adapter is not None:
-        scores = evaluate_one_by_one(run.model, images, fold, manifests, adapter=adapter, **common)
+        scores = evaluate_one_by_one(
+            run.model, images, fold, manifests, adapter=adapter, device=device, observe=panels
+        )
     else:
-        scores = run.evaluate(run.model, config, **common)
+        scores = run.evaluate(run.model, config, device=device, observe=panels)
     result = run.result(scores, **_named(config, adapter))
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
     baselines = [*score_baselines(config, fold, images, manifests)]
@@ -165,7 +166,7 @@ def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result
     """Test the same network with the random weights of ``Train.manual_seed``."""
     started = time.perf_counter()
     set_seed(config.Train.manual_seed or 0)
-    model = build_network(config, run.fold.split).to(device, memory_format=torch.channels_last)
+    model = build_few_shot(config, run.fold.split).to(device).to(memory_format=torch.channels_last)
     scores = run.evaluate(model, config, device=device)
     return _untrained(config, run, scores, time.perf_counter() - started)
 

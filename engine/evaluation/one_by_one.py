@@ -85,7 +85,7 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
     if episode.auxiliary is not None:
         auxiliary = [model.encode_auxiliary(image[None]) for image in episode.auxiliary.flatten(0, 2)]
         grouped |= group_encoding(stack_encodings(auxiliary), *episode.auxiliary.shape[:3])
-    return model.decode(query, grouped, tuple(episode.query.shape[-2:]))
+    return model.decode(query, grouped, episode.size)
 
 
 def load_episode(

@@ -58,6 +58,7 @@ def result_of(
         "episodes": len(manifests[0]),
         "config": config.as_dict(),
     }
+    measured: Sequence[Scores | None] = scores or [None] * len(manifests)
     seeds = tuple(
         SeedResult(
             seed=manifest.seed,
@@ -65,7 +66,7 @@ def result_of(
             metrics=score.metrics() if score else {},
             class_iou=score.class_iou() if score else {},
         )
-        for manifest, score in zip(manifests, scores or [None] * len(manifests), strict=True)
+        for manifest, score in zip(manifests, measured, strict=True)
     )
     return Result(**{**common, "seeds": seeds, **given})
 

@@ -147,8 +147,8 @@ class Miner:
         cosine = resize_logits(cosine, self.resize.canvas(*mask.shape), align_corners=True)
         rows, columns = self.resize.content(*mask.shape)
         cosine = resize_logits(cosine[:, :, :rows, :columns], mask.shape, align_corners=False)
-        best, label = cosine[0].topk(2, 0)
-        label = label[0].cpu().numpy().astype(np.uint8)
+        best, order = cosine[0].topk(2, 0)
+        label = order[0].cpu().numpy().astype(np.uint8)
         if self.settings.drop > 0:
             margin = (best[0] - best[1]).cpu().numpy()
             label[margin < np.quantile(margin, self.settings.drop)] = VOID

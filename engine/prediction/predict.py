@@ -148,9 +148,8 @@ class Segmenter:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Return where the class is in ``image`` (RGB uint8 [H,W,3]): 1 there, 0 elsewhere, uint8 [H,W]."""
         query = self.resize.image(image)[None].to(self.device)
-        prediction = self.model.decode(
-            self.model.encode_query(query), self._supports, tuple(query.shape[-2:])
-        )
+        size = query.shape[-2], query.shape[-1]
+        prediction = self.model.decode(self.model.encode_query(query), self._supports, size)
         return label_map(prediction.logits, self.resize, *image.shape[:2])
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:

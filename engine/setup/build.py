@@ -73,6 +73,18 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
     return model
 
 
+def build_few_shot(config: Config, split: ClassSplit) -> FewShotModel:
+    """Build a config's few-shot model, likewise.
+
+    Raises:
+        ConfigError: as ``build_network``, and for a base learner's config.
+    """
+    require_few_shot(config)
+    network = build_network(config, split)
+    assert isinstance(network, FewShotModel)
+    return network
+
+
 def _key_of(failure: ValueError, config: Config) -> str:
     """Return the key of the config that a refusal is about, as far as it says so: by default the method."""
     key = failure.key if isinstance(failure, OptionError) else "arch"

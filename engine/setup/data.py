@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from fewseg.dataset.classes.fold import Fold, open_fold
 from fewseg.dataset.episodes.manifest import Manifest, read_manifest
 from fewseg.dataset.episodes.manifest_check import check_manifest
@@ -89,7 +87,7 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
     )
 
 
-def training_loader(config: Config, data: Dataset) -> tuple[Loader, EpochBatches]:
+def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple[Loader, EpochBatches]:
     """Return this process's loader, and the batches that tell it epoch and step."""
     batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
     loader = Loader(

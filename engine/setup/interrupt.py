@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
         self._since = 0.0
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         heeded = (number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)

@@ -99,7 +99,7 @@ def shorter_run(config: Config) -> Path | None:
 def missing_base_learner(config: Config, name: str) -> str:
     """Say that the base learner is missing, and how to train it."""
     data, method = config.Data, config.Method
-    opts = {"split": data.split}
+    opts: dict[str, object] = {"split": data.split}
     base = _base_config(config, name)
     shipped = shipped_config(base)
     if not _same_root(base, shipped):

@@ -70,7 +70,8 @@ class Board:
     def _write(self, events: list[Event]) -> None:
         try:
             if self._writer is None:
-                events = [*self._begin(), *events]
+                self._writer, first = self._begin()
+                events = [*first, *events]
             for event in events:
                 event.wall_time = time.time()
                 self._writer.write(event.SerializeToString())
@@ -80,18 +81,18 @@ class Board:
         except OSError as failure:
             self._give_up(failure)
 
-    def _begin(self) -> list[Event]:
-        """Open the file and return what it begins with."""
+    def _begin(self) -> tuple[RecordWriter, list[Event]]:
+        """Open the file, and return it with what it begins with."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter
 
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(str(self._folder / name))
+        writer = RecordWriter(str(self._folder / name))
         first = [Event(file_version="brain.Event:2")]
         if self._first_step > 1:
             first.append(Event(step=self._first_step, session_log=SessionLog(status=SessionLog.START)))
-        return first
+        return writer, first
 
     def _give_up(self, failure: OSError) -> None:
         self._failed = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -24,7 +26,7 @@ def wrapped(model: Network, *, compiled: bool) -> nn.Module:
     Raises:
         UserError: several processes cannot train it.
     """
-    forward = torch.compile(model) if compiled else model
+    forward: nn.Module = cast(nn.Module, torch.compile(model)) if compiled else model
     if distributed.world_size() > 1 and model.alternating:
         raise UserError(
             "this method minimises its losses in alternation, which is for a single process; start "

@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from fewseg.model.contract import Network
+from fewseg.model.layer.loss import total
 from fewseg.util.errors import UserError
 
 Forward = Callable[[Any], Any]
@@ -50,13 +51,13 @@ def training_step(
         with precision or nullcontext():
             losses = model.losses_on(batch, forward, generator)
             losses = losses if turn is None else {name: losses[name] for name in turn}
-            total = sum(losses.values())
-        found = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+            loss = total(losses)
+        found = torch.stack([value.detach() for value in losses.values()]).tolist()
         values |= zip(losses, found, strict=True)
-        if not torch.isfinite(total):
+        if not torch.isfinite(loss):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise NotFiniteError(f"the loss is not finite ({shown})")
         optimizer.zero_grad(set_to_none=True)  # what a turn does not reach keeps no gradient, and stays
-        total.backward()
+        loss.backward()
         optimizer.step()
     return values

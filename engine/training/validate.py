@@ -15,7 +15,7 @@ from fewseg.engine.setup.data import base_evaluation_loader, evaluation_images, 
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import Validate
-from fewseg.model.contract import BaseLearner
+from fewseg.model.contract import BaseLearner, Network
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.config import Config
 from fewseg.util.distributed import all_sum
@@ -38,6 +38,14 @@ def score_base_learner(
         meter.add(count_logits(model(batch.image.to(device)), batch.label))
     meter.counts = all_sum(meter.counts)
     return meter
+
+
+def validation_of(config: Config, fold: Fold, model: Network, device: torch.device, board: Board) -> Validate:
+    """Return the validation of the config's stage."""
+    if isinstance(model, FewShotModel):
+        return few_shot_validation(config, fold, model, device, board)
+    assert isinstance(model, BaseLearner)
+    return base_validation(config, fold, model, device)
 
 
 def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torch.device) -> Validate:
