@@ -32,7 +32,7 @@ from fewseg.engine.prediction.predict import (
 )
 from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
-from fewseg.engine.setup.build import build_few_shot, require_few_shot
+from fewseg.engine.setup.build import build_few_shot, name_class, require_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.weights import describe, load_trained
@@ -58,6 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--weight", metavar="PATH", help="its checkpoint; the run's best by default")
     add("--support", required=True, nargs="+", metavar="IMAGE MASK", help="examples, each with its mask")
     add("--class", dest="class_id", type=int, metavar="ID", help="the object in masks of several classes")
+    add("--class-name", metavar="NAME", help="what the object is called, for methods that read it: mianet")
     add("--auxiliary", metavar="PATH", help="images that show the class, without masks, for fsil")
     add("--query", required=True, metavar="PATH", help="an image, or a folder of images")
     add("--out", required=True, metavar="FOLDER", help="where masks and overlays go")
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     paths, out = query_paths(given.query), Path(given.out)
     further = query_paths(given.auxiliary) if given.auxiliary else []
     check_outputs(outputs(paths, out), [*given.support, *paths, *further])
-    segmenter = build_segmenter(config, examples, [read_image(path) for path in further])
+    segmenter = build_segmenter(config, examples, [read_image(path) for path in further], given.class_name)
     done, found = segment(segmenter, examples, paths, require_writable(out))
     log.info(
         "%d images segmented from %d examples, the class found in %d; see %s", done, len(examples), found, out
@@ -123,18 +124,21 @@ def segment(
     return done, found
 
 
-def build_segmenter(config: Config, examples: list[Example], auxiliary: list[np.ndarray]) -> Segmenter:
+def build_segmenter(
+    config: Config, examples: list[Example], auxiliary: list[np.ndarray], class_name: str | None = None
+) -> Segmenter:
     """Load the model and show it the examples and the auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
-    model = build_few_shot(config, fold.split)
+    names, class_id = name_class(config, fold.split.names, class_name)
+    model = build_few_shot(config, fold.split, names)
     if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
     load_trained(model, weight_path(config, fold), describe(config, fold.split))
     resize = Resize(fold.protocol.input_size, fold.protocol.resize)
-    return Segmenter(model.to(device), examples, resize, device, auxiliary)
+    return Segmenter(model.to(device), examples, resize, device, auxiliary, class_id)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ class Segmenter:
         resize: how images reach the network.
         device: where the network runs.
         auxiliary: further images that show the class, RGB uint8 [H,W,3], for a model that can use them.
+        class_id: of the class, for a model that reads names of classes; see ``name_class``.
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class Segmenter:
         resize: Resize,
         device: torch.device,
         auxiliary: Sequence[np.ndarray] = (),
+        class_id: int = 0,
     ) -> None:
+        self.class_id = class_id
         self.model, self.resize, self.device = model.eval(), resize, device
         with torch.inference_mode():
             encodings = list(self._encode(examples))
@@ -161,5 +164,5 @@ class Segmenter:
             mask = torch.stack(
                 [torch.from_numpy(self.resize.label(example.mask)).long() for example in batch]
             )
-            class_id = torch.zeros(len(batch), dtype=torch.int64)
+            class_id = torch.full((len(batch),), self.class_id)
             yield self.model.encode_support(*(t.to(self.device) for t in (image, mask, class_id)))

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.model import create_base_learner, create_model
-from fewseg.model.contract import BaseLearner
+from fewseg.model.contract import BaseLearner, TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
 from fewseg.util.config import Config
 from fewseg.util.config.schema import keys_marked
 from fewseg.util.config.types import METHOD_OPTION
-from fewseg.util.errors import ConfigError
+from fewseg.util.errors import ConfigError, UserError
 from fewseg.util.log import get_log
-from fewseg.util.word_vectors import load_word_vectors
+from fewseg.util.word_vectors import HASHED, load_word_vectors, with_background
 
 _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
 """Published keys of the weights of losses beside an ensemble's."""
 
 _WORDS = "embeddings"
-"""The option of methods that read the names of classes."""
+"""The option of methods that read word vectors of the names of classes."""
 
 
 def require_few_shot(config: Config) -> None:
@@ -34,8 +35,46 @@ def require_few_shot(config: Config) -> None:
         )
 
 
-def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearner:
+def name_class(config: Config, class_names: Sequence[str], name: str | None) -> tuple[list[str], int]:
+    """Return the names of all classes for ``build_network``, and the id of the class that is called ``name``.
+
+    A name that the data set does not have gets an id of its own behind the others.
+
+    Args:
+        config: of the method, which may read names.
+        class_names: those of the data set, in the order of their ids, with or without ``background``.
+        name: of the class that is to be segmented; None where the user gave none.
+
+    Raises:
+        UserError: the method reads names and there is none, or no word vector of it; or it reads none.
+    """
+    names, arch = with_background(class_names), config.Method.arch
+    if METHODS[arch].inputs.text is TextInput.NONE:
+        if name is not None:
+            raise UserError(f"--class-name {name}: {arch} does not read names of classes; leave it out")
+        return names, 0
+    if name is None:
+        raise UserError(f"{arch} reads the name of the class that it segments; give it: --class-name cat")
+    if name in names:
+        return names, names.index(name)
+    source = str(config.Method.options.get(_WORDS))
+    if source != HASHED:
+        raise UserError(
+            f"--class-name {name}: {source} has word vectors of the data set's classes only; give the "
+            f"nearest of {', '.join(names[1:])}"
+        )
+    return [*names, name], len(names)
+
+
+def build_network(
+    config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
+) -> FewShotModel | BaseLearner:
     """Build what the config describes, with random weights.
+
+    Args:
+        config: of a base learner or a few-shot method.
+        split: the classes of the fold.
+        class_names: for methods that read them; by default those of ``split``.
 
     Raises:
         ConfigError: a name or an option that does not exist, or parts that do not fit together.
@@ -61,7 +100,7 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
             backbone_options=method.backbone_options,
             aux_weights=tuple(weights.get(key, 1.0) for key in _AUX_WEIGHTS),
             **_chosen_parts(config),
-            **_method_options(config, split),
+            **_method_options(config, class_names or split.names),
         )
     except ValueError as failure:
         key = _key_of(failure, config)
@@ -73,14 +112,16 @@ def build_network(config: Config, split: ClassSplit) -> FewShotModel | BaseLearn
     return model
 
 
-def build_few_shot(config: Config, split: ClassSplit) -> FewShotModel:
+def build_few_shot(
+    config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
+) -> FewShotModel:
     """Build a config's few-shot model, likewise.
 
     Raises:
         ConfigError: as ``build_network``, and for a base learner's config.
     """
     require_few_shot(config)
-    network = build_network(config, split)
+    network = build_network(config, split, class_names)
     assert isinstance(network, FewShotModel)
     return network
 
@@ -104,7 +145,7 @@ def _chosen_parts(config: Config) -> dict[str, Any]:
     return {key: None if value == "none" else value for key, value in chosen.items() if value is not None}
 
 
-def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
+def _method_options(config: Config, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the method's options: flat published keys that it knows, overruled by ``Method.options``.
 
     Word vectors arrive as ``hashed`` or the path of a table, and leave as one vector per class.
@@ -119,6 +160,7 @@ def _method_options(config: Config, split: ClassSplit) -> dict[str, Any]:
         elif value is not None:
             _tell_unused(config, section, key)
     options |= config.Method.options
-    if isinstance(options.get(_WORDS), str):
-        options[_WORDS] = load_word_vectors(options[_WORDS], split.names)
+    reads_words = method is not None and method.inputs.text is TextInput.WORD_VECTORS
+    if reads_words and isinstance(options.get(_WORDS), str):
+        options[_WORDS] = load_word_vectors(options[_WORDS], class_names)
     return options

@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import predict
 from fewseg.dataset.reading.mask import read_mask
-from fewseg.engine.prediction.predict import check_outputs, output_names, read_example
-from fewseg.engine.setup.build import build_network
+from fewseg.dataset.reading.transform import Resize
+from fewseg.engine.prediction.predict import Example, Segmenter, check_outputs, output_names, read_example
+from fewseg.engine.setup.build import build_network, name_class
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
 from fewseg.util.checkpoint import save_checkpoint
@@ -175,3 +177,34 @@ def test_a_one_shot_checkpoint_takes_two_examples_with_a_warning(photos, tmp_pat
     with pytest.warns(UserWarning, match=r"another number of supports.*shot_weights uniform"):
         predict.main([*photos[:first], *examples, *photos[first:]])
     assert (tmp_path / "found" / "z_mask.png").is_file()
+
+
+def test_a_method_that_reads_names_is_told_the_class(configure, tmp_path):
+    config = configure("mianet", **{"Method.options.embeddings": "hashed"})
+    split = fold_of(config).split
+    network = build_network(config, split)
+    image = np.full((80, 80, 3), 128, np.uint8)
+    example = Example(image, np.eye(80, dtype=np.uint8))
+    prototypes = []
+    for name, position in ((split.names[3], 3), ("zebra", len(split.names))):
+        names, class_id = name_class(config, split.names, name)
+        assert class_id == position and names[class_id] == name
+        model = build_network(config, split, names)
+        model.load_state_dict(network.state_dict())
+        segmenter = Segmenter(model, [example], Resize(65, "stretch"), torch.device("cpu"), class_id=class_id)
+        query = model.encode_query(torch.zeros(1, 3, 65, 65))
+        supports = {key: value[:, 0] for key, value in segmenter._supports.items()}
+        prototypes.append(model.meta.match(query, supports)["prototype"])
+    assert not torch.allclose(*prototypes)
+
+
+def test_names_of_classes_are_asked_for_where_they_are_read(configure):
+    words = configure("mianet", **{"Method.options.embeddings": "hashed"})
+    with pytest.raises(UserError, match=r"mianet reads the name of the class.*--class-name cat"):
+        name_class(words, ("cat", "dog"), None)
+    with pytest.raises(UserError, match="--class-name cat: bam does not read names of classes; leave it out"):
+        name_class(configure("bam"), ("cat", "dog"), "cat")
+    table = configure("mianet", **{"Method.options.embeddings": "pascal.npy"})
+    assert name_class(table, ("cat", "dog"), "dog") == (["background", "cat", "dog"], 2)
+    with pytest.raises(UserError, match=r"pascal\.npy has word vectors of .* only; give the nearest"):
+        name_class(table, ("cat", "dog"), "zebra")
