@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, and the 
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("model", "engine"))]
+sys.path.insert(0, str(ROOT))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

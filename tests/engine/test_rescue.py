@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_loop import small_loop
 
 import fewseg.engine.setup.interrupt as interrupt
 import fewseg.engine.training.loop as training_loop
@@ -23,6 +22,7 @@ from fewseg.engine.training.step import NotFiniteError
 from fewseg.model.meta.canet.history import PredictionMemory
 from fewseg.util.errors import DataError
 from fewseg.util.state_file import load_training_state
+from tests.engine.small_loop import small_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 

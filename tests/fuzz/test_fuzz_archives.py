@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
-from damage import ODD_TEXTS, damaged
-from outcome import accepted, cases, generator
 
 from fewseg.dataset.prepare.files import unpack
+from tests.fuzz.damage import ODD_TEXTS, damaged
+from tests.fuzz.outcome import accepted, cases, generator
 
 CONTENT = {f"data/{name}": bytes(range(256)) * 4 for name in ("a.png", "b.png", "c/d.png")}
 NAMES = ("../../out", "/etc/out", "data/../../../out", "C:\\out", "..", ".", "data/a.png/b", *ODD_TEXTS)

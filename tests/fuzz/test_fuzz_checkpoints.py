@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from damage import ODD_TEXTS, damaged
-from outcome import accepted, cases, generator
 from safetensors.torch import save_file
 
 from fewseg.engine.setup.weights import load_trained
 from fewseg.model import create_model
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import META_KEY, save_checkpoint
+from tests.fuzz.damage import ODD_TEXTS, damaged
+from tests.fuzz.outcome import accepted, cases, generator
 
 META = {"arch": "panet", "backbone": "resnet18", "data_set": "shapes", "fold": 0, "base_classes": 15}
 ODD: tuple[Any, ...] = (None, True, -1, 0.0, 1e30, "", "resnet50", [], {}, {"a": 1}, *ODD_TEXTS)

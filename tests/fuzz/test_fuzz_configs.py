@@ -14,10 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from damage import ODD_TEXTS, damaged, damaged_text
-from odd_yaml import BOMB, ODD_VALUES, RANGES, check_value
-from outcome import accepted, cases, generator
-from tester import random_episode
 
 from fewseg.dataset.classes.split import class_split
 from fewseg.engine.evaluation.adapted import adapter_of
@@ -30,6 +26,10 @@ from fewseg.model.fewshot import FewShotModel
 from fewseg.util.config import Config, load_config
 from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS, keys_marked
 from fewseg.util.config.types import METHOD_OPTION
+from tests.fuzz.damage import ODD_TEXTS, damaged, damaged_text
+from tests.fuzz.odd_yaml import BOMB, ODD_VALUES, RANGES, check_value
+from tests.fuzz.outcome import accepted, cases, generator
+from tests.model.tester import random_episode
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if "_base_" not in path.parts)

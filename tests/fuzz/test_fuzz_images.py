@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged
-from outcome import accepted, cases, generator
 from PIL import Image
 
 from fewseg.dataset.reading.mask import read_image, read_mask
+from tests.fuzz.damage import damaged
+from tests.fuzz.outcome import accepted, cases, generator
 
 SIDE = 48
 INDICES = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4), np.ones((12, 12), np.uint8))

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from damage import ODD_TEXTS, damaged, damaged_text
-from outcome import accepted, cases, generator
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.classes.folds_file import read_folds
@@ -18,6 +16,8 @@ from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
 from fewseg.dataset.lists.image_lists import episode_lists, read_image_list
 from fewseg.dataset.loading.store import ImageStore
+from tests.fuzz.damage import ODD_TEXTS, damaged, damaged_text
+from tests.fuzz.outcome import accepted, cases, generator
 
 IMAGES = 24
 

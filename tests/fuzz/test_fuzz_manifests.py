@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import ODD_TEXTS, damaged, damaged_text
-from outcome import accepted, cases, generator
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.classes.split import class_split
 from fewseg.dataset.episodes.manifest import read_manifest
 from fewseg.dataset.episodes.manifest_check import check_manifest
 from fewseg.dataset.episodes.protocol import load_protocol
+from tests.fuzz.damage import ODD_TEXTS, damaged, damaged_text
+from tests.fuzz.outcome import accepted, cases, generator
 
 ODD: tuple[Any, ...] = (
     None,

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from damage import damaged
-from outcome import accepted, cases, generator
 
 from fewseg.engine.training.optimisation import create_optimizer
 from fewseg.engine.training.snapshot import STATE, Snapshot
 from fewseg.model import create_model
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.state_file import load_training_state, save_training_state
+from tests.fuzz.damage import damaged
+from tests.fuzz.outcome import accepted, cases, generator
 
 PLAN = {"arch": "panet", "backbone": "resnet18", "epochs": 3, "batch_size": 4}
 ODD: tuple[Any, ...] = (

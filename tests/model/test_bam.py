@@ -1,7 +1,8 @@
 """BAM's own switches, and what every meta-learner must do."""
 
 import torch
-from tester import ShotWeightsTester, random_episode
+
+from tests.model.tester import ShotWeightsTester, random_episode
 
 
 class TestBAM(ShotWeightsTester):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tester import random_episode
 
 from fewseg.model import create_adapter, create_model
 from fewseg.model.contract import Episode, Inputs, SupportView
 from fewseg.model.fewshot import FewShotModel
+from tests.model.tester import random_episode
 
 SIDE = 65
 METHODS = {

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tester import MetaLearnerTester, random_episode
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -12,6 +11,7 @@ from fewseg.model import create_adapter, create_model
 from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode
+from tests.model.tester import MetaLearnerTester, random_episode
 
 
 def with_auxiliary(episode: Episode, count: int = 3, seed: int = 1) -> Episode:

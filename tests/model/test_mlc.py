@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tester import MetaLearnerTester, random_episode
 from torch import Tensor
 
 from fewseg.model import create_adapter, create_model
@@ -13,6 +12,7 @@ from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.meta.mlc.latent_classes import find_regions, mining_loss
+from tests.model.tester import MetaLearnerTester, random_episode
 
 
 class TestMLC(MetaLearnerTester):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tester import MetaLearnerTester, random_episode
 
 from fewseg.model.contract import UNLABELLED, Episode
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.layer.resize import resize
+from tests.model.tester import MetaLearnerTester, random_episode
 
 
 class TestPANet(MetaLearnerTester):

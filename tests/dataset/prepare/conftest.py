@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))  # the helper modules beside the tests
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))  # draw_coco
 
 
 class Server:

@@ -9,7 +9,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from draw_coco import CATEGORY_IDS, draw_coco
 
 from fewseg.dataset.classes.shared_names import COCO_NAMES
 from fewseg.dataset.prepare import coco
@@ -19,6 +18,7 @@ from fewseg.dataset.prepare.run_coco import prepare_coco
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
+from tests.tools.draw_coco import CATEGORY_IDS, draw_coco
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_pictures import NAMES, draw, mask_of, photograph, prepare, save
 from PIL import Image
 
 from fewseg.dataset.prepare.options import Options
@@ -15,6 +14,7 @@ from fewseg.dataset.prepare.run_folder import prepare_folder
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
+from tests.dataset.prepare.own_pictures import NAMES, draw, mask_of, photograph, prepare, save
 
 
 def files(root):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from own_pictures import NAMES, SIZE, draw, mask_of, photograph, prepare, save
 
 from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
+from tests.dataset.prepare.own_pictures import NAMES, SIZE, draw, mask_of, photograph, prepare, save
 
 
 def test_pictures_of_one_name_are_refused_and_found_afterwards(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tester import random_episode
 
 from fewseg.dataset.classes.split import class_split
 from fewseg.engine.setup.build import build_network
@@ -15,6 +14,7 @@ from fewseg.model.contract import BatchNorm
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.word_vectors import load_word_vectors
+from tests.model.tester import random_episode
 
 SPLIT = class_split("shapes", 0)
 

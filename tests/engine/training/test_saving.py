@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_loop import small_loop
 
 from fewseg.engine.training.saving import Snapshots, memories_alone
 from fewseg.engine.training.snapshot import BEST, LAST, STATE, Snapshot
@@ -19,6 +18,7 @@ from fewseg.model.contract import Network
 from fewseg.util.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
+from tests.engine.small_loop import small_loop
 
 FILES = {BEST, LAST, STATE, "board"}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_loop import small_loop
 from torch import Tensor, nn
 
 from fewseg.engine.training.optimisation import create_optimizer
@@ -18,6 +17,7 @@ from fewseg.model.contract import MetaLearner, TrainingMemory
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
+from tests.engine.small_loop import small_loop
 
 
 class Noting(TrainingMemory):

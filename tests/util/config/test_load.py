@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import published_configs as published
 import pytest
 
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError
+from tests.util import published_configs as published
 
 Write = Callable[..., Path]
 
