@@ -135,22 +135,36 @@ class BaseHead(nn.Module):
 class Network(nn.Module):
     """What is trained, saved and tested as a whole: a base learner, or a few-shot model.
 
-    A subclass names its ``losses`` and its ``param_groups``; the rest has defaults that suit a plain network.
+    A subclass gives ``losses_on`` and ``param_groups``; the rest has defaults that suit a plain network.
 
     Attributes:
         backbone: the feature extractor.
-        alternating: names of losses that are minimised one after the other, each by a step of its own; empty
-            where the sum of all takes one step.
-        group_rules: how groups of parameters learn that do not learn as the others.
-        batch_dependent: whether an encoding depends on the other images of its batch.
-        memory: what training gathers beside the weights.
     """
 
     backbone: Backbone
-    alternating: tuple[tuple[str, ...], ...] = ()
-    group_rules: Mapping[str, GroupRule] = {}
-    batch_dependent: bool = False
-    memory: TrainingMemory = TrainingMemory()
+
+    @property
+    def alternating(self) -> tuple[tuple[str, ...], ...]:
+        """Names of losses that are minimised one after the other, each by an optimiser step of its own.
+
+        Empty where the sum of all takes one step.
+        """
+        return ()
+
+    @property
+    def group_rules(self) -> Mapping[str, GroupRule]:
+        """How groups of parameters learn that do not learn as the others."""
+        return {}
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an encoding depends on the other images of its batch."""
+        return False
+
+    @property
+    def memory(self) -> TrainingMemory:
+        """What training gathers beside the weights."""
+        return TrainingMemory()
 
     @property
     def holds_base_learner(self) -> bool:
@@ -172,7 +186,7 @@ class Network(nn.Module):
             forward: the network, or what wraps it: compiled, or distributed over processes.
             generator: for losses that draw random pixels.
         """
-        return self.losses(forward(batch), batch, generator)
+        raise NotImplementedError
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by the name of their group."""
@@ -202,6 +216,10 @@ class BaseLearner(Network):
     backbone: Backbone
     head: BaseHead
     classes: int
+
+    def losses(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Return the named losses of ``logits`` against labels [B,H,W] of 0..classes-1 and 255."""
+        raise NotImplementedError
 
     def losses_on(
         self, batch: Any, forward: Callable[[Any], Any], generator: torch.Generator | None = None
@@ -337,7 +355,7 @@ class MetaLearner(nn.Module):
         return self.encode_support(features, mask)
 
     def comparisons(
-        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
     ) -> Encoding:
         """Return those expensive comparisons [B,K,...] of ``match`` that no trained parameter changes.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +173,11 @@ class FewShotModel(Network):
         distance = self.scene_distance(query, support, guidance)
         prediction = self.finish(self.meta.segment(query, guidance), query, distance, size, excluded)
         return prediction if self.meta.inputs.multi_way or ways == 1 else _join_ways(prediction, ways)
+
+    def losses_on(
+        self, batch: Episode, forward: Callable[[Any], Any], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        return self.losses(forward(batch), batch, generator)
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None

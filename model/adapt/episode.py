@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +188,7 @@ class AdaptedEpisode:
         if not model.meta.inputs.multi_way:
             self.auxiliary = {name: tensor.flatten(0, 1) for name, tensor in self.auxiliary.items()}
         self.compared: dict[tuple[int, int | None], Encoding] = {}
-        self.memories: dict[int, dict[str, object]] = {}
+        self.memories: dict[int, dict[str, Any]] = {}
 
     def _query(self, image: int) -> Encoding:
         return {**self.queries[image], **self.model.meta.trainable_query(self.features[image])}
@@ -212,6 +213,7 @@ class AdaptedEpisode:
         guidance = model.meta.match(query, support)
         distance = model.scene_distance(query, support, guidance)
         if own is not None:
+            assert model.meta.adaptation is not None  # EFTNet refuses a method without it
             theirs, share = self.options.weighting
             further = model.meta.match(query, self._grouped(image, query, [own]))
             mixed = {

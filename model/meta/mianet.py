@@ -95,6 +95,7 @@ class MIANet(MetaLearner):
     """
 
     Options = MIANetOptions
+    embeddings: Tensor
     inputs = Inputs(text=TextInput.WORD_VECTORS).reading("layer2", "layer3", "layer4")
     published = Published(
         names={
@@ -118,6 +119,7 @@ class MIANet(MetaLearner):
         self.local_features = _local_features(width)
         self.generator = _generator(WORD_WIDTH + width, width)
         self.decoder = EnrichmentDecoder(width, len(self.scales))
+        assert options.embeddings is not None  # or the options are refused
         self.register_buffer("embeddings", options.embeddings.float().clone(), persistent=False)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:

@@ -39,6 +39,7 @@ class RPMM(MixtureGuided):
     """One mixture per stage, the same weights in all of them."""
 
     Options = RPMMOptions
+    options: RPMMOptions
 
     def __init__(self, build: BuildArguments, options: RPMMOptions) -> None:
         joined = options.channels + 2
@@ -73,5 +74,6 @@ class RPMM(MixtureGuided):
 
     def _joined(self, stages: list[Tensor]) -> Tensor:
         """Join the stages' probabilities, where there are several supports, to logits."""
-        total = sum(stages)
+        first, *others = stages
+        total = sum(others, first)
         return (total / len(stages)).log() if self.options.calibrated else total / _PUBLISHED_DIVISOR

@@ -110,7 +110,8 @@ class SGOne(MetaLearner):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         fine, middle, deep = (features[name] for name in self.inputs.query)

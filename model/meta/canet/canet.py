@@ -73,6 +73,7 @@ class CANet(MetaLearner):
     """Dense comparison, then iterative optimisation."""
 
     Options = CANetOptions
+    memory: PredictionMemory
     inputs = Inputs().reading("layer2", "layer3")
     learning = Learning(shot_bound={"attention": ("fusion", "feature_average")})
     adaptation = Adaptation(blended=("prototype",))
@@ -174,7 +175,7 @@ class CANet(MetaLearner):
             history[kept] = self.join_shots(first).softmax(1).to(history)
         elif samples:
             for row in kept:
-                history[row] = self.memory.recall(samples[row], tuple(history.shape[-2:]))
+                history[row] = self.memory.recall(samples[row], history.shape[-2:])
         return history
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:

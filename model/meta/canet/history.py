@@ -24,7 +24,7 @@ class PredictionMemory(TrainingMemory):
     def __len__(self) -> int:
         return len(self.known)
 
-    def recall(self, sample: Sample, grid: tuple[int, int]) -> Tensor:
+    def recall(self, sample: Sample, grid: tuple[int, ...]) -> Tensor:
         """Return the probabilities of background and foreground [2,h,w]; zero if it was never seen."""
         if sample not in self.known:
             return torch.zeros(2, *grid)
@@ -33,8 +33,9 @@ class PredictionMemory(TrainingMemory):
 
     def remember(self, samples: list[Sample], logits: Tensor) -> None:
         """Keep what ``logits`` [B,2,h,w] say about as many samples."""
-        for sample in samples if self._before is not None else ():
-            self._before.setdefault(sample, self.known.get(sample))
+        if self._before is not None:
+            for sample in samples:
+                self._before.setdefault(sample, self.known.get(sample))
         foreground = logits.detach().softmax(1)[:, 1].half().cpu()
         self.known |= dict(zip(samples, foreground.clone(), strict=True))
 
@@ -58,4 +59,9 @@ class PredictionMemory(TrainingMemory):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state`` gave."""
-        self.known = {tuple(map(int, name.split("/"))): map_ for name, map_ in state.items()}
+        self.known = {_sample(name): map_ for name, map_ in state.items()}
+
+
+def _sample(name: str) -> Sample:
+    number, _, class_id = name.partition("/")
+    return int(number), int(class_id)

@@ -131,7 +131,8 @@ class RelationNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, pair: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Return foreground logits [B,1,H,W] at the size of the finest skip.

@@ -35,6 +35,8 @@ class MatchLayer(TransformerLayer):
     Every object token divides its attention among the query positions, not the other way round.
     """
 
+    attention: Projections
+
     def __init__(self, channels: int, heads: int = 2) -> None:
         super().__init__(Projections(channels, heads), channels)
 

@@ -17,7 +17,7 @@ def to_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_map(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
     """[B,h*w,C] -> [B,C,h,w] for ``grid`` (h, w)."""
     return tokens.transpose(1, 2).unflatten(2, grid)
 
@@ -55,15 +55,14 @@ class SelfAttention(Projections):
         self.reduce = nn.Conv2d(channels, channels, reduction, reduction) if reduction > 1 else None
         self.norm = nn.LayerNorm(channels, EPSILON) if reduction > 1 else None
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """[B,h*w,C] -> the same."""
         seen = tokens
-        if self.reduce is not None:
+        if self.reduce is not None and self.norm is not None:
             seen = self.norm(to_tokens(self.reduce(to_map(tokens, grid))))
         projected = (self.query(tokens), self.key(seen), self.value(seen))
-        return self.join(
-            scaled_dot_product_attention(*(self.split(tensor) for tensor in projected), scale=self.scale)
-        )
+        query, key, value = (self.split(tensor) for tensor in projected)
+        return self.join(scaled_dot_product_attention(query, key, value, scale=self.scale))
 
 
 def feed_forward(channels: int, hidden: int, dropout: float) -> nn.Sequential:
@@ -95,7 +94,7 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels, EPSILON)
         self.feed = feed_forward(channels, 4 * channels, dropout)
 
-    def add_feed_forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def add_feed_forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Run the second half on tokens [B,h*w,C]."""
         return tokens + to_tokens(self.feed(to_map(self.norm2(tokens), grid)))
 
@@ -106,7 +105,7 @@ class EncoderLayer(TransformerLayer):
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
         super().__init__(SelfAttention(channels, heads, reduction), channels)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """[B,h*w,C] -> the same."""
         tokens = tokens + self.dropout(self.attention(self.norm1(tokens), grid))
         return self.add_feed_forward(tokens, grid)
@@ -120,7 +119,7 @@ class PatchEmbed(nn.Module):
         self.projection = nn.Conv2d(channels, channels, kernel, stride, kernel // 2)
         self.norm = nn.LayerNorm(channels, EPSILON)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """[B,C,h,w] -> tokens [B,h'*w',C], and the grid."""
         x = self.projection(x)
         return self.norm(to_tokens(x)), tuple(x.shape[-2:])

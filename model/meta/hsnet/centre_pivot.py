@@ -31,7 +31,7 @@ class CentrePivotConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
+        self.kernel, self.stride = kernel, stride
         self.query = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
         self.support = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
 
@@ -52,6 +52,7 @@ class CentrePivotConv(nn.Module):
 
     def _over_query(self, x: Tensor, occupied: Tensor | None) -> Tensor:
         """Convolve over the query, at the support positions that the stride keeps, and add both biases."""
+        assert self.query.bias is not None and self.support.bias is not None  # built with one
         bias = self.query.bias + self.support.bias
         x = x[:, :: self.stride, :: self.stride]
         positions = x.shape[:3]
@@ -67,13 +68,12 @@ class CentrePivotConv(nn.Module):
 
     def _reached(self, occupied: Tensor) -> list[list[bool]]:
         """Tell for every output cell whether any image has something in its window."""
-        kernel, stride = self.support.kernel_size, self.support.stride
-        seen = max_pool2d(occupied.any(0).float()[None], kernel, stride, self.support.padding)
+        seen = max_pool2d(occupied.any(0).float()[None], self.kernel, self.stride, self.kernel // 2)
         return (seen[0] > 0).tolist()
 
     def _windows(self, height: int, width: int, reached: list[list[bool]] | None) -> Iterator[Window]:
         """Yield the windows of all output cells that see something, padding left out."""
-        reach = self.support.padding[0]
+        reach = self.kernel // 2
         for row, top in enumerate(range(0, height, self.stride)):
             rows, row_taps = _overlap(top, height, reach)
             for column, left in enumerate(range(0, width, self.stride)):

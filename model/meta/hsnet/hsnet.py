@@ -139,9 +139,11 @@ class HSNet(MetaLearner):
         """Squeeze the correlations with one support per query to [B,C,hq,wq] on the finest query grid."""
         mixed: Tensor | None = None
         for index, squeeze in enumerate(self.squeeze):
+            assert isinstance(squeeze, nn.Sequential)  # of which the first layer is told what is empty
             occupied = support[f"occupied{index}"]
             x = hypercorrelation(query[f"level{index}"], support[f"object{index}"], occupied)
             mixed = self.mix_in(mixed, squeeze[1:](squeeze[0](x, occupied)), index)
+        assert mixed is not None  # there are levels
         return mixed.mean((1, 2))
 
     def mix_in(self, coarser: Tensor | None, x: Tensor, level: int) -> Tensor:

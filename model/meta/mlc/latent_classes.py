@@ -75,7 +75,7 @@ def mining_loss(feature: Tensor, regions: Regions, scale: float, *, source: str)
     return cross_entropy(scale * cosine, target, ignore_index=IGNORE)
 
 
-def at_positions(label: Tensor, size: tuple[int, int]) -> Tensor:
+def at_positions(label: Tensor, size: tuple[int, ...]) -> Tensor:
     """Read labels [B,H,W] at the positions of a grid whose corners are the image's, [B,h,w]."""
     rows, columns = (
         torch.linspace(0, large - 1, small, device=label.device).round().long()

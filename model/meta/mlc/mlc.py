@@ -114,6 +114,10 @@ class MLCReconstruction(MLC):
     """
 
     Options = MLCReconstructionOptions
+    options: MLCReconstructionOptions
+    global_background: Tensor
+    batches_seen: Tensor
+    region_bank: Tensor
     inputs = Inputs(auxiliary=AuxiliarySet.MINED)
 
     def __init__(self, build: BuildArguments, options: MLCReconstructionOptions) -> None:
@@ -124,8 +128,10 @@ class MLCReconstruction(MLC):
         self.register_buffer("region_bank", torch.zeros(options.region_bank, channels))
 
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
+        if label is None:
+            raise ValueError("mlc-reconstruction learns from mined labels: pass them with auxiliary images")
         feature = features[self.feature]
-        return {"auxiliary": feature, "auxiliary_label": at_positions(label, tuple(feature.shape[-2:]))}
+        return {"auxiliary": feature, "auxiliary_label": at_positions(label, feature.shape[-2:])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         guidance = super().match(query, support)

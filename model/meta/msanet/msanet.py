@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +180,7 @@ class MSANet(MetaLearner):
         }
 
     def comparisons(
-        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
     ) -> Encoding:
         return {
             "shot_prior": shot_priors(query["prior_query"], support["prior_object"]),
@@ -227,9 +227,7 @@ class MSANet(MetaLearner):
             counts.append(inside.flatten(1).sum(1).clamp_min(1))
         return objects, torch.stack(counts, 1)
 
-    def _similarity(
-        self, query: Encoding, support: Encoding, memory: dict[str, object] | None = None
-    ) -> Tensor:
+    def _similarity(self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None) -> Tensor:
         """Return one map per support and tap [B,K,taps,h,w] on the grid of the query feature."""
         maps = []
         for index, name in enumerate(self.taps.all):

@@ -85,7 +85,7 @@ def _read_hash(meta: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
     """Read the hash off the published dense layers; where these are empty or missing, keep our own."""
     read = {name: value for name, value in entries.items() if not name.startswith(("rw1s.", "rb1s."))}
     dense = [entries[name].flatten(1) for name in ("rw1s.weight", "rb1s.weight") if name in entries]
-    kappa, zeta = meta.hash.kappa, meta.hash.zeta
+    kappa, zeta = meta.get_buffer("hash.kappa"), meta.get_buffer("hash.zeta")
     if dense and any(bool(matrix.any()) for matrix in dense):
         kappa, zeta = hash_of_matrix(torch.cat(dense))
     return {"hash.kappa": kappa, "hash.zeta": zeta, **read}
@@ -94,6 +94,7 @@ def _read_hash(meta: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
 class OSLSM(MetaLearner):
     """The support gives a classifier, the classifier segments the query."""
 
+    bilinear: Tensor
     Options = OSLSMOptions
     learning = Learning(
         backbone=True,
@@ -234,7 +235,7 @@ def _published_names(backbone: Backbone) -> dict[str, str]:
     if isinstance(backbone, VGG16):
         for group, stage in enumerate(backbone.stages):
             layers = backbone.get_submodule(stage)
-            places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+            places = [place for place, layer in enumerate(layers.children()) if isinstance(layer, nn.Conv2d)]
             for number, place in enumerate(places):
                 published = f"conv{group + 1}_{number + 1}"
                 names[f"backbone.{stage}.{place}"] = f"{published}s"

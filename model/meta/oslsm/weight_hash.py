@@ -19,6 +19,9 @@ class WeightHash(nn.Module):
         zeta: its factor, 1 or -1, float [outputs].
     """
 
+    kappa: Tensor
+    zeta: Tensor
+
     def __init__(self, inputs: int, outputs: int, seed: int) -> None:
         super().__init__()
         kappa, zeta = _draw(inputs, outputs, seed)

@@ -71,12 +71,13 @@ class PairEmbedding(nn.Module):
     def _add_mask_channel(self) -> None:
         name = _first_convolution(self.backbone)
         old = self.backbone.get_submodule(name)
+        assert isinstance(old, nn.Conv2d)
         new = nn.Conv2d(
             old.in_channels + 1,
             old.out_channels,
-            old.kernel_size,
-            old.stride,
-            old.padding,
+            old.kernel_size[0],  # as everything here, square
+            old.stride[0],
+            old.padding[0],
             bias=old.bias is not None,
         )
         new.load_state_dict(

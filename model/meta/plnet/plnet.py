@@ -169,7 +169,7 @@ class PLNet(MetaLearner):
             pixels = image_feature.permute(0, 2, 3, 1)
             scores = [closeness(pixels, p[:, None, None], self.options.distance) for p in prototype.unbind(1)]
             return Prediction(torch.stack(scores, 1), parts)
-        parts["map_logits"] = self._maps(query["feature"], prototype)
+        parts["map_logits"] = self._maps(self.head, query["feature"], prototype)
         parts["fusion_weights"] = self._fusion_weights(image_feature, parts["map_logits"], prototype)
         return Prediction(self._fuse(parts["map_logits"], parts["fusion_weights"]), parts)
 
@@ -190,16 +190,16 @@ class PLNet(MetaLearner):
     def _query_feature(self, features: Mapping[str, Tensor]) -> Encoding:
         return {} if self.head is None else {"feature": self.head.project(features[self.feature])}
 
-    def _maps(self, feature: Tensor, prototype: Tensor) -> Tensor:
+    def _maps(self, head: MapHead, feature: Tensor, prototype: Tensor) -> Tensor:
         """Return the logits of the ways' maps [B,P,h,w], seen by the head in random order where it matters.
 
         Putting the logits back in order is the same as permuting the labels, so that losses need not know.
         """
-        if not (self.training and self.options.permutation and self.head.joint_maps):
-            return self.head(feature, prototype)
+        if not (self.training and self.options.permutation and head.joint_maps):
+            return head(feature, prototype)
         first, count = int(self.options.background_prototype), prototype.shape[1]
         order = torch.cat([torch.arange(first), first + torch.randperm(count - first)]).to(prototype.device)
-        return self.head(feature, prototype[:, order])[:, order.argsort()]
+        return head(feature, prototype[:, order])[:, order.argsort()]
 
     def _fusion_weights(self, image_feature: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
         """Return how much the query under each map looks like the way's prototype, as shares [B,P].
