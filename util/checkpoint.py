@@ -1,7 +1,7 @@
-"""Weight files: written atomically, read without running foreign code.
+"""Weight files: written atomically, and read without running code from them.
 
-A checkpoint is one safetensors file: the tensors of a model and, as metadata, what it is (method, backbone,
-fold, classes, ...).
+A checkpoint is one safetensors file. It holds the tensors of a model and, as metadata, its method, backbone,
+fold, classes and so on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fewseg.util.errors import CheckpointError, shortened
@@ -30,44 +30,40 @@ _DAMAGE = (
     *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, zipfile.BadZipFile),
 )
-"""What torch's reader raises on bytes that are no torch file, or not any more."""
+"""Errors that torch raises when it reads a file that is damaged or not a torch file."""
 
 META_KEY = "fewseg"
-"""The entry of the safetensors metadata that holds ours, as JSON."""
+"""The entry of the safetensors metadata that holds FewSeg's metadata as JSON."""
 
 
 def save_checkpoint(path: str | Path, model_state: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write the tensors of a model and what it is.
-
-    Args:
-        path: the file, by custom ``*.safetensors``.
-        model_state: name -> tensor, on any device.
-        meta: plain values: arch, backbone, fold, shot, base_classes, image_size, epoch, step, score, ...
-
-    Raises:
-        CheckpointError: the file cannot be written; one that stood there is untouched.
-    """
+    """Write the tensors of a model and its metadata to a file, usually ``*.safetensors``."""
     write_checkpoint(path, pack_checkpoint(model_state, meta))
 
 
 def pack_checkpoint(model_state: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
-    """Return the content of the file that ``save_checkpoint`` writes; equal tensors give equal bytes."""
+    """Return the content of a checkpoint; equal tensors and metadata give equal bytes.
+
+    Args:
+        model_state: name -> tensor, on any device.
+        meta: plain values: arch, backbone, fold, shot, base_classes, image_size, epoch, step, score, ...
+    """
     # A clone per tensor: safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model_state.items()}
     return save(tensors, metadata={META_KEY: json.dumps(meta)})
 
 
 def write_checkpoint(path: str | Path, content: bytes) -> None:
-    """Write what ``pack_checkpoint`` gave.
+    """Write the content of a checkpoint to its file.
 
     Raises:
-        CheckpointError: the file cannot be written; one that stood there is untouched.
+        CheckpointError: the file cannot be written; an earlier file of that name is unchanged.
     """
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content), CheckpointError)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), CheckpointError)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint of ours: its tensors (on the CPU) and its metadata.
+    """Return the tensors (on the CPU) and the metadata of a checkpoint written by ``save_checkpoint``.
 
     Raises:
         CheckpointError: missing, truncated, not written by ``save_checkpoint``, or with values that are
@@ -81,7 +77,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """Read the metadata of a checkpoint of ours, and none of its tensors.
+    """Return the metadata of a checkpoint written by ``save_checkpoint``, without reading its tensors.
 
     Raises:
         CheckpointError: missing, truncated, or not written by ``save_checkpoint``.
@@ -91,7 +87,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of any weight file: ours, another safetensors file, or a published ``.pth``.
+    """Return the tensors of any weight file: FewSeg's, another safetensors file, or a published ``.pth``.
 
     A published file may hold the tensors directly or under ``state_dict`` (``model`` in some); names are
     returned as they are.
@@ -101,17 +97,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = existing_file(path)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         try:
             return _checked(path, load_file(path))
         except (SafetensorError, OSError) as failure:
             raise CheckpointError(f"{path}: truncated or no safetensors file; copy it again") from failure
     content = load_torch_file(path)
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
+    if isinstance(content, dict):
+        inner = (content.get(key) for key in ("state_dict", "model"))
+        content = next((part for part in inner if isinstance(part, dict)), content)
     if (
         not isinstance(content, dict)
         or not content
@@ -136,11 +129,7 @@ def file_hash(path: str | Path, size: int | None = None) -> str:
 
 
 def existing_file(path: str | Path) -> Path:
-    """Return ``path``, which must be a file.
-
-    Raises:
-        CheckpointError: it is none.
-    """
+    """Return ``path``; raise CheckpointError if it is not a file."""
     path = Path(path)
     if not is_path(str(path)):
         raise CheckpointError(f"{shortened(str(path))} is no path; correct it")
@@ -153,7 +142,7 @@ def existing_file(path: str | Path) -> Path:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[safe_open]:
-    """Open a checkpoint of ours, and say in one line what is wrong with it."""
+    """Open a checkpoint of FewSeg, and turn errors of reading it into one line."""
     path = existing_file(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
@@ -182,10 +171,9 @@ def _meta_of(file: safe_open, path: str | Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Refuse values that are no finite numbers in single precision, and tell of another precision."""
-    broken = {name: int((~torch.isfinite(value.float())).sum()) for name, value in _floating(state).items()}
-    broken = {name: count for name, count in broken.items() if count}
-    if broken:
+    """Refuse values that are not finite in float32, and warn of tensors that are not float32."""
+    counts = {name: int((~torch.isfinite(value.float())).sum()) for name, value in _floating(state).items()}
+    if broken := {name: count for name, count in counts.items() if count}:
         first, count = next(iter(broken.items()))
         others = f", as have {len(broken) - 1} of its other tensors" if len(broken) > 1 else ""
         raise CheckpointError(
@@ -203,7 +191,7 @@ def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the first tensor with values that are NaN or infinite; None if there is none."""
+    """Return the name of the first tensor with NaN or infinite values; None if there is no such tensor."""
     return next((name for name, value in _floating(state).items() if not torch.isfinite(value).all()), None)
 
 
@@ -230,10 +218,6 @@ def load_torch_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: truncated or no torch file ({first_line(failure)}); copy it again"
         ) from failure
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _is_torch_file(path: Path) -> bool:

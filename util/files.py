@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Paths that may be written, and writing files so that a crash never leaves half of one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fewseg.util.errors import UserError
+from fewseg.util.errors import DataError, UserError, shortened
 
 _PART = ".part"
 """Ending of a file that is being written."""
 
 
 def write_atomically(
-    path: str | Path, write: Callable[[Path], None], error: type[UserError] = UserError
+    path: str | Path, write: Callable[[Path], object], error: type[UserError] = UserError
 ) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
@@ -70,11 +70,31 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:
     """Write ``text`` to ``path`` atomically."""
-    write_atomically(path, lambda temporary: _write_utf8(temporary, text), error)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error)
 
 
-def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def require_inside(name: str, source: str | Path) -> str:
+    """Return a relative path that was read from a list, a record or an archive.
+
+    Args:
+        name: the path, with slashes, below some folder.
+        source: the place where it was read, for the message: ``list.txt:12``.
+
+    Raises:
+        DataError: the path is absolute, leads out of its folder by ``..``, or cannot be the name of a file.
+    """
+    if not is_path(name) or name in ("", "."):
+        raise DataError(f"{source}: {shortened(name)} is no file's name; correct it")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise DataError(
+            f"{source}: {shortened(name)} leads out of its folder; name files by their path below it"
+        )
+    return name
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether ``path``, with symbolic links followed, lies below ``folder``."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _umask() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,9 +13,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fewseg.util.distributed import from_main, is_main
 from fewseg.util.errors import UserError
 from fewseg.util.files import write_text
-from fewseg.util.log import get_log, is_main
+from fewseg.util.log import get_log
 
 LOCK, OWNER = ".fewseg.lock", ".fewseg.owner.json"
 """Files of a locked folder: the one that the kernel locks, and who holds it. The first one stays for good."""
@@ -54,7 +54,7 @@ def lock_folder(folder: str | Path, work: str, *, wait: float = 0) -> Iterator[N
             lock = _acquire(folder, work, wait)
         except UserError as error:
             refusal = str(error)
-    refusal = _from_main(refusal)
+    refusal = from_main(refusal)
     if refusal is not None:
         raise UserError(refusal)
     try:
@@ -128,12 +128,3 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     except (PermissionError, OverflowError):
         return False
     return False
-
-
-def _from_main(value: str | None) -> str | None:
-    """Return the main process's value. A process without torch is alone, and need not load it to know."""
-    if "torch" not in sys.modules:
-        return value
-    from fewseg.util import distributed
-
-    return distributed.from_main(value)

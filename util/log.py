@@ -1,4 +1,4 @@
-"""What a run says: to the terminal, below any progress bar, and to a plain log file."""
+"""The log of a run: on the terminal, above any progress bar, and in a plain file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+from fewseg.util.distributed import is_main
 from fewseg.util.errors import UserError
 
 ROOT = "fewseg"
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints through tqdm, so that progress bars stay whole."""
+    """Prints through tqdm, so that lines do not break into a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -25,21 +26,12 @@ class _TerminalHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
 
 
-def is_main() -> bool:
-    """Whether this process speaks. One that has not loaded torch is alone, and need not load it to know."""
-    if "torch" not in sys.modules:
-        return True
-    from fewseg.util import distributed
-
-    return distributed.is_main()
-
-
 def start_log(folder: str | Path | None = None, name: str = "log.txt") -> logging.Logger:
-    """Set up the log and return it. Only the main process speaks, except for warnings.
+    """Set up the log and return it. Processes other than the main one log warnings only.
 
     Args:
-        folder: where the log file goes, appended to if it exists; unset: terminal only.
-        name: of the file.
+        folder: where the log file is written, at the end of one that exists; None: terminal only.
+        name: name of the file.
 
     Raises:
         UserError: the file cannot be written.
@@ -80,12 +72,12 @@ def log_to_file(path: str | Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose end, on a full disk, is one line on the terminal and not a traceback per line."""
+    """A log file that reports a full disk by one line on the terminal instead of a traceback per line."""
 
     _failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Tell the first error of writing, and leave what is no such error to Python."""
+        """Report the first error of writing, and leave other errors to Python."""
         failure = sys.exc_info()[1]
         if not isinstance(failure, OSError):
             super().handleError(record)
@@ -94,7 +86,7 @@ class _LogFile(logging.FileHandler):
             print(f"{self.baseFilename}: the log ends here ({failure.strerror})", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the file; that it could not be written has been told."""
+        """Close the file; a failure to write it has been reported already."""
         with suppress(OSError):
             super().close()
 
@@ -110,7 +102,7 @@ def _file_handler(path: Path) -> logging.Handler:
 
 
 def stop_log() -> None:
-    """Close the log file and take the handlers away."""
+    """Close the log file and remove the handlers."""
     log = logging.getLogger(ROOT)
     for handler in list(log.handlers):
         log.removeHandler(handler)
@@ -119,7 +111,7 @@ def stop_log() -> None:
 
 
 def log_warnings() -> None:
-    """Let the warnings of this project come as plain lines of the log, others as Python shows them."""
+    """Write this project's warnings as plain lines of the log, and show others as Python does."""
     as_usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

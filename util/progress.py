@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from fewseg.util.log import is_main
+from fewseg.util.distributed import is_main
 
 Item = TypeVar("Item")
 

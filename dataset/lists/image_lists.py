@@ -15,7 +15,7 @@ from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.area_index import AreaIndex, index_masks
 from fewseg.util.errors import DataError
-from fewseg.util.inside import require_inside
+from fewseg.util.files import require_inside
 
 MIN_AREA = 2 * 32 * 32
 """Pixels at original resolution that a class must cover in an image to be listed for it."""

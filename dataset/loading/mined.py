@@ -21,8 +21,7 @@ from fewseg.dataset.loading.auxiliary import Names
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import check_same_size, read_image, read_mask
 from fewseg.util.errors import DataError
-from fewseg.util.files import write_atomically, write_text
-from fewseg.util.inside import require_inside
+from fewseg.util.files import require_inside, write_atomically, write_text
 
 FACTS = "mined.json"
 LABELS = "labels"

@@ -20,8 +20,7 @@ from PIL import Image
 
 from fewseg.dataset.shapes.files import voc_palette
 from fewseg.util.errors import DataError, shortened
-from fewseg.util.files import is_path
-from fewseg.util.inside import is_inside
+from fewseg.util.files import is_inside, is_path
 from fewseg.util.progress import progress
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]

@@ -11,8 +11,7 @@ from typing import Any
 from fewseg.dataset.classes.fold import LIST_FOLDER
 from fewseg.dataset.classes.own_names import CLASSES_FILE, to_lines
 from fewseg.util.errors import DataError
-from fewseg.util.files import write_text
-from fewseg.util.inside import require_inside
+from fewseg.util.files import require_inside, write_text
 from fewseg.util.parallel import parallel_map
 
 RECORD = ".fewseg/prepared.json"

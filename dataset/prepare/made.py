@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fewseg.dataset.prepare.layout import checksums, read_checksums, write_checksums
 from fewseg.util.errors import DataError
-from fewseg.util.inside import is_inside
+from fewseg.util.files import is_inside
 from fewseg.util.log import get_log
 
 RECORD = ".fewseg/made.crc32"

@@ -23,7 +23,7 @@ from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import place, write_mask
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
-from fewseg.util.inside import require_inside
+from fewseg.util.files import require_inside
 from fewseg.util.parallel import parallel_map
 
 VOC = Archive(

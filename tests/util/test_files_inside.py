@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fewseg.util.errors import DataError
-from fewseg.util.inside import is_inside, require_inside
+from fewseg.util.files import is_inside, require_inside
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.png", "a/..b/c..", "...", "a.b/./c"])
