@@ -11,12 +11,8 @@ Machines drift, so everything is measured by turns and medians are printed; quot
 
 from __future__ import annotations
 
-import argparse
 import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,48 +21,20 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 
 import torch
 
+from fewseg.engine.setup.script import run_script
 from fewseg.engine.training.step import training_step
 from fewseg.model import create_model
-from fewseg.model.contract import Episode
 from fewseg.model.encoding import group_encoding, stack_encodings
+from fewseg.util.command_line import command_line
 from tools import benchmark_adapt, benchmark_hsnet, benchmark_loader
 from tools.plain_bam import plain_forward
+from tools.timing import by_turns, draw_episode
 
 OTHERS = {"loader": benchmark_loader, "adapt": benchmark_adapt, "hsnet": benchmark_hsnet}
-"""Benchmarks in files of their own, with arguments of their own."""
+"""Benchmarks in files of their own, each with ``add_arguments`` and ``run``."""
 
 PASCAL_QUERIES, PASCAL_SUPPORTS = 364, 390
 """Test images of PASCAL-5i fold 0, and about as many (image, class) pairs as its episodes use as supports."""
-
-
-def by_turns(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run every action once to warm up, then all by turns; return the median seconds of each."""
-    for action in actions.values():
-        action()
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(rounds):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def draw_episode(side: int, shot: int, batch: int, share: float = 0.16) -> Episode:
-    """Draw a random episode whose object covers ``share`` of its image."""
-    generator = torch.Generator().manual_seed(0)
-    edge = int(side * share**0.5)
-    mask = torch.zeros(batch, 1, shot, side, side, dtype=torch.int64)
-    mask[..., 40 : 40 + edge, 60 : 60 + edge] = 1
-    return Episode(
-        query=torch.randn(batch, 3, side, side, generator=generator),
-        support=torch.randn(batch, 1, shot, 3, side, side, generator=generator),
-        support_mask=mask,
-        class_id=torch.ones(batch, 1, dtype=torch.int64),
-        class_index=torch.zeros(batch, 1, dtype=torch.int64),
-        query_mask=mask[:, 0, 0],
-        base_label=mask[:, 0, 0],
-    )
 
 
 def measure_evaluation(shot: int, side: int, episodes: int, rounds: int) -> None:
@@ -75,7 +43,7 @@ def measure_evaluation(shot: int, side: int, episodes: int, rounds: int) -> None
     fast = create_model("bam", shot=shot, image_size=side).eval()
     fast.load_state_dict(model.state_dict())
     fast.to(memory_format=torch.channels_last)
-    episode = draw_episode(side, shot, 1)
+    episode = draw_episode(side, shot)
     with torch.inference_mode():
         deviation = (plain_forward(model, episode) - fast(episode).logits).abs().max().item()
         query = fast.encode_query(episode.query)
@@ -83,7 +51,7 @@ def measure_evaluation(shot: int, side: int, episodes: int, rounds: int) -> None
             fast.encode_support(episode.support[:, 0, k], episode.support_mask[:, 0, k]) for k in range(shot)
         ]
         support = group_encoding(stack_encodings(supports), 1, 1, shot)
-        seconds = by_turns(
+        seconds, _ = by_turns(
             {
                 "published loop, one episode": lambda: plain_forward(model, episode),
                 "our model, one episode": lambda: fast(episode),
@@ -112,10 +80,9 @@ def measure_step(side: int, batch: int, rounds: int) -> None:
     episode = draw_episode(side, 1, batch)
     groups = [{"params": group} for group in model.param_groups().values()]
     optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9)
-    seconds = by_turns({"step": lambda: training_step(model, episode, optimizer)}, rounds)
-    print(
-        f"stage-2 step, batch {batch}, {side} px: {seconds['step']:.2f} s; peak memory {peak_gib():.1f} GiB"
-    )
+    seconds, _ = by_turns({"step": lambda: training_step(model, episode, optimizer)}, rounds)
+    taken = f"{seconds['step']:.2f} s; peak memory {peak_gib():.1f} GiB"
+    print(f"stage-2 step, batch {batch}, {side} px: {taken}")
 
 
 def peak_gib() -> float:
@@ -123,32 +90,28 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the command line names."""
+    parser = command_line(__doc__)
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
     evaluation = commands.add_parser("evaluation", help="encode once against one by one")
     evaluation.add_argument("--shot", type=int, default=1)
     evaluation.add_argument("--episodes", type=int, default=5000, help="of the run to extrapolate to")
+    evaluation.set_defaults(run=lambda g: measure_evaluation(g.shot, g.size, g.episodes, g.rounds))
     step = commands.add_parser("step", help="one stage-2 training step")
     step.add_argument("--batch", type=int, default=2)
+    step.set_defaults(run=lambda given: measure_step(given.size, given.batch, given.rounds))
     for command in (evaluation, step):
         command.add_argument("--size", type=int, default=473, help="side of the input in pixels")
         command.add_argument("--rounds", type=int, default=5)
-    for name, module in OTHERS.items():
-        commands.add_parser(name, help=module.__doc__.splitlines()[0], add_help=False)
-    chosen, rest = parser.parse_known_args()
+    for name, other in OTHERS.items():
+        command = commands.add_parser(name, help=(other.__doc__ or "").splitlines()[0])
+        other.add_arguments(command)
+        command.set_defaults(run=other.run)
+    given = parser.parse_args(arguments)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    if chosen.command in OTHERS:
-        OTHERS[chosen.command].main(rest)
-    elif rest:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
-    elif chosen.command == "evaluation":
-        measure_evaluation(chosen.shot, chosen.size, chosen.episodes, chosen.rounds)
-    else:
-        measure_step(chosen.size, chosen.batch, chosen.rounds)
+    given.run(given)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

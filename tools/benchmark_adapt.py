@@ -1,20 +1,9 @@
-"""Time EFTNet's adaptation against the published way, which encodes every image anew wherever it is used.
-
-python tools/benchmark_adapt.py --shots 1 5 --episodes 1
-"""
+"""Time EFTNet's adaptation against the published way, which encodes every image anew wherever it is used."""
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +15,7 @@ from fewseg.model.contract import Encoding, Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize_like
+from tools.timing import by_turns, draw_episode
 
 
 class ReEncodedEpisode(AdaptedEpisode):
@@ -68,75 +58,41 @@ class ReEncodingEFTNet(EFTNet):
     Adapted = ReEncodedEpisode
 
 
-def re_encoding_episode(adapter: EFTNet, episode: Episode) -> Prediction:
-    """Adapt to one episode as the published code does, encoding anew in every round."""
-    return ReEncodingEFTNet(adapter.model, adapter.options)(episode)
-
-
-def random_episode(side: int, shots: int, seed: int) -> Episode:
-    """Draw smooth images with an elliptic object on a fifth of their area."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(1 + shots, 3, 15, 15, generator=generator)
-    images = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
-    line = torch.linspace(-1, 1, side)
-    ellipse = ((line[:, None] / 0.5).square() + (line / 0.5).square() <= 1).long()
-    return Episode(
-        query=images[:1],
-        support=images[1:].view(1, 1, shots, 3, side, side),
-        support_mask=ellipse.expand(1, 1, shots, side, side).clone(),
-        class_id=torch.ones(1, 1, dtype=torch.int64),
-    )
-
-
 def balance(model: FewShotModel, episode: Episode, share: float = 0.2) -> None:
     """Shift the classifier of random weights until ``share`` of the query is foreground."""
+    classifier = model.get_submodule("meta.decoder.classify")[-1]
     with torch.no_grad():
         meta = model(episode).parts["meta"]
-        model.meta.decoder.classify[-1].bias[1] -= (meta[:, 1] - meta[:, 0]).quantile(1 - share)
+        classifier.bias[1] -= (meta[:, 1] - meta[:, 0]).quantile(1 - share)
 
 
-def timed(
-    call: Callable[[Episode], Prediction], episodes: Sequence[Episode]
-) -> tuple[float, list[Prediction]]:
-    """Return the median seconds per episode, and what came out."""
-    seconds, predictions = [], []
-    for episode in episodes:
-        start = time.perf_counter()
-        predictions.append(call(episode))
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), predictions
-
-
-def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line may say."""
     parser.add_argument("--arch", default="msanet", choices=("bam", "msanet"))
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, default=473)
+    parser.add_argument("--size", type=int, default=473, help="side of the input in pixels")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--episodes", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args(given)
-    for shots in arguments.shots:
+    parser.add_argument("--rounds", type=int, default=5, help="of the adaptation")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the comparison."""
+    for shots in given.shots:
         torch.manual_seed(0)
-        model = create_model(
-            arguments.arch, backbone=arguments.backbone, shot=shots, image_size=arguments.size
-        ).eval()
-        episodes = [random_episode(arguments.size, shots, seed) for seed in range(arguments.episodes)]
-        balance(model, episodes[0])
-        adapter = create_adapter("eftnet", model, rounds=arguments.rounds, lr=1e-4)
-        adapter(random_episode(97, shots, 0))  # torch imports and prepares much when it is first used
+        model = create_model(given.arch, backbone=given.backbone, shot=shots, image_size=given.size).eval()
+        episode = draw_episode(given.size, shots)
+        balance(model, episode)
+        adapter = create_adapter("eftnet", model, rounds=given.rounds, lr=1e-4)
+        published = ReEncodingEFTNet(model, adapter.options)
+        adapter(draw_episode(97, shots))  # torch imports and prepares much when it is first used
+        actions = {"adapted": partial(adapter, episode), "encoding anew": partial(published, episode)}
         with torch.no_grad():
-            plain, _ = timed(model, episodes)
-        ours, kept = timed(adapter, episodes)
-        theirs, anew = timed(lambda episode, adapter=adapter: re_encoding_episode(adapter, episode), episodes)
-        difference = max(float((a.logits - b.logits).abs().max()) for a, b in zip(kept, anew, strict=True))
+            seconds, _ = by_turns({"plain": partial(model, episode)}, 1, warm_up=False)
+        learning, results = by_turns(actions, 1, warm_up=False)
+        difference = (results["adapted"].logits - results["encoding anew"].logits).abs().max().item()
+        taken = ", ".join(f"{name} {value:.1f} s" for name, value in (seconds | learning).items())
         print(
-            f"{arguments.arch} {arguments.backbone} {arguments.size} px {shots}-shot: plain {plain:.1f} s, "
-            f"adapted {ours:.1f} s, encoding anew {theirs:.1f} s: {theirs / ours:.1f} times; "
-            f"logits differ by {difference:.1e}",
+            f"{given.arch} {given.backbone} {given.size} px {shots}-shot: {taken}: "
+            f"{learning['encoding anew'] / learning['adapted']:.1f} times; logits differ by {difference:.1e}",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    main()

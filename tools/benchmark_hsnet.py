@@ -1,7 +1,5 @@
 """Measure HSNet's matching against a plain rendering of the published centre-pivot 4D convolutions.
 
-    python tools/benchmark.py hsnet [--size 400] [--backbone resnet50] [--rounds 3] [--training]
-
 The plain rendering keeps query positions first, [B,C,hq,wq,hs,ws], permutes for each of the two 2D
 convolutions and back, and correlates all support positions, masked out or not. Both run by turns in this one
 process; what counts is processor time, which other load on the machine disturbs least.
@@ -11,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +20,7 @@ from fewseg.model.layer.resize import resize
 from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
 from fewseg.model.meta.hsnet.hsnet import HSNet
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation
-
-OBJECT_SHARE = 0.16
-"""Of the support image, as the objects of PASCAL cover on average."""
+from tools.timing import by_turns, draw_episode
 
 
 def plain_convolution(layer: CentrePivotConv, x: Tensor) -> Tensor:
@@ -86,17 +81,6 @@ def plain_correlations(query: Encoding, support: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def processor_seconds(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run every action once to warm up, then all by turns; return the least seconds of each."""
-    least = {name: float("inf") for name in actions}
-    for _ in range(rounds + 1):
-        for name, action in actions.items():
-            started = time.process_time()
-            action()
-            least[name] = min(least[name], time.process_time() - started)
-    return least
-
-
 def compare_matching(
     size: int, backbone: str, rounds: int, *, training: bool = False, **options: object
 ) -> dict[str, float]:
@@ -112,12 +96,10 @@ def compare_matching(
     torch.manual_seed(0)
     model = create_model("hsnet", backbone=backbone, image_size=size, **options).eval()
     meta = model.meta
-    edge = int(size * OBJECT_SHARE**0.5)
-    mask = torch.zeros(1, size, size, dtype=torch.int64)
-    mask[:, size // 4 : size // 4 + edge, size // 3 : size // 3 + edge] = 1
+    episode = draw_episode(size, 1)
     with torch.no_grad():
-        query = model.encode_query(torch.randn(1, 3, size, size))
-        support = model.encode_support(torch.randn(1, 3, size, size), mask)
+        query = model.encode_query(episode.query)
+        support = model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
         whole = [_spread(support, level) for level in range(3)]
         ours = [
             hypercorrelation(query[f"level{n}"], support[f"object{n}"], support[f"occupied{n}"])
@@ -131,15 +113,15 @@ def compare_matching(
             "plain matching": lambda: plain_squeeze(meta, plain_correlations(query, whole)),
             "our matching": lambda: meta.match(query, shots)["squeezed"][:, 0],
         }
-        results = [action() for action in actions.values()]
-        seconds = processor_seconds(actions, rounds)
-    seconds["difference"] = max(float((result - results[0]).abs().max()) for result in results[1:])
+        seconds, results = by_turns(actions, rounds, clock=time.process_time, summary=min)
+    first = results["plain convolutions"]
+    seconds["difference"] = max(float((result - first).abs().max()) for result in results.values())
     if training:
         learning = {
             "plain training": lambda: plain_squeeze(meta, plain).sum().backward(),
             "our training": lambda: our_squeeze(meta, ours).sum().backward(),
         }
-        seconds |= processor_seconds(learning, rounds)
+        seconds |= by_turns(learning, rounds, clock=time.process_time, summary=min)[0]
     return seconds
 
 
@@ -151,17 +133,18 @@ def _spread(support: Encoding, level: int) -> Tensor:
     return grid.unflatten(3, occupied.shape[1:])
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=400)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line may say."""
+    parser.add_argument("--size", type=int, default=400, help="side of the images in pixels")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--training", action="store_true", help="measure the backward pass too")
-    arguments = parser.parse_args(given)
-    found = compare_matching(
-        arguments.size, arguments.backbone, arguments.rounds, training=arguments.training
-    )
-    print(f"HSNet, {arguments.backbone}, {arguments.size} px, 1-shot; processor seconds")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the comparison."""
+    found = compare_matching(given.size, given.backbone, given.rounds, training=given.training)
+    print(f"HSNet, {given.backbone}, {given.size} px, 1-shot; processor seconds")
     for what in ("convolutions", "matching", "training"):
         if f"our {what}" in found:
             plain, ours = found[f"plain {what}"], found[f"our {what}"]

@@ -1,7 +1,5 @@
 """Measure the training loader against a plain re-creation of the published chain.
 
-    python tools/benchmark_loader.py [--items 200] [--root DATA --list LIST]
-
 The plain chain works as published code does: float32 images, one pass over the image and each label per
 transform, labels found by search, base annotations read from files of their own. Both load the same batches
 by turns in this one process, on one thread.
@@ -11,15 +9,10 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 import cv2
 import numpy as np
@@ -33,7 +26,8 @@ from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.loading.few_shot import EpisodeDataset
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.dataset.reading.transform import MEAN, STD, TrainTransform
-from fewseg.util.progress import progress as progress_bar
+from fewseg.util.progress import progress
+from tools.timing import by_turns
 
 SIZE = 473
 BATCH = 4
@@ -68,6 +62,10 @@ class PlainChain:
             image, label = self._read(self.source.position[name])
             out += self._augment([image, _foreground(label, spec.class_ids[0])], rng)
         return out
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """Load several episodes."""
+        return default_collate([self[key] for key in keys])
 
     def _read(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         image = cv2.imread(str(self.source.root / self.source.images[position]), cv2.IMREAD_COLOR)
@@ -154,9 +152,7 @@ def draw_photographs(root: Path, images: int = 60, classes: int = 20) -> None:
     (root / "ImageSets/Segmentation/train.txt").write_text("".join(f"{i:04}\n" for i in range(images)))
 
 
-def compare_loaders(
-    fold: Fold, items: int = 200, cache_bytes: int = 0, progress: bool = True
-) -> dict[str, float]:
+def compare_loaders(fold: Fold, items: int = 200, cache_bytes: int = 0) -> dict[str, float]:
     """Load episodes with both chains by turns.
 
     Returns:
@@ -168,50 +164,41 @@ def compare_loaders(
     torch.set_num_threads(1)
     transform = TrainTransform(SIZE)
     ours = EpisodeDataset(fold.train_lists(1), fold.split, transform, shot=1, seed=0, cache_bytes=cache_bytes)
-    seconds, difference = {"plain": 0.0, "ours": 0.0}, 0.0
+    spent, difference = {"plain": 0.0, "ours": 0.0}, 0.0
     try:
         with tempfile.TemporaryDirectory() as folder:
             plain = PlainChain(ours, Path(folder))
-            load = {
-                "plain": lambda keys: default_collate([plain[key] for key in keys]),
-                "ours": ours.__getitems__,
-            }
-            for first in progress_bar(range(0, items, BATCH), "loading", disable=not progress):
+            for first in progress(range(0, items, BATCH), "loading"):
                 keys = [(item // len(ours), item % len(ours)) for item in range(first, first + BATCH)]
-                loaded, best = {}, dict.fromkeys(load, float("inf"))
-                for name in list(load) * REPEATS:
-                    start = time.perf_counter()
-                    loaded[name] = load[name](keys)
-                    best[name] = min(best[name], time.perf_counter() - start)
-                seconds = {name: seconds[name] + best[name] for name in load}
+                load = {"plain": partial(plain.batch, keys), "ours": partial(ours.__getitems__, keys)}
+                seconds, loaded = by_turns(load, REPEATS, warm_up=False, summary=min)
+                spent = {name: spent[name] + seconds[name] for name in load}
                 gap = loaded["plain"][0] - loaded["ours"].episode.query
                 difference = max(difference, float(gap.abs().max()))
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(-1)
-    rates = {name: -(-items // BATCH) * BATCH / spent for name, spent in seconds.items()}
+    rates = {name: -(-items // BATCH) * BATCH / seconds for name, seconds in spent.items()}
     return rates | {"ratio": rates["ours"] / rates["plain"], "difference": difference}
 
 
-def main(given: list[str] | None = None) -> None:
-    """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command line may say."""
     parser.add_argument("--items", type=int, default=200, help="episodes to load with each chain")
     parser.add_argument("--root", type=Path, help="a data root in VOC layout; drawn images if not given")
     parser.add_argument("--list", type=Path, help="its training list")
     parser.add_argument("--cache-gib", type=float, default=0.0, help="memory for decoded images")
-    arguments = parser.parse_args(given)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the comparison."""
     protocol = load_protocol("bam", novel_in_train="background", small_classes="leave_out")
     with tempfile.TemporaryDirectory() as folder:
-        root = arguments.root or Path(folder) / "photographs"
-        if arguments.root is None:
+        root = given.root or Path(folder) / "photographs"
+        if given.root is None:
             draw_photographs(root)
-        fold = open_fold("pascal", root, 0, protocol, train_list=arguments.list)
-        found = compare_loaders(fold, arguments.items, int(arguments.cache_gib * 2**30))
+        fold = open_fold("pascal", root, 0, protocol, train_list=given.list)
+        found = compare_loaders(fold, given.items, int(given.cache_gib * 2**30))
     print(f"published chain, re-created: {found['plain']:6.1f} episodes/s")
     print(f"this loader:                 {found['ours']:6.1f} episodes/s, {found['ratio']:.2f} times as many")
     print(f"largest difference of a normalised pixel: {found['difference']:.1e}")
-
-
-if __name__ == "__main__":
-    main()

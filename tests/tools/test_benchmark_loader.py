@@ -11,6 +11,6 @@ def test_both_chains_load_the_same_pixels(tmp_path):
     draw_photographs(tmp_path / "photographs", images=12, classes=6)
     protocol = load_protocol("bam", novel_in_train="background", small_classes="leave_out", min_area=1)
     fold = open_fold("pascal", tmp_path / "photographs", 3, protocol)
-    found = compare_loaders(fold, items=4, progress=False)
+    found = compare_loaders(fold, items=4)
     assert found["difference"] < 5e-6
     assert found["plain"] > 0 and found["ratio"] == found["ours"] / found["plain"]
