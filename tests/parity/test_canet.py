@@ -11,14 +11,14 @@ from fewseg.model.contract import Encoding, Episode, Prediction
 from fewseg.model.encoding import group_encoding
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.resize import resize
-from tests.parity.recorded import (
+from tests.parity import inputs
+from tests.parity.cases import load_case
+from tests.parity.comparison import (
     assert_close,
     assert_gradients,
     assert_statistics,
     episode_of,
     fill,
-    load_case,
-    reader,
     without_dropout,
 )
 
@@ -67,7 +67,7 @@ def test_features_and_prototype(name: str) -> None:
 
 def run_with_history(model: FewShotModel, episode: Episode) -> Prediction:
     """Run a training step's forward pass with the recorded history."""
-    image = torch.from_numpy(reader().reference_inputs.image(3600, 2, 41, 41, channels=2))
+    image = torch.from_numpy(inputs.image(3600, 2, 41, 41, channels=2))
     query = model.encode_query(episode.query)
     support: Encoding = group_encoding(
         model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0]), 2, 1

@@ -12,7 +12,8 @@ from fewseg.model.adapt.eftnet import EFTNet
 from fewseg.model.adapt.episode import AdaptedEpisode, Outcome
 from fewseg.model.checkpoint.published import published_names
 from fewseg.model.contract import Episode, Prediction
-from tests.parity.recorded import assert_close, assert_norms_and_sums, episode_of, fill, load_case
+from tests.parity.cases import load_case
+from tests.parity.comparison import assert_close, assert_norms_and_sums, episode_of, fill
 from tests.parity.rounding import FACTOR, amplified, perturb
 
 CASES = [
@@ -64,7 +65,7 @@ def following(case: object) -> type[AdaptedEpisode]:
     """
 
     def decided(ours: Tensor, recorded: str) -> Tensor:
-        theirs = torch.from_numpy(case.arrays[recorded]).reshape(ours.shape).to(ours.dtype)
+        theirs = torch.from_numpy(case.arrays[recorded].whole()).reshape(ours.shape).to(ours.dtype)
         assert (ours != theirs).double().mean() < 2e-3
         return theirs
 
@@ -104,7 +105,7 @@ def test_every_round(backbone: str, name: str) -> None:
         assert_close(before.parts["meta"], arrays["zero_meta"], 1e-3)
         for recorded in finetune["per_round"]:
             number = recorded["round"]
-            if arrays[f"round{number}_q2s_mask"].all():  # see the test of the diverging case
+            if arrays[f"round{number}_q2s_mask"].whole().all():  # see the test of the diverging case
                 return
             outcome = adapted.round(before)
             rate = adapter.options.rate(number)

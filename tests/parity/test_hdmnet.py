@@ -11,7 +11,8 @@ from fewseg.model import create_model
 from fewseg.model.contract import Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.meta.hdmnet.matching import LEVELS
-from tests.parity.recorded import assert_close, assert_gradients, episode_of, fill, load_case, without_dropout
+from tests.parity.cases import load_case
+from tests.parity.comparison import assert_close, assert_gradients, episode_of, fill, without_dropout
 
 EVALUATIONS = ["eval_1shot", "eval_1shot_merge", "eval_5shot"]
 SHOT_WEIGHTS = {

@@ -1,7 +1,5 @@
 """PANet against the recorded runs of the published implementation."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,9 @@ import torch
 from fewseg.model import create_model
 from fewseg.model.contract import UNLABELLED, Episode
 from fewseg.model.fewshot import FewShotModel
-from tests.parity.recorded import SHARED, assert_close, assert_gradients, episode_of, fill, load_case, reader
+from tests.parity import inputs
+from tests.parity.cases import load_case
+from tests.parity.comparison import assert_close, assert_gradients, episode_of, fill
 
 VARIANT = "panet/vgg16"
 
@@ -25,15 +25,8 @@ def episode_with_other_ways(case: object) -> Episode:
     """The recorded two-way cases exclude a second region from the background."""
     episode = episode_of(case)
     if "other_mask" in case.meta["inputs"]:
-        import reference_inputs
-
-        other = np.stack(
-            [
-                np.stack([reference_inputs.mask(*spec[1:]) for spec in way], 1)
-                for way in case.meta["inputs"]["other_mask"]
-            ],
-            1,
-        )
+        ways = case.meta["inputs"]["other_mask"]
+        other = np.stack([np.stack([inputs.make(spec) for spec in way], 1) for way in ways], 1)
         unlabelled = (torch.from_numpy(other) == 1) & (episode.support_mask != 1)
         episode.support_mask[unlabelled] = UNLABELLED
     return episode
@@ -79,47 +72,42 @@ def test_parameter_count() -> None:
 def test_metric(name: str) -> None:
     from fewseg.util.metrics import IoUMeter, intersection_union_target
 
-    reader()
-    import reference_inputs
-
-    folder = SHARED / "parity" / "panet" / "metric"
-    inputs = json.loads((folder / f"{name}.json").read_text())["inputs"]
-    recorded = np.load(folder / f"{name}.npz")
-    height, width = inputs["size"]
-    meters = [IoUMeter(1 + len(inputs["labels"])) for _ in range(inputs["n_runs"])]
-    position = [0] * inputs["n_runs"]
-    for run, classes, seed in inputs["episode_list"]:
+    _, case = load_case("panet/metric", name)
+    recorded, rule = case.arrays, case.meta["inputs"]
+    height, width = rule["size"]
+    meters = [IoUMeter(1 + len(rule["labels"])) for _ in range(rule["n_runs"])]
+    position = [0] * rule["n_runs"]
+    for run, classes, seed in rule["episode_list"]:
         agree = np.random.RandomState(seed).rand(height, width) < 0.6
-        values = inputs["ways"] + 1
-        predicted = reference_inputs.labels(seed + 1, 1, height, width, values, None)[0]
-        target = reference_inputs.labels(seed + 2, 1, height, width, values, 255)[0]
+        values = rule["ways"] + 1
+        predicted = inputs.labels(seed + 1, 1, height, width, values, None)[0]
+        target = inputs.labels(seed + 2, 1, height, width, values, 255)[0]
         predicted = np.where(agree & (target != 255), target, predicted)
         if position[run] % 4 == 3:
             target[target == 1] = 0
         position[run] += 1
         counts = intersection_union_target(torch.from_numpy(predicted), torch.from_numpy(target), values)
-        meters[run].add(counts.where_labelled(), rows=[0, *(1 + inputs["labels"].index(c) for c in classes)])
+        meters[run].add(counts.where_labelled(), rows=[0, *(1 + rule["labels"].index(c) for c in classes)])
     class_iou = np.stack([meter.class_iou()[1:].numpy() for meter in meters])
-    np.testing.assert_allclose(class_iou.mean(0), recorded["class_iou_mean"], atol=1e-6)
-    np.testing.assert_allclose(class_iou.std(0), recorded["class_iou_std"], atol=1e-6)
+    assert_close(class_iou.mean(0), recorded["class_iou_mean"], 1e-6, 0)
+    assert_close(class_iou.std(0), recorded["class_iou_std"], 1e-6, 0)
     mean_iou = [meter.mean_iou() for meter in meters]
-    np.testing.assert_allclose(mean_iou, recorded["per_run_mean_iou"], atol=1e-6)
+    assert_close(mean_iou, recorded["per_run_mean_iou"], 1e-6, 0)
     binary = [meter.foreground_background_iou() for meter in meters]
-    np.testing.assert_allclose(binary, recorded["per_run_binary_mean_iou"], atol=1e-6)
+    assert_close(binary, recorded["per_run_binary_mean_iou"], 1e-6, 0)
     foreground = [(float(meter.class_iou()[0]), meter.pooled_iou()) for meter in meters]
-    np.testing.assert_allclose(np.mean(foreground, 0), recorded["binary_class_iou_mean"], atol=1e-6)
+    assert_close(np.mean(foreground, 0), recorded["binary_class_iou_mean"], 1e-6, 0)
 
 
 def test_boxes() -> None:
     from fewseg.dataset.weak.annotations import largest_box
 
-    reader()
-    import reference_inputs
-
-    recorded = np.load(SHARED / "parity" / "panet" / "bbox" / "bbox.npz")
+    _, case = load_case("panet/bbox", "bbox")
+    labels = []
     for item in range(4):
-        mask = (reference_inputs.mask(300 + item, 1, 97, 97, None)[0] == 1).astype(np.uint8)
-        instances = reference_inputs.labels(350 + item, 1, 97, 97, 5, None)[0]
-        label = largest_box(mask, instances)
-        np.testing.assert_array_equal(label == 1, recorded["fg_bbox"][item] == 1)
-        np.testing.assert_array_equal(label == 0, recorded["bg_bbox"][item] == 1)
+        mask = (inputs.mask(300 + item, 1, 97, 97, None)[0] == 1).astype(np.uint8)
+        instances = inputs.labels(350 + item, 1, 97, 97, 5, None)[0]
+        labels.append(torch.from_numpy(largest_box(mask, instances)))
+    found = torch.stack(labels)
+    assert_close((found == 1).float(), case.arrays["fg_bbox"], 0, 0)
+    assert_close((found == 0).float(), case.arrays["bg_bbox"], 0, 0)

@@ -10,14 +10,14 @@ from fewseg.model import create_model
 from fewseg.model.contract import Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.resize import resize
-from tests.parity.recorded import (
+from tests.parity.cases import load_case
+from tests.parity.comparison import (
     ABSOLUTE,
     assert_close,
     assert_gradients,
     assert_statistics,
     episode_of,
     fill,
-    load_case,
     without_dropout,
 )
 from tests.parity.rounding import amplified

@@ -2,7 +2,6 @@
 
 import functools
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,15 +11,14 @@ from fewseg.model import create_model
 from fewseg.model.contract import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.mixture import PrototypeMixture, mixture_posterior, object_posterior
-from tests.parity.recorded import (
-    SHARED,
+from tests.parity import inputs
+from tests.parity.cases import Case, load_case
+from tests.parity.comparison import (
     assert_close,
     assert_gradients,
     assert_statistics,
     episode_of,
     fill,
-    load_case,
-    reader,
     without_dropout,
 )
 from tests.parity.rounding import amplified
@@ -122,21 +120,19 @@ def test_biases_before_a_normalisation_learn_nothing() -> None:
 
 
 @functools.cache
-def mixture_case() -> tuple[dict[str, np.ndarray], Tensor, Tensor, Tensor]:
-    """Return the recorded arrays of EM alone, and its support, query and soft mask."""
-    inputs = reader().reference_inputs
-    with np.load(SHARED / "parity/pmm/em/em.npz") as opened:
-        arrays = dict(opened)
+def mixture_case() -> tuple[Case, Tensor, Tensor, Tensor]:
+    """Return the recorded case of EM alone, and its support, query and soft mask."""
     support = relu(torch.from_numpy(inputs.image(40, 2, 13, 15, channels=256)))
     other = relu(torch.from_numpy(inputs.image(41, 2, 13, 15, channels=256)))
     inside = torch.from_numpy(inputs.mask(42, 2, 13, 15, None) == 1)[:, None]
     mask = torch.from_numpy(inputs.mask(43, 2, 97, 113, None)).float()[:, None]
-    return arrays, support, 0.3 * torch.where(inside, support, other), mask
+    return load_case("pmm/em", "em")[1], support, 0.3 * torch.where(inside, support, other), mask
 
 
 @pytest.mark.parametrize("components", [1, 3, 6])
 def test_expectation_maximisation_alone(components: int) -> None:
-    arrays, support, query, mask = mixture_case()
+    case, support, query, mask = mixture_case()
+    arrays = case.arrays
     mask = torch.nn.functional.interpolate(mask, (13, 15), mode="bilinear", align_corners=True)
     mixture = PrototypeMixture(256, (components,))
     assert_close(mixture.start(0), arrays[f"mu0_k{components}"][0], 1e-7)

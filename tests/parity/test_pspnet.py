@@ -7,7 +7,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fewseg.model import create_base_learner
 from fewseg.model.checkpoint.published import published_names
 from fewseg.model.contract import BaseLearner
-from tests.parity.recorded import assert_close, assert_gradients, fill, load_case, reader, without_dropout
+from tests.parity import inputs
+from tests.parity.cases import load_case
+from tests.parity.comparison import agreement, assert_close, assert_gradients, fill, without_dropout
 from tests.parity.rounding import amplified, precise
 
 
@@ -19,8 +21,7 @@ def build(backbone: str, case_name: str) -> tuple[BaseLearner, object]:
 
 
 def make(case: object, name: str) -> torch.Tensor:
-    function, *arguments = case.meta["inputs"][name]
-    return precise(getattr(reader().reference_inputs, function)(*arguments))
+    return precise(inputs.make(case.meta["inputs"][name]))
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
@@ -61,8 +62,7 @@ def test_loss_and_gradients(backbone: str, case_name: str, relative: float) -> N
     loss.backward()
     assert_close(loss, case.meta["train"]["main_loss"], 1e-5 if relative < 1e-2 else 1e-4, 0)
     assert_gradients(network, recorded, relative)
-    agreement = (logits.argmax(1)[:, ::2, ::2].numpy() == case.arrays["prediction"]).mean()
-    assert agreement > 0.999
+    assert agreement(logits.argmax(1)[:, ::2, ::2], case.arrays["prediction"]) > 0.999
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])

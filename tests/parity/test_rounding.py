@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.parity.recorded import assert_close, assert_norms_and_sums
+from tests.parity.comparison import assert_close, assert_norms_and_sums
 from tests.parity.rounding import amplified, prepare
 
 TINY = 1e-12

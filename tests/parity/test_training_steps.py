@@ -13,32 +13,16 @@ from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.step import training_step
 from fewseg.model import create_base_learner, create_model
 from fewseg.model.checkpoint.published import load_published
-from tests.parity.recorded import (
-    SHARED,
-    assert_close,
-    assert_statistics,
-    episode_from,
-    fill,
-    reader,
-    without_dropout,
-)
+from tests.parity import inputs
+from tests.parity.cases import load_case, make_episode
+from tests.parity.comparison import assert_close, assert_statistics, episode_from, fill, without_dropout
 from tests.parity.rounding import amplified, precise, prepare
-
-
-def recorded_steps(variant: str) -> tuple[object, object]:
-    """Return (variant, case) of a recording that has no arrays."""
-    cases = reader()
-    opened = cases.Variant(SHARED / "parity" / variant)
-    meta = cases.json.loads((opened.folder / "train_steps.json").read_text())
-    return opened, cases.Case("train_steps", meta, {})
 
 
 def encoder_weights(variant: object) -> dict[str, torch.Tensor]:
     """Return the stage-1 recording's weights, whose backbone was drawn under its second name, ``encoder``."""
-    from reference_inputs import fill_parameter
-
     shapes = variant.manifest["state_dict"]
-    drawn = {name: fill_parameter(name, tuple(shape)) for name, shape in shapes.items()}
+    drawn = {name: inputs.fill_parameter(name, tuple(shape)) for name, shape in shapes.items()}
     return {name: torch.from_numpy(np.asarray(values)) for name, values in drawn.items()}
 
 
@@ -57,14 +41,11 @@ def run_steps(
 
 
 def test_stage_two_steps_equal_the_published_training():
-    variant, case = recorded_steps("bam/resnet50")
+    variant, case = load_case("bam/resnet50", "train_steps")
     model = create_model("bam", backbone="resnet50", image_size=97)
     fill(model, variant, case)
     without_dropout(model).train()
-    episodes = []
-    for spec in case.meta["steps"]:
-        arrays = reader().Case("step", {"episode": spec}, {}).episode()
-        episodes.append(episode_from(arrays))
+    episodes = [episode_from(make_episode(spec)) for spec in case.meta["steps"]]
     losses, rates = run_steps(model, episodes, case, index_split=-1)
 
     assert rates == [pytest.approx([rate] * 9) for rate in case.meta["schedule"]["lr_of_every_group"]]
@@ -76,16 +57,14 @@ def test_stage_two_steps_equal_the_published_training():
 
 @amplified
 def test_stage_one_steps_equal_the_published_training():
-    variant, case = recorded_steps("pspnet/resnet50")
+    variant, case = load_case("pspnet/resnet50", "train_steps")
     model = create_base_learner("pspnet", backbone="resnet50", classes=16)
     load_published(model, encoder_weights(variant))
     prepare(model)
     without_dropout(model).train()
     batches = []
     for spec in case.meta["steps"]:
-        image, label = (
-            precise(np.ascontiguousarray(reader()._call(spec[key]))) for key in ("image", "label")
-        )
+        image, label = (precise(np.ascontiguousarray(inputs.make(spec[key]))) for key in ("image", "label"))
         batches.append(SimpleNamespace(image=image, label=label))
     losses, rates = run_steps(model, batches, case, index_split=0)
 

@@ -1,0 +1,61 @@
+"""Say at the end of a run of tests how many recorded cases hold; a plugin that ``tests/conftest.py`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+import pytest
+
+from tests.parity.cases import looked_at
+
+NOTE = "recorded cases"
+"""The property of a test's report that lists the cases which the test compared."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    looked_at.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append((NOTE, sorted(looked_at)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder, so that ``-m parity`` selects it."""
+    for item in items:
+        if "tests/parity/" in item.path.as_posix():
+            item.add_marker("parity")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    passed, failed = set(), set()
+    for outcome, reports in terminalreporter.stats.items():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                cases = dict(report.user_properties).get(NOTE, ())
+                (passed if outcome == "passed" else failed).update(map(tuple, cases))
+    if passed | failed:
+        terminalreporter.write_line(report_of(passed - failed, failed))
+
+
+def report_of(holding: Iterable[tuple[str, bool]], failed: Iterable[tuple[str, bool]]) -> str:
+    """Return the line of the summary from cases as (name, whether the full set was compared too)."""
+    line = f"parity: {tally(name for name, _ in holding)} hold in the thinned records"
+    whole = [name for name, compared in holding if compared]
+    if whole:
+        line += f", {tally(whole)} in the full set too"
+    names = ", ".join(sorted(name for name, _ in failed))
+    return line + (f"; these do not: {names}" if names else "")
+
+
+def tally(names: Iterable[str]) -> str:
+    """Return how many cases of how many methods these are, such as ``3 cases of 2 methods and 1 of data``."""
+    methods = [name.partition("/")[0] for name in names]
+    data = methods.count("data")
+    counted = f"{len(methods) - data} cases of {len(set(methods) - {'data'})} methods"
+    return counted + (f" and {data} of data" if data else "")
