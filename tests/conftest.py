@@ -16,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, and the 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
+pytest_plugins = ["tests.parity.summary"]
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 

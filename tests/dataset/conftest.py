@@ -7,16 +7,23 @@ import pytest
 from PIL import Image
 
 from fewseg.dataset.lists.image_lists import read_image_list
+from tests.parity.pictures import LIST, draw_pictures
 
 
 @pytest.fixture
-def parity_set(shared, tmp_path):
-    """Folder of the recorded cases, its image list and label areas."""
-    folder = shared / "parity" / "data"
-    for name in ("images", "labels"):
-        (tmp_path / name).symlink_to(folder / name)
-    source = read_image_list(tmp_path, folder / "list.txt")
-    return folder, source, source.index(progress=False)
+def pictures(tmp_path):
+    """Folder of the images that the recorded cases are about."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    draw_pictures(folder)
+    return folder
+
+
+@pytest.fixture
+def parity_set(pictures):
+    """The list of these images and their label areas."""
+    source = read_image_list(pictures, pictures / LIST)
+    return source, source.index(progress=False)
 
 
 @pytest.fixture

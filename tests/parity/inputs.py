@@ -33,8 +33,11 @@ def fill_parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if leaf == "running_var":
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if len(shape) >= 2:  # convolution, linear layer, embedding
-        fan_in = int(np.prod(shape[1:]))
-        return (np.sqrt(2.0 / fan_in) * rng.standard_normal(shape)).astype(np.float32)
+        drawn = rng.standard_normal(shape)
+        drawn *= np.sqrt(
+            2.0 / int(np.prod(shape[1:]))
+        )  # in place: OSLSM's largest layer has 103 million weights
+        return drawn.astype(np.float32)
     if leaf == "weight":  # scale of a normalisation layer
         return rng.uniform(0.3, 0.7, shape).astype(np.float32)
     return (0.1 * rng.standard_normal(shape)).astype(np.float32)  # bias and the rest
@@ -76,6 +79,24 @@ def labels(
     if ignore is not None:
         out[:, -2:, :] = ignore
     return out
+
+
+def prediction_and_target(rule: dict, seed: int, absent: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return two label maps that agree in six pixels of ten, [height,width] each.
+
+    Args:
+        rule: the record's ``size`` and number of ``ways``.
+        seed: of this pair.
+        absent: whether the target does not show the first class.
+    """
+    height, width = rule["size"]
+    agree = np.random.RandomState(seed).rand(height, width) < 0.6
+    predicted = labels(seed + 1, 1, height, width, rule["ways"] + 1, None)[0]
+    target = labels(seed + 2, 1, height, width, rule["ways"] + 1, 255)[0]
+    predicted = np.where(agree & (target != 255), target, predicted)
+    if absent:
+        target[target == 1] = 0
+    return predicted, target
 
 
 GENERATORS: dict[str, Callable[..., np.ndarray]] = {"image": image, "mask": mask, "labels": labels}

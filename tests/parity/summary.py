@@ -1,4 +1,4 @@
-"""Say at the end of a run of tests how many recorded cases hold; a plugin that ``tests/conftest.py`` names."""
+"""A pytest plugin that says at the end of a run how many recorded cases hold."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def report_of(holding: Iterable[tuple[str, bool]], failed: Iterable[tuple[str, bool]]) -> str:
     """Return the line of the summary from cases as (name, whether the full set was compared too)."""
-    line = f"parity: {tally(name for name, _ in holding)} hold in the thinned records"
+    line = f"parity: {tally(name for name, _ in holding)} hold (thinned records)"
     whole = [name for name, compared in holding if compared]
     if whole:
-        line += f", {tally(whole)} in the full set too"
+        line += f", {tally(whole)} (full set)"
     names = ", ".join(sorted(name for name, _ in failed))
     return line + (f"; these do not: {names}" if names else "")
 
 
 def tally(names: Iterable[str]) -> str:
-    """Return how many cases of how many methods these are, such as ``3 cases of 2 methods and 1 of data``."""
+    """Return how many cases of how many methods these are, such as ``5 cases of 2 methods and 1 of the data``."""
     methods = [name.partition("/")[0] for name in names]
     data = methods.count("data")
     counted = f"{len(methods) - data} cases of {len(set(methods) - {'data'})} methods"
-    return counted + (f" and {data} of data" if data else "")
+    return counted + (f" and {data} of the data" if data else "")

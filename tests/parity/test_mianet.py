@@ -21,15 +21,12 @@ from tests.parity.comparison import (
 )
 from tests.parity.rounding import amplified
 
-FULL_SIZE = [
-    pytest.param(f"mianet/{backbone}", "eval_1shot_473", marks=pytest.mark.slow)
-    for backbone in ("resnet50", "vgg16")
-]
 EVALUATIONS = [
     ("mianet/resnet50", "eval_1shot"),
+    ("mianet/resnet50", "eval_1shot_473"),
     ("mianet/resnet50_coco", "eval_1shot"),
     ("mianet/vgg16", "eval_1shot"),
-    *FULL_SIZE,
+    ("mianet/vgg16", "eval_1shot_473"),
 ]
 TRAININGS = [
     (variant, case)

@@ -1,7 +1,7 @@
 """OSLSM against the recorded runs, which followed the published network layer by layer.
 
-At full size there are 272 million weights to fill, in minutes and some gigabytes, so these are slow tests.
-Geometry, hash and names are tested without weights in ``tests/model/test_oslsm.py``.
+The network has 272 million weights, which take ten seconds to draw and 4 GiB to train with, so all tests share
+one. Geometry, hash and names are tested without weights in ``tests/model/test_oslsm.py``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from tests.parity.comparison import assert_close, assert_gradients, fill, withou
 VARIANT = "oslsm/vgg16"
 ABSOLUTE = 2e-3
 """Logits spread by some hundred."""
-
-pytestmark = pytest.mark.slow
 
 
 def episode_of(case: object) -> Episode:

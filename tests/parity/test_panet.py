@@ -74,19 +74,12 @@ def test_metric(name: str) -> None:
 
     _, case = load_case("panet/metric", name)
     recorded, rule = case.arrays, case.meta["inputs"]
-    height, width = rule["size"]
     meters = [IoUMeter(1 + len(rule["labels"])) for _ in range(rule["n_runs"])]
     position = [0] * rule["n_runs"]
     for run, classes, seed in rule["episode_list"]:
-        agree = np.random.RandomState(seed).rand(height, width) < 0.6
-        values = rule["ways"] + 1
-        predicted = inputs.labels(seed + 1, 1, height, width, values, None)[0]
-        target = inputs.labels(seed + 2, 1, height, width, values, 255)[0]
-        predicted = np.where(agree & (target != 255), target, predicted)
-        if position[run] % 4 == 3:
-            target[target == 1] = 0
+        pair = inputs.prediction_and_target(rule, seed, absent=position[run] % 4 == 3)
         position[run] += 1
-        counts = intersection_union_target(torch.from_numpy(predicted), torch.from_numpy(target), values)
+        counts = intersection_union_target(*map(torch.from_numpy, pair), rule["ways"] + 1)
         meters[run].add(counts.where_labelled(), rows=[0, *(1 + rule["labels"].index(c) for c in classes)])
     class_iou = np.stack([meter.class_iou()[1:].numpy() for meter in meters])
     assert_close(class_iou.mean(0), recorded["class_iou_mean"], 1e-6, 0)

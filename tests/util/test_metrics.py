@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
@@ -21,30 +16,22 @@ from fewseg.util.metrics import (
     pad_to_square,
     resize_logits,
 )
+from tests.parity import inputs
+from tests.parity.cases import load_case
 
 NOVEL, BASE = 5, 15
 TOLERANCE = 1e-6
 
 
-@pytest.fixture(scope="module")
-def inputs(shared: Path) -> ModuleType:
-    sys.path.insert(0, str(shared / "parity"))
-    try:
-        import reference_inputs
-    finally:
-        sys.path.pop(0)
-    return reference_inputs
+@pytest.fixture
+def recorded() -> dict:
+    return load_case("data", "iou_accounting")[1].meta
 
 
-@pytest.fixture(scope="module")
-def recorded(shared: Path) -> dict:
-    return json.loads((shared / "parity/data/iou_accounting.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def episodes(recorded: dict, inputs: ModuleType) -> list[dict[str, Tensor | int]]:
+@pytest.fixture
+def episodes(recorded: dict) -> list[dict[str, Tensor | int]]:
     def make(spec: list | int) -> Tensor | int:
-        return spec if isinstance(spec, int) else torch.from_numpy(getattr(inputs, spec[0])(*spec[1:]))
+        return spec if isinstance(spec, int) else torch.from_numpy(inputs.make(spec))
 
     return [{key: make(spec) for key, spec in episode.items()} for episode in recorded["episodes"]]
 
@@ -58,6 +45,7 @@ def square(label: Tensor, side: int | None) -> Tensor:
     return canvas
 
 
+@pytest.mark.parity
 class TestFewShot:
     @pytest.mark.parametrize(("setting", "side"), [("fss_ori_resize", None), ("fss_square_label_96", 96)])
     def test_matches_the_published_figures(
@@ -86,6 +74,7 @@ class TestFewShot:
             assert {name: value.tolist() for name, value in counts._asdict().items()} == expected
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("merge", ["final", "base"])
 @pytest.mark.parametrize("tau", [0.9, 0.5])
 def test_generalised_matches_the_published_figures(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from fewseg.dataset.classes.split import ClassSplit, class_split
 from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
+from tests.parity.cases import load_case
+from tests.parity.comparison import assert_close
 
 
 def test_background_and_void_are_what_masks_hold():
@@ -103,13 +104,12 @@ def test_an_unknown_data_set_asks_for_names():
         class_split("mine", 0)
 
 
-def test_base_labels_equal_the_recorded_ones(shared):
-    folder = shared / "parity" / "data"
-    with np.load(folder / "base_labels.npz") as recorded:
-        for key in recorded.files:
-            fold, image = int(key[5]), key[7:]
-            table = class_split("pascal", fold).base_table
-            np.testing.assert_array_equal(table[read_mask(folder / "labels" / f"{image}.png")], recorded[key])
+@pytest.mark.parity
+def test_base_labels_equal_the_recorded_ones(pictures):
+    for key, recorded in load_case("data", "base_labels")[1].arrays.items():
+        fold, image = int(key[5]), key[7:]
+        table = class_split("pascal", fold).base_table
+        assert_close(table[read_mask(pictures / "labels" / f"{image}.png")], recorded, 0, 0)
 
 
 def test_coco_folds_agree_with_the_lists_of_hsnet(shared):

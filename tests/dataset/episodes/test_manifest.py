@@ -18,6 +18,7 @@ from fewseg.dataset.lists.image_lists import EpisodeLists, ImageList, episode_li
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.dataset.reading.transform import Resize
 from fewseg.util.errors import DataError
+from tests.parity.cases import load_case
 
 
 @pytest.fixture
@@ -42,9 +43,10 @@ def assert_valid(lists, spec, shot):
         assert {position[s] for s in supports} <= set(lists.supports[class_id])
 
 
+@pytest.mark.parity
 def test_the_recorded_episodes_come_out_of_the_recorded_seeds(parity_set):
-    folder, source, areas = parity_set
-    recorded = json.loads((folder / "episodes.json").read_text())["episodes"]
+    source, areas = parity_set
+    recorded = load_case("data", "episodes")[1].meta["episodes"]
     compared = 0
     for case, wanted in recorded.items():
         fold, mode, shot = int(case[5]), case.split("_")[1], int(case.split("_")[2][0])
@@ -62,16 +64,17 @@ def test_the_recorded_episodes_come_out_of_the_recorded_seeds(parity_set):
             for name, (size, positives) in zip(
                 spec.supports[0], want["sampled_supports_hw_and_positives"], strict=True
             ):
-                mask = read_mask(folder / source.masks[source.position[name]])
+                mask = read_mask(source.root / source.masks[source.position[name]])
                 assert list(mask.shape) == size
                 assert int((mask == spec.class_ids[0]).sum()) == positives
             compared += 1
     assert compared == 31
 
 
+@pytest.mark.parity
 def test_the_recorded_generalised_episodes_come_out_of_the_recorded_seeds(parity_set):
-    folder, source, areas = parity_set
-    recorded = json.loads((folder / "episodes.json").read_text())["gfss_episodes"]
+    source, areas = parity_set
+    recorded = load_case("data", "episodes")[1].meta["gfss_episodes"]
     resize = Resize(73)
     for case, wanted in recorded.items():
         split = class_split("pascal", int(case[5]))
@@ -86,7 +89,7 @@ def test_the_recorded_generalised_episodes_come_out_of_the_recorded_seeds(parity
         for want in wanted:
             spec = draw_for_query(lists, want["query"], 1, random.Random(want["python_random_seed"]))
             assert spec.class_ids == (split.novel[want["class_index"]],)
-            mask = read_mask(folder / source.masks[source.position[spec.supports[0][0]]])
+            mask = read_mask(source.root / source.masks[source.position[spec.supports[0][0]]])
             assert int((resize.label(mask) == spec.class_ids[0]).sum()) == want["support_positive_pixels"]
 
 

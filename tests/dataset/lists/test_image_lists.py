@@ -25,6 +25,7 @@ from fewseg.dataset.lists.image_lists import (
 from fewseg.dataset.loading.base_classes import without_novel
 from fewseg.util.errors import DataError
 from fewseg.util.progress import progress
+from tests.parity.cases import load_case
 
 
 def assert_same_index(found, wanted):
@@ -194,9 +195,10 @@ def test_the_real_masks_have_the_expected_counts(shared, published, tmp_path):
     assert_same_index(measured, AreaIndex.from_areas(areas))
 
 
+@pytest.mark.parity
 def test_the_lists_of_the_small_set_equal_the_recorded_ones(parity_set):
-    folder, source, areas = parity_set
-    recorded = json.loads((folder / "lists.json").read_text())["lists"]
+    source, areas = parity_set
+    recorded = load_case("data", "lists")[1].meta["lists"]
     cases = {
         "train_filtered": {"novel": False, "drop_unwanted": True},
         "train_unfiltered": {"novel": False},
@@ -212,7 +214,7 @@ def test_the_lists_of_the_small_set_equal_the_recorded_ones(parity_set):
 
 
 def test_a_generalised_query_with_base_classes_may_be_asked_for_any_novel_class(parity_set):
-    _, source, areas = parity_set
+    source, areas = parity_set
     split = class_split("pascal", 0)
     with pytest.warns(UserWarning):
         lists = generalized_lists(source, areas, split, shot=1)
@@ -229,7 +231,7 @@ def test_an_image_list_knows_positions(tmp_path):
 
 
 def test_no_training_image_shows_a_held_out_class(parity_set):
-    _, source, areas = parity_set
+    source, areas = parity_set
     split = class_split("pascal", 0).hold_out()
     rule = {"novel": False, "shot": 0, "min_area": 1, "small_classes": "leave_out"}
     with warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import cv2
@@ -28,6 +27,8 @@ from fewseg.dataset.reading.transform import (
     scale,
     square_label,
 )
+from tests.parity.cases import load_case
+from tests.parity.comparison import assert_close
 
 
 class Replay(random.Random):
@@ -49,29 +50,28 @@ class Replay(random.Random):
 
 
 @pytest.fixture
-def recorded(shared):
+def recorded(pictures):
     """Load image and labels by number, and the recorded operations."""
-    folder = shared / "parity" / "data"
-    recipe = json.loads((folder / "val_transform.json").read_text())["recipe"]
+    recipe = load_case("data", "val_transform")[1].meta["recipe"]
 
     def load(number):
-        image = read_image(folder / "images" / f"{number:02}.png")
-        classes = read_mask(folder / "labels" / f"{number:02}.png")
+        image = read_image(pictures / "images" / f"{number:02}.png")
+        classes = read_mask(pictures / "labels" / f"{number:02}.png")
         label = class_table([recipe[number]["table"][1]])[classes]
         second = np.where(classes == 255, 255, np.minimum(classes, 2)).astype(np.uint8)
         return image, label, second
 
-    operations = json.loads((folder / "train_ops.json").read_text())["ops"]
-    with np.load(folder / "train_ops.npz") as arrays:
-        return load, {op["name"]: op for op in operations}, dict(arrays)
+    _, case = load_case("data", "train_ops")
+    return load, {op["name"]: op for op in case.meta["ops"]}, case.arrays
 
 
 def assert_equal(arrays, name, image, labels):
-    np.testing.assert_allclose(image[::2, ::2], arrays[f"{name}_image"], rtol=0, atol=1e-4)
+    assert_close(np.ascontiguousarray(image[::2, ::2]), arrays[f"{name}_image"], 1e-4, 0)
     for label, key in zip(labels, ("label", "label2"), strict=True):
-        np.testing.assert_array_equal(label, arrays[f"{name}_{key}"])
+        assert_close(np.ascontiguousarray(label), arrays[f"{name}_{key}"], 0, 0)
 
 
+@pytest.mark.parity
 def test_single_operations_equal_the_recorded_ones(recorded):
     load, operations, arrays = recorded
     near, linear = cv2.INTER_NEAREST, cv2.INTER_LINEAR
@@ -86,6 +86,7 @@ def test_single_operations_equal_the_recorded_ones(recorded):
     assert_equal(arrays, "flip", image[:, ::-1], [label[:, ::-1] for label in labels])
 
 
+@pytest.mark.parity
 @pytest.mark.skipif(
     int(cv2.__version__.split(".")[0]) < 5,
     reason="recorded with OpenCV 5; before, it rounded a warp's coordinates to 1/32 of a pixel",
@@ -99,6 +100,7 @@ def test_rotation_equals_the_recorded_one(recorded):
     assert_equal(arrays, "rotate", found, turned)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("name", ["crop_pad", "crop_inside"])
 def test_crops_equal_the_recorded_ones_draw_by_draw(recorded, name):
     load, operations, arrays = recorded
@@ -226,26 +228,25 @@ def test_intermediate_images_share_the_memory_of_their_buffer():
     assert TrainTransform(9) == TrainTransform(9) and "Buffer" not in repr(TrainTransform(9))
 
 
-def test_validation_equals_the_recorded_outputs(shared):
-    folder = shared / "parity" / "data"
-    recorded = json.loads((folder / "val_transform.json").read_text())
-    with np.load(folder / "val_transform.npz") as arrays:
-        arrays = dict(arrays)
-    for i, size in enumerate(recorded["content_size_hw_after_resize"]):
-        image, mask = read_image(folder / f"images/{i:02}.png"), read_mask(folder / f"labels/{i:02}.png")
+@pytest.mark.parity
+def test_validation_equals_the_recorded_outputs(pictures):
+    _, case = load_case("data", "val_transform")
+    arrays = case.arrays
+    for i, size in enumerate(case.meta["content_size_hw_after_resize"]):
+        image, mask = read_image(pictures / f"images/{i:02}.png"), read_mask(pictures / f"labels/{i:02}.png")
         resize = Resize(73)
         assert list(resize.content(*mask.shape)) == size
-        np.testing.assert_allclose(resize.image(image), arrays["resize_image"][i], rtol=0, atol=2e-6)
-        np.testing.assert_array_equal(resize.label(mask), arrays["resize_label"][i])
+        assert_close(resize.image(image), arrays["resize_image"][i], 2e-6, 0)
+        assert_close(resize.label(mask), arrays["resize_label"][i], 0, 0)
         second = np.where(mask == 255, 255, mask // 2).astype(np.uint8)
-        np.testing.assert_array_equal(resize.label(second), arrays["resize_label2"][i])
+        assert_close(resize.label(second), arrays["resize_label2"][i], 0, 0)
         padding = resize.padding(*mask.shape)
         assert (~padding).sum() == size[0] * size[1] and not padding[: size[0], : size[1]].any()
     for row, i in enumerate((4, 5)):
-        image, mask = read_image(folder / f"images/{i:02}.png"), read_mask(folder / f"labels/{i:02}.png")
+        image, mask = read_image(pictures / f"images/{i:02}.png"), read_mask(pictures / f"labels/{i:02}.png")
         shrink = Resize(73, "shrink")
-        np.testing.assert_allclose(shrink.image(image), arrays["test_resize_image"][row], rtol=0, atol=2e-6)
-        np.testing.assert_array_equal(shrink.label(mask), arrays["test_resize_label"][row])
+        assert_close(shrink.image(image), arrays["test_resize_image"][row], 2e-6, 0)
+        assert_close(shrink.label(mask), arrays["test_resize_label"][row], 0, 0)
 
 
 def test_the_other_rules_keep_their_word():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -25,6 +22,8 @@ from fewseg.model.contract import Prediction
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import ConfigError
 from fewseg.util.results.identity import file_name
+from tests.parity import inputs
+from tests.parity.cases import load_case
 
 DEVICE = torch.device("cpu")
 
@@ -72,20 +71,14 @@ def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
     assert found["final"] != found["base"]
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("tau", [0.9, 0.5])
-def test_scores_equal_the_recorded_figures(shared, tmp_path, tau):
-    sys.path.insert(0, str(shared / "parity"))
-    import reference_inputs
-
-    recorded = json.loads((shared / "parity/data/iou_accounting.json").read_text())
+def test_scores_equal_the_recorded_figures(tmp_path, tau):
+    recorded = load_case("data", "iou_accounting")[1].meta
     fold = open_fold("pascal", tmp_path, 0, load_protocol("bam"))
     base, novel = fold.split.base, fold.split.novel
     made = [
-        {
-            key: getattr(reference_inputs, recipe[0])(*recipe[1:])
-            for key, recipe in case.items()
-            if isinstance(recipe, list)
-        }
+        {key: inputs.make(recipe) for key, recipe in case.items() if isinstance(recipe, list)}
         | {"class_index": case["class_index"]}
         for case in recorded["episodes"]
     ]
