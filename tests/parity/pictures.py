@@ -17,7 +17,7 @@ def draw_pictures(root: Path) -> None:
     """Write ``images/00.png``, ``labels/00.png`` and so on below ``root``, and their list."""
     for folder in ("images", "labels"):
         (root / folder).mkdir()
-    recipe = load_case("data", "val_transform")[1].meta["recipe"]
+    recipe = load_case("data", "val_transform")[1].contents["recipe"]
     for number, entry in enumerate(recipe):
         height, width = entry["size"]
         colours = 120 + 45 * inputs.image(5000 + number, 1, height, width)[0].transpose(1, 2, 0)

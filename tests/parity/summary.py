@@ -54,8 +54,12 @@ def report_of(holding: Iterable[tuple[str, bool]], failed: Iterable[tuple[str, b
 
 
 def tally(names: Iterable[str]) -> str:
-    """Return how many cases of how many methods these are, such as ``5 cases of 2 methods and 1 of the data``."""
+    """Return a count by cases and methods, such as ``5 cases of 2 methods and 1 of the data``."""
     methods = [name.partition("/")[0] for name in names]
     data = methods.count("data")
-    counted = f"{len(methods) - data} cases of {len(set(methods) - {'data'})} methods"
+    counted = f"{_number(len(methods) - data, 'case')} of {_number(len(set(methods) - {'data'}), 'method')}"
     return counted + (f" and {data} of the data" if data else "")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")

@@ -1,7 +1,7 @@
 """OSLSM against the recorded runs, which followed the published network layer by layer.
 
-The network has 272 million weights, which take ten seconds to draw and 4 GiB to train with, so all tests share
-one. Geometry, hash and names are tested without weights in ``tests/model/test_oslsm.py``.
+The network has 272 million weights, which take ten seconds to draw and 4 GiB to train with, so all tests
+share one. Geometry, hash and names are tested without weights in ``tests/model/test_oslsm.py``.
 """
 
 from __future__ import annotations
