@@ -13,3 +13,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Free what the tests of a module computed once, since the models of all methods take several GiB."""
+    yield
+    for value in vars(request.module).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
