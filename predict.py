@@ -20,7 +20,6 @@ import numpy as np
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.reading.mask import read_image
-from fewseg.dataset.reading.transform import Resize
 from fewseg.engine.evaluation.measure import weight_path
 from fewseg.engine.prediction.predict import (
     Example,
@@ -137,8 +136,7 @@ def build_segmenter(
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
     load_trained(model, weight_path(config, fold), describe(config, fold.split))
-    resize = Resize(fold.protocol.input_size, fold.protocol.resize)
-    return Segmenter(model.to(device), examples, resize, device, auxiliary, class_id)
+    return Segmenter(model.to(device), examples, fold.resize, auxiliary, class_id)
 
 
 if __name__ == "__main__":

@@ -125,14 +125,13 @@ def prepare(
         schedule=schedule,
         loader=loader,
         batches=batches,
-        validate=validation_of(config, fold, model, device, board),
+        validate=validation_of(config, fold, model, board),
         snapshots=Snapshots(
             folder.path, describe(config, fold.split), course, config.Train.save_minutes, snapshot
         ),
         board=board,
         reached=reached,
         settings=settings_of(config),
-        device=device,
     )
 
 

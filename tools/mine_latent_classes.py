@@ -79,7 +79,7 @@ def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence
     path = weight_path(config, fold)
     facts = describe(config, fold.split)
     load_trained(model, path, facts)
-    miner = Miner(model.to(device), fold, config.Data.shot, settings, device, extra)
+    miner = Miner(model.to(device), fold, config.Data.shot, settings, extra)
     kept = {key: facts[key] for key in ("arch", "backbone", "data_set", "fold", "shot")}
     return write_mined(miner, folder, {**kept, "checkpoint_hash": file_hash(path)})
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from fewseg.dataset.classes.class_folders import ClassFolders
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
 from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
@@ -21,6 +23,7 @@ from fewseg.dataset.lists.image_lists import (
     generalized_lists,
     read_image_list,
 )
+from fewseg.dataset.reading.transform import Resize, square_label
 
 LIST_FOLDER = "ImageSets/Segmentation"
 
@@ -65,6 +68,17 @@ class Fold:
     def val_areas(self) -> AreaIndex:
         """Label areas of the test masks, checked against the classes."""
         return self._areas(self.val_images)
+
+    @property
+    def resize(self) -> Resize:
+        """How the protocol brings an image to the network's input."""
+        return Resize(self.protocol.input_size, self.protocol.resize)
+
+    def scored_label(self, mask: np.ndarray) -> np.ndarray:
+        """Return the label that the protocol compares a prediction for a query with mask [H,W] with."""
+        if self.protocol.label_size == "input":
+            return self.resize.label(mask)
+        return square_label(mask) if self.protocol.label_size == "square" else mask
 
     def _images(self, path: Path) -> ImageList:
         images = read_image_list(self.root, path)

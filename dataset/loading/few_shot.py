@@ -1,4 +1,4 @@
-"""Episodes as tensors: the training set of stage 2, and the images of a test run one at a time."""
+"""Training episodes as tensors: the training set of stage 2."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest, train_episode, train_order
+from fewseg.dataset.episodes.manifest import EpisodeSpec, train_episode, train_order
 from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import EpisodeLists
-from fewseg.dataset.loading.auxiliary import AuxiliarySource, ClassSets, Names
+from fewseg.dataset.loading.auxiliary import AuxiliarySource
 from fewseg.dataset.loading.batches import Key
 from fewseg.dataset.loading.store import ImageStore
-from fewseg.dataset.reading.transform import PlainTransform, Resize, TrainTransform, class_table, relabel
+from fewseg.dataset.reading.transform import PlainTransform, TrainTransform, class_table, relabel
 from fewseg.dataset.weak.annotations import annotate
 from fewseg.model.contract import UNLABELLED, Episode
 
@@ -212,61 +212,3 @@ def support_label(
     if void == "background":
         label[label == VOID] = 0
     return label
-
-
-class EvaluationImages:
-    """The images of a test run, each read on its own: what is encoded once and decoded in many episodes.
-
-    Attributes:
-        resize: how an image reaches the network.
-        label_size: ``input`` gives labels at the network's size, all else at the original size.
-        annotation, annotation_seed: how supports are annotated.
-        auxiliary: where further images come from, if episodes bring any.
-    """
-
-    def __init__(
-        self,
-        store: ImageStore,
-        resize: Resize,
-        *,
-        label_size: str = "square",
-        annotation: str = "mask",
-        annotation_seed: int = 0,
-        support_void: str = "keep",
-        auxiliary: ClassSets | None = None,
-    ) -> None:
-        self.auxiliary = auxiliary
-        self.store, self.resize, self.label_size = store, resize, label_size
-        self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
-
-    def load_query(self, name: str) -> tuple[Tensor, np.ndarray, Tensor]:
-        """Read a query.
-
-        Returns:
-            The normalised image [3,S,S]; the label of dataset ids, uint8 [H,W], original size or S x S as
-            ``label_size`` says; where the image holds padding, bool [S,S].
-        """
-        image, mask = self.store.named(name)
-        label = self.resize.label(mask) if self.label_size == "input" else mask
-        return self.resize.image(image), label, self.resize.padding(*mask.shape)
-
-    def load_support(self, name: str, class_id: int, others: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-        """Read a support: the normalised image [3,S,S] and its mask of 0, 1, 254 and 255, int64 [S,S].
-
-        A multi-way learner gives the classes of its ``others`` ways, see ``support_label``.
-        """
-        image, mask = self.store.named(name)
-        label = support_label(
-            mask, class_id, self.annotation, self.support_void, others, seed=self.annotation_seed, name=name
-        )
-        return self.resize.image(image), torch.from_numpy(self.resize.label(label)).long()
-
-    def draw_auxiliary(self, manifest: Manifest, number: int) -> Names:
-        """Return the names of an episode's auxiliary images, way by way; empty where there are none."""
-        if self.auxiliary is None:
-            return ()
-        return self.auxiliary.draw(manifest[number], "test", manifest.seed, number)
-
-    def load_auxiliary(self, name: str) -> Tensor:
-        """Read an auxiliary image [3,S,S]; its mask is not read."""
-        return self.resize.image(self.store.image(name))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.episodes.manifest import EpisodeSpec
 from fewseg.dataset.labels import BACKGROUND, VOID
-from fewseg.dataset.loading.few_shot import EvaluationImages
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.engine.evaluation.outcome import result_of
 from fewseg.engine.evaluation.scores import Scores
@@ -25,13 +24,11 @@ from fewseg.util.results.result import Result
 BASELINES = ("support mask copied", "every object")
 
 
-def score_baselines(
-    config: Config, fold: Fold, images: EvaluationImages, manifests: Sequence[Manifest]
-) -> Iterator[Result]:
+def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
     """Score the predictions that need no learning, at the labels' original size."""
 
     def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
-        support = images.store.named(spec.supports[0][0])[1]
+        support = episodes.store.named(spec.supports[0][0])[1]
         return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
 
     def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
@@ -39,9 +36,9 @@ def score_baselines(
 
     for name, predict in zip(BASELINES, (copied, objects), strict=True):
         started = time.perf_counter()
-        scores = [_score(fold, images, manifest, predict, name) for manifest in manifests]
+        scores = _score(episodes, predict, name)
         seconds = time.perf_counter() - started
-        result = result_of(config, fold, manifests, scores, method=name, backbone="-", seconds=seconds)
+        result = result_of(config, episodes, scores, method=name, backbone="-", seconds=seconds)
         # Of the config only what was changed in the protocol concerns a baseline.
         yield result.model_copy(update={"variant": departures_in_words(result) or None})
 
@@ -76,16 +73,13 @@ def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _score(
-    fold: Fold,
-    images: EvaluationImages,
-    manifest: Manifest,
-    predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
-    name: str,
-) -> Scores:
-    scores = Scores(fold, manifest)
-    for number, spec in enumerate(progress(manifest, name)):
-        label = images.store.named(spec.query)[1]
-        target = relabel(label, class_table(spec.class_ids[:1]))
-        prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
-        scores.add_counts("final", number, intersection_union_target(prediction, truth, 2))
+    episodes: EpisodeSet, predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray], name: str
+) -> list[Scores]:
+    scores = [Scores(episodes.fold, manifest) for manifest in episodes.manifests]
+    for score in scores:
+        for number, spec in enumerate(progress(score.manifest, name)):
+            label = episodes.store.named(spec.query)[1]
+            target = relabel(label, class_table(spec.class_ids[:1]))
+            prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
+            score.add_counts("final", number, intersection_union_target(prediction, truth, 2))
     return scores

@@ -6,12 +6,14 @@ gives a pixel that both claim to the novel class, ``base`` to the base class. No
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
-from fewseg.engine.evaluation.measure import Measurement, Run, open_run
+from fewseg.engine.evaluation.measure import Measurement, Run, on_device, open_run
 from fewseg.engine.evaluation.outcome import counts_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.model.contract import Prediction
@@ -101,20 +103,20 @@ class GeneralizedScores(Scores):
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
 
-def expected_generalized(config: Config, run: Run) -> list[Result]:
+def expected_generalized(run: Run) -> list[Result]:
     """Return the results of a test run that is still to be done, without figures: one per merge.
 
     Raises:
         ConfigError: the model has no base learner, or episodes have several ways.
     """
-    if config.Data.ways > 1:
+    if run.config.Data.ways > 1:
         raise ConfigError("generalized: an episode asks for one novel class; set ways 1")
-    if run.model.base_head is None:
+    if not run.model.holds_base_learner:
         raise ConfigError(
-            f"generalized: {config.Method.arch} has no base learner to segment the base classes; "
+            f"generalized: {run.config.Method.arch} has no base learner to segment the base classes; "
             "test a method with one, such as bam"
         )
-    return [run.result(None, **_named(config, merge)) for merge in MERGES]
+    return [run.result(setting=f"generalised-{merge}") for merge in MERGES]
 
 
 def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
@@ -124,23 +126,14 @@ def measure_generalized(config: Config, device: torch.device) -> list[Measuremen
         ConfigError: as ``expected_generalized``.
     """
     run = open_run(config)
-    expected_generalized(config, run)
-    run.to(device)
-    scores = run.evaluate(
-        run.model,
-        config,
-        device=device,
-        scores_of=lambda fold, manifest: GeneralizedScores(fold, manifest, config.Method.merge_tau),
-    )
+    expected_generalized(run)
+    make = partial(GeneralizedScores, merge_tau=config.Method.merge_tau)
+    scores = run.evaluate(on_device(run.model, device), scores_of=make)
     measurements = []
     for merge in MERGES:
         for score in scores:
             assert isinstance(score, GeneralizedScores)  # as scores_of makes them
             score.choose(merge)
-        result = run.result(scores, **_named(config, merge))
-        measurements.append(Measurement(result, (), {}, counts_of(run.fold, scores)))
+        result = run.result(scores, setting=f"generalised-{merge}")
+        measurements.append(Measurement(result, (), {}, counts_of(scores)))
     return measurements
-
-
-def _named(config: Config, merge: str) -> dict[str, str]:
-    return {"method": config.Method.arch, "setting": f"generalised-{merge}"}

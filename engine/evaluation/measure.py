@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,15 @@ import numpy as np
 import torch
 
 from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.episodes.manifest import Manifest
-from fewseg.dataset.loading.few_shot import EvaluationImages
-from fewseg.engine.evaluation.adapted import Adapter, adapter_of
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.baselines import score_baselines
 from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.reports.panels import Panels
-from fewseg.engine.setup.build import build_few_shot
-from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
+from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.weights import describe, fill, load_trained
 from fewseg.engine.training.snapshot import BEST, LAST
@@ -61,57 +58,45 @@ class Run:
     """A test run before its first episode.
 
     Attributes:
-        fold: under the protocol of the test.
+        config: of the test.
+        options: of the method, as the weights fit them.
         model: with its trained weights, on the CPU at first.
+        episodes: of the fold, under the protocol of the test.
         path, checkpoint_hash: of the weights.
-        config: of the test, with the method's options as the weights fit them.
-        images, manifests: of the episodes.
         started: when, on the clock of ``time.perf_counter``.
     """
 
-    fold: Fold
+    config: Config
+    options: dict[str, Any]
     model: FewShotModel
+    episodes: EpisodeSet
     path: Path
     checkpoint_hash: str
-    config: Config
-    images: EvaluationImages
-    manifests: list[Manifest]
     started: float
 
-    def result(self, scores: Sequence[Scores] | None, **given: Any) -> Result:
+    def result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
         """Return the result of the trained model, without figures where there are no scores yet."""
         trained = {
+            "method": self.config.Method.arch,
             "checkpoint": str(self.path),
             "checkpoint_hash": self.checkpoint_hash,
             "seconds": time.perf_counter() - self.started,
         }
-        return result_of(self.config, self.fold, self.manifests, scores, **{**trained, **given})
+        method = self.config.Method.model_copy(update={"options": self.options})
+        config = self.config.model_copy(update={"Method": method})
+        return result_of(config, self.episodes, scores, **{**trained, **given})
 
-    def to(self, device: torch.device) -> None:
-        """Move the model to where it runs."""
-        self.model.to(device).to(memory_format=torch.channels_last)  # convolutions run faster so
-
-    def evaluate(
-        self, model: FewShotModel, config: Config, *, device: torch.device, **more: Any
-    ) -> list[Scores]:
+    def evaluate(self, model: FewShotModel, **more: Any) -> list[Scores]:
         """Return the scores of ``model`` on the episodes, within the memory and in the precision configured.
 
         Args:
-            model: on ``device``.
-            config: of the test.
-            device: where to run.
-            more: see ``engine.evaluate.evaluate``.
+            model: where it is to run.
+            more: see ``engine.evaluation.encode_once.evaluate``.
         """
-        return evaluate(
-            model,
-            self.images,
-            self.fold,
-            self.manifests,
-            device=device,
-            cache_gib=config.Test_Finetune.cache_gib,
-            precision=precision_of(config, device),
-            **more,
-        )
+        test, device = self.config.Test_Finetune, model.device
+        reduced = test.precision != "float32"
+        precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
+        return evaluate(model, self.episodes, cache_gib=test.cache_gib, precision=precision, **more)
 
 
 def open_run(config: Config) -> Run:
@@ -121,59 +106,60 @@ def open_run(config: Config) -> Run:
     model = build_few_shot(config, fold.split)
     checkpoint_hash = file_hash(path)
     options = {**config.Method.options, **load_trained(model, path, describe(config, fold.split))}
-    config = config.model_copy(update={"Method": config.Method.model_copy(update={"options": options})})
-    images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
-    return Run(fold, model, path, checkpoint_hash, config, images, manifests, time.perf_counter())
+    episodes = test_episodes(config, fold)
+    return Run(config, options, model, episodes, path, checkpoint_hash, time.perf_counter())
 
 
-def expected(config: Config, run: Run) -> tuple[Result, Result | None]:
+def expected(run: Run) -> list[Result]:
     """Return the results of a test run that is still to be done, without figures.
 
     The first one is the model's, the other one the untrained network's, where that is asked for.
     """
-    result = run.result(None, **_named(config, adapter_of(config, run.model)))
-    return result, _untrained(config, run, None, 0.0) if config.Test_Finetune.untrained else None
+    untrained = [_untrained(run, None, 0.0)] if run.config.Test_Finetune.untrained else []
+    return [run.result(**_adaptation(run.config, build_adapter(run.config, run.model))), *untrained]
 
 
 def measure(config: Config, device: torch.device) -> Measurement:
     """Test the model that ``config`` names on its fold with its number of shots."""
     run = open_run(config)
-    run.to(device)
-    fold, images, manifests = run.fold, run.images, run.manifests
-    panels = Panels(images, manifests, config.Test_Finetune.panels, fold.split.names)
-    adapter = adapter_of(config, run.model)
+    on_device(run.model, device)
+    panels = Panels(run.episodes, config.Test_Finetune.panels)
+    adapter = build_adapter(run.config, run.model)
     if adapter is not None:
-        scores = evaluate_one_by_one(
-            run.model, images, fold, manifests, adapter=adapter, device=device, observe=panels
-        )
+        scores = evaluate_one_by_one(run.model, run.episodes, adapter=adapter, observe=panels)
     else:
-        scores = run.evaluate(run.model, config, device=device, observe=panels)
-    result = run.result(scores, **_named(config, adapter))
+        scores = run.evaluate(run.model, observe=panels)
+    result = run.result(scores, **_adaptation(run.config, adapter))
     pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
-    baselines = [*score_baselines(config, fold, images, manifests)]
+    baselines = [*score_baselines(config, run.episodes)]
     if config.Test_Finetune.untrained:
-        baselines.append(_measure_untrained(config, run, device))
-    return Measurement(result, tuple(baselines), pictures, counts_of(fold, scores))
+        baselines.append(_measure_untrained(run, device))
+    return Measurement(result, tuple(baselines), pictures, counts_of(scores))
 
 
-def _named(config: Config, adapter: Adapter | None) -> dict[str, Any]:
+def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
+    """Move a model to where it runs, in the layout in which convolutions run faster."""
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def _adaptation(config: Config, adapter: Adapter | None) -> dict[str, Any]:
+    """Return the entries of a result that tell of the adaptation."""
     if adapter is None:
-        return {"method": config.Method.arch}
+        return {}
     return {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
 
 
-def _measure_untrained(config: Config, run: Run, device: torch.device) -> Result:
+def _measure_untrained(run: Run, device: torch.device) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
     started = time.perf_counter()
-    set_seed(config.Train.manual_seed or 0)
-    model = build_few_shot(config, run.fold.split).to(device).to(memory_format=torch.channels_last)
-    scores = run.evaluate(model, config, device=device)
-    return _untrained(config, run, scores, time.perf_counter() - started)
+    set_seed(run.config.Train.manual_seed or 0)
+    scores = run.evaluate(on_device(build_few_shot(run.config, run.episodes.fold.split), device))
+    return _untrained(run, scores, time.perf_counter() - started)
 
 
-def _untrained(config: Config, run: Run, scores: Sequence[Scores] | None, seconds: float) -> Result:
-    method = f"{UNTRAINED} {config.Method.arch}"
-    return result_of(config, run.fold, run.manifests, scores, method=method, seconds=seconds)
+def _untrained(run: Run, scores: Sequence[Scores] | None, seconds: float) -> Result:
+    method = f"{UNTRAINED} {run.config.Method.arch}"
+    return result_of(run.config, run.episodes, scores, method=method, seconds=seconds)
 
 
 def weight_path(config: Config, fold: Fold) -> Path:
@@ -181,9 +167,3 @@ def weight_path(config: Config, fold: Fold) -> Path:
     if config.Test_Finetune.weight is not None:
         return fill(config.Test_Finetune.weight, config)
     return find_trained(config, LAST if fold.protocol.selection == "last" else BEST)
-
-
-def precision_of(config: Config, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the autocast that the config asks for."""
-    name = config.Test_Finetune.precision
-    return nullcontext() if name == "float32" else torch.autocast(device.type, getattr(torch, name))

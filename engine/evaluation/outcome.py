@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
 from fewseg.util.config import Config
@@ -26,17 +25,17 @@ _TOLD_ELSEWHERE = (
 
 
 def result_of(
-    config: Config, fold: Fold, manifests: Sequence[Manifest], scores: Sequence[Scores] | None, **given: Any
+    config: Config, episodes: EpisodeSet, scores: Sequence[Scores] | None = None, **given: Any
 ) -> Result:
     """Return the result of a test run, or of one that is still to be done, which has no figures.
 
     Args:
         config: of the run.
-        fold: that was tested.
-        manifests, scores: of every seed; no scores before the test.
+        episodes: of the test.
+        scores: of every seed; None before the test.
         given: entries of the result that follow from none of these, or differ from what does.
     """
-    data = config.Data
+    data, fold, manifests = config.Data, episodes.fold, episodes.manifests
     departures = test_difference(config, fold.protocol)
     foreign = sorted({manifest.protocol for manifest in manifests} - {fold.protocol.name})
     if foreign:
@@ -102,7 +101,7 @@ def _without_fold(path: str | None, fold: int) -> str | None:
     return None if path is None else re.sub(rf"(split|fold)_?{fold}(?!\d)", r"\1", path)
 
 
-def counts_of(fold: Fold, scores: Sequence[Scores]) -> EpisodeCounts | None:
+def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:
     """Return the counts of all episodes; None where the seeds have unequally many."""
     if len({len(score.manifest) for score in scores}) > 1:
         return None
@@ -115,7 +114,7 @@ def counts_of(fold: Fold, scores: Sequence[Scores]) -> EpisodeCounts | None:
         meta=np.array(meta, np.int32),
         classes=scores[0].meters["final"].counts.shape[1],
         first_novel=scores[0].first_novel,
-        left_out=fold.protocol.leaves_absent_out,
+        left_out=scores[0].fold.protocol.leaves_absent_out,
     )
 
 

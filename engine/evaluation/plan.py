@@ -60,6 +60,6 @@ def _plan(config: Config) -> Plan:
     run = open_run(config)
     folder = run.path.parent if config.Test_Finetune.weight is None else run_folder(config)
     if config.Test_Finetune.generalized:
-        return Plan(config, folder, tuple(expected_generalized(config, run)), None)
-    result, untrained = expected(config, run)
-    return Plan(config, folder, (result,), untrained)
+        return Plan(config, folder, tuple(expected_generalized(run)), None)
+    result, *untrained = expected(run)
+    return Plan(config, folder, (result,), untrained[0] if untrained else None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from fewseg.engine.evaluation.hooks import Check, nothing
+from fewseg.engine.setup.interrupt import Check, nothing
 
 Item = TypeVar("Item")
 

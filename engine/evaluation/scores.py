@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
 from fewseg.dataset.labels import VOID
-from fewseg.dataset.reading.transform import Resize, class_table, look_up, square_label
+from fewseg.dataset.loading.evaluation import EpisodeSet, PlannedEpisode
+from fewseg.dataset.reading.transform import class_table, look_up
+from fewseg.engine.setup.interrupt import nothing
 from fewseg.model.contract import Prediction
 from fewseg.util.distributed import all_sum
 from fewseg.util.metrics import Counts, IoUMeter, count_logits
@@ -120,7 +122,7 @@ class Scores:
         protocol = self.fold.protocol
         if protocol.label_size != "original" or protocol.resize not in ("letterbox", "shrink"):
             return logits
-        rows, columns = Resize(protocol.input_size, protocol.resize).content(*target.shape)
+        rows, columns = self.fold.resize.content(*target.shape)
         return logits[..., :rows, :columns]
 
     def counted(self, part: str) -> bool:
@@ -130,7 +132,36 @@ class Scores:
 
 MakeScores = Callable[[Fold, Manifest], Scores]
 
+Predicted = tuple[PlannedEpisode, Prediction, np.ndarray]
+"""An episode, its prediction as a batch of one, and its query's label as the protocol wants it."""
 
-def scored_label(label: np.ndarray, fold: Fold) -> np.ndarray:
-    """Return a query's label in the form that the protocol compares predictions with."""
-    return square_label(label) if fold.protocol.label_size == "square" else label
+Observe = Callable[[PlannedEpisode, Prediction], None]
+"""Receives every episode with its prediction, in the process that made it."""
+
+
+def count(
+    predictions: Iterable[Predicted],
+    episodes: EpisodeSet,
+    scores_of: MakeScores = Scores,
+    observe: Observe = nothing,
+) -> list[Scores]:
+    """Return the scores of every manifest, summed over all processes.
+
+    Args:
+        predictions: of this process's share of the episodes.
+        episodes: of all processes.
+        scores_of: what counts the predictions.
+        observe: called with every prediction.
+    """
+    scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
+    base, counted = None, None
+    for planned, prediction, label in predictions:
+        score = scores[planned.manifest]
+        if label is not counted:  # the next query; the base learner's part is the same in all its episodes
+            base, counted = score.count_base(prediction, label), label
+        score.add(planned.number, prediction, label)
+        score.add_base(base)
+        observe(planned, prediction)
+    for score in scores:
+        score.sum_over_processes()
+    return scores

@@ -20,7 +20,6 @@ from fewseg.dataset.labels import VOID
 from fewseg.dataset.loading.mined import MOST, write_facts, write_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import read_image
-from fewseg.dataset.reading.transform import Resize
 from fewseg.engine.mining.clusters import cluster
 from fewseg.engine.prediction.predict import output_names
 from fewseg.model.fewshot import FewShotModel
@@ -51,11 +50,10 @@ class Miner:
     """Mines the training images of a fold.
 
     Args:
-        model: a trained prototype learner, on ``device``.
+        model: a trained prototype learner, where it is to run.
         fold: its images and classes.
         shot: of its training, which decides what images are listed.
         settings: see there.
-        device: where the network runs.
         extra: further images, without any label, that are labelled too.
 
     Attributes:
@@ -72,15 +70,14 @@ class Miner:
         fold: Fold,
         shot: int,
         settings: MiningSettings,
-        device: torch.device,
         extra: Sequence[Path] = (),
     ) -> None:
         self.extra = {f"extra/{name}": path for name, path in zip(output_names(extra), extra, strict=True)}
-        self.model, self.settings, self.device = model.eval(), settings, device
+        self.model, self.settings, self.device = model.eval(), settings, model.device
         self.split = fold.split
         self.lists = fold.train_lists(shot)
         self.store = ImageStore(self.lists.source)
-        self.resize = Resize(fold.protocol.input_size, fold.protocol.resize)
+        self.resize = fold.resize
         self.names = [self.lists.source.names[position] for position in self.lists.queries]
         own = len(fold.split.base) if settings.protect_base else 0
         if settings.clusters + own > MOST:

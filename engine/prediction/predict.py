@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.reading.own_mask import MaskKind, OwnMask, read_own_pair
 from fewseg.dataset.reading.transform import Resize
+from fewseg.engine.evaluation.one_by_one import grouped
 from fewseg.engine.reports.panels import label_map
 from fewseg.model.contract import Encoding
-from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.errors import DataError, UserError
 from fewseg.util.log import get_log
@@ -119,10 +120,9 @@ class Segmenter:
     """A model that was shown examples of one class, and finds that class in any number of images.
 
     Args:
-        model: on ``device``; put into evaluation mode.
+        model: where it is to run; put into evaluation mode.
         examples: as many as the model takes.
         resize: how images reach the network.
-        device: where the network runs.
         auxiliary: further images that show the class, RGB uint8 [H,W,3], for a model that can use them.
         class_id: of the class, for a model that reads names of classes; see ``name_class``.
     """
@@ -132,37 +132,31 @@ class Segmenter:
         model: FewShotModel,
         examples: Sequence[Example],
         resize: Resize,
-        device: torch.device,
         auxiliary: Sequence[np.ndarray] = (),
         class_id: int = 0,
     ) -> None:
-        self.class_id = class_id
-        self.model, self.resize, self.device = model.eval(), resize, device
+        self.model, self.resize, self.class_id = model.eval(), resize, class_id
         with torch.inference_mode():
-            encodings = list(self._encode(examples))
-            self._supports = group_encoding(stack_encodings(encodings), 1, 1, len(examples))
-            if auxiliary:
-                further = [
-                    model.encode_auxiliary(resize.image(image)[None].to(device)) for image in auxiliary
-                ]
-                self._supports |= group_encoding(stack_encodings(further), 1, 1, len(further))
+            further = [model.encode_auxiliary(self._input(image)) for image in auxiliary]
+            self._supports = grouped([*self._encode(examples)], further, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Return where the class is in ``image`` (RGB uint8 [H,W,3]): 1 there, 0 elsewhere, uint8 [H,W]."""
-        query = self.resize.image(image)[None].to(self.device)
-        size = query.shape[-2], query.shape[-1]
-        prediction = self.model.decode(self.model.encode_query(query), self._supports, size)
+        query = self._input(image)
+        encoded = self.model.encode_query(query)
+        prediction = self.model.decode(encoded, self._supports, (query.shape[-2], query.shape[-1]))
         return label_map(prediction.logits, self.resize, *image.shape[:2])
+
+    def _input(self, image: np.ndarray) -> Tensor:
+        return self.resize.image(image)[None].to(self.model.device)
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:
         """Yield the encodings of one example each, or of all in one batch if they depend on it."""
-        together = len(examples) if self.model.meta.inputs.batch_dependent else 1
+        together = len(examples) if self.model.batch_dependent else 1
         for first in range(0, len(examples), together):
             batch = examples[first : first + together]
-            image = torch.stack([self.resize.image(example.image) for example in batch])
-            mask = torch.stack(
-                [torch.from_numpy(self.resize.label(example.mask)).long() for example in batch]
-            )
-            class_id = torch.full((len(batch),), self.class_id)
-            yield self.model.encode_support(*(t.to(self.device) for t in (image, mask, class_id)))
+            image = torch.cat([self._input(example.image) for example in batch])
+            mask = np.stack([self.resize.label(example.mask) for example in batch])
+            class_id = torch.full((len(batch),), self.class_id, device=image.device)
+            yield self.model.encode_support(image, torch.from_numpy(mask).long().to(image.device), class_id)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewseg.dataset.episodes.manifest import Manifest
 from fewseg.dataset.labels import VOID
-from fewseg.dataset.loading.few_shot import EvaluationImages, support_label
+from fewseg.dataset.loading.evaluation import EpisodeSet, PlannedEpisode
 from fewseg.dataset.reading.transform import Resize, class_table, relabel
 from fewseg.engine.reports.pictures import panel
 from fewseg.model.contract import Prediction
@@ -21,37 +18,29 @@ class Panels:
     """Observes an evaluation and draws its first episodes.
 
     Args:
-        images: of the episodes.
-        manifests: the episodes.
+        episodes: of the evaluation.
         count: how many episodes of the first manifest are drawn.
-        names: of all classes, by id.
 
     Attributes:
         pictures: name -> RGB panel, uint8 [H,W,3].
     """
 
-    def __init__(
-        self, images: EvaluationImages, manifests: Sequence[Manifest], count: int, names: Sequence[str]
-    ) -> None:
-        self.images, self.manifests, self.count, self.names = images, manifests, count, names
+    def __init__(self, episodes: EpisodeSet, count: int) -> None:
+        self.episodes, self.count = episodes, count
         self.pictures: dict[str, np.ndarray] = {}
 
-    def __call__(self, seed: int, number: int, prediction: Prediction) -> None:
+    def __call__(self, planned: PlannedEpisode, prediction: Prediction) -> None:
         """Draw the episode if it is one of the first."""
-        if seed > 0 or number >= self.count:
+        if planned.manifest > 0 or planned.number >= self.count:
             return
-        spec, store = self.manifests[seed][number], self.images.store
-        query, mask = store.named(spec.query)
+        spec, fold = planned.spec, self.episodes.fold
+        query, mask = self.episodes.store.named(spec.query)
         truth = relabel(mask, class_table(spec.class_ids))
-        predicted = label_map(prediction.logits, self.images.resize, *mask.shape)
-        supports = []
-        for class_id, names in zip(spec.class_ids, spec.supports, strict=True):
-            for name in names:
-                image, support_mask = store.named(name)
-                supports.append((image, support_label(support_mask, class_id, self.images.annotation)))
-        classes = ", ".join(self.names[class_id] for class_id in spec.class_ids)
+        predicted = label_map(prediction.logits, fold.resize, *mask.shape)
+        supports = [self.episodes.annotated(*support) for support in planned.supports]
+        classes = ", ".join(fold.split.names[class_id] for class_id in spec.class_ids)
         title = f"{spec.query}: {classes}, IoU {foreground_iou(predicted, truth):.1%}"
-        self.pictures[f"episode_{number:03d}"] = panel(supports, query, truth, predicted, title=title)
+        self.pictures[f"episode_{planned.number:03d}"] = panel(supports, query, truth, predicted, title=title)
 
 
 def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""From a config to a network. No method is named here; what a method is called is the config's affair."""
+"""From a config to a network, and to what adapts it at test time. No method is named here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any
+from typing import Any, Protocol
 
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.model import create_base_learner, create_model
-from fewseg.model.contract import BaseLearner, TextInput
+from fewseg.model import create_adapter, create_base_learner, create_model
+from fewseg.model.contract import Episode, Network, Prediction, TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
@@ -66,31 +67,45 @@ def name_class(config: Config, class_names: Sequence[str], name: str | None) -> 
     return [*names, name], len(names)
 
 
-def build_network(
-    config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
-) -> FewShotModel | BaseLearner:
-    """Build what the config describes, with random weights.
+def build_network(config: Config, split: ClassSplit) -> Network:
+    """Build what the config describes, with random weights: a base learner or a few-shot model.
 
     Args:
-        config: of a base learner or a few-shot method.
+        config: of either.
         split: the classes of the fold.
-        class_names: for methods that read them; by default those of ``split``.
 
     Raises:
         ConfigError: a name or an option that does not exist, or parts that do not fit together.
     """
-    method, data = config.Method, config.Data
-    weights = {
-        key: getattr(config.Train, key) for key in _AUX_WEIGHTS if getattr(config.Train, key) is not None
-    }
-    try:
-        if config.stage == 1:
-            return create_base_learner(
-                method.arch,
-                backbone=method.backbone,
-                classes=len(split.base) + 1,
-                backbone_options=method.backbone_options,
-            )
+    if config.stage == 2:
+        return build_few_shot(config, split)
+    method = config.Method
+    with _refusals(config):
+        return create_base_learner(
+            method.arch,
+            backbone=method.backbone,
+            classes=len(split.base) + 1,
+            backbone_options=method.backbone_options,
+        )
+
+
+def build_few_shot(
+    config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
+) -> FewShotModel:
+    """Build a config's few-shot model, likewise.
+
+    Args:
+        config: of a few-shot method.
+        split: the classes of the fold.
+        class_names: for methods that read them; by default those of ``split``.
+
+    Raises:
+        ConfigError: as ``build_network``, and for a base learner's config.
+    """
+    require_few_shot(config)
+    method, data, train = config.Method, config.Data, config.Train
+    weights = {key: getattr(train, key) for key in _AUX_WEIGHTS if getattr(train, key) is not None}
+    with _refusals(config):
         model = create_model(
             method.arch,
             backbone=method.backbone,
@@ -102,28 +117,60 @@ def build_network(
             **_chosen_parts(config),
             **_method_options(config, class_names or split.names),
         )
-    except ValueError as failure:
-        key = _key_of(failure, config)
-        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
-    if config.Train.fix_bn is not None:
-        model.meta.learning = model.meta.learning.with_stored_statistics(config.Train.fix_bn)
+    if train.fix_bn is not None:
+        model.meta.learning = model.meta.learning.with_stored_statistics(train.fix_bn)
     for key in weights if model.ensemble is None else ():
         _tell_unused(config, "Train", key)
     return model
 
 
-def build_few_shot(
-    config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
-) -> FewShotModel:
-    """Build a config's few-shot model, likewise.
+@contextmanager
+def _refusals(config: Config) -> Iterator[None]:
+    """Raise ConfigError, with the place in the config, where a network cannot be built."""
+    try:
+        yield
+    except ValueError as failure:
+        key = _key_of(failure, config)
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
+
+
+class Adapter(Protocol):
+    """A model that learns from an episode while it segments it.
+
+    Attributes:
+        oracle: whether it sees the query's ground truth; results must say so.
+    """
+
+    oracle: bool
+
+    def __call__(self, episode: Episode) -> Prediction:
+        """Segment the episode and forget it."""
+
+
+def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
+    """Wrap ``model`` in the adaptation that the config asks for; None where it asks for none.
 
     Raises:
-        ConfigError: as ``build_network``, and for a base learner's config.
+        ConfigError: there is no such adaptation or no such option of it, the method cannot be adapted, or the
+            precision is reduced.
     """
-    require_few_shot(config)
-    network = build_network(config, split, class_names)
-    assert isinstance(network, FewShotModel)
-    return network
+    test = config.Test_Finetune
+    if test.adapt is None:
+        if test.adapt_options:
+            get_log("test").info("Test_Finetune.adapt_options have no effect: adapt is not set")
+        return None
+    if test.precision != "float32":
+        raise ConfigError(
+            f"{config.where('Test_Finetune.precision')}: Test_Finetune.precision: {test.precision} cannot be "
+            f"combined with adapt: {test.adapt}, which learns from the predictions and whose gradients need "
+            "float32; leave out one of the two keys"
+        )
+    try:
+        return create_adapter(test.adapt, model, **test.adapt_options)
+    except ValueError as failure:
+        option = isinstance(failure, OptionError) and failure.key.startswith("options.")
+        key = f"Test_Finetune.adapt_{failure.key}" if option else "Test_Finetune.adapt"
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
 
 
 def _key_of(failure: ValueError, config: Config) -> str:

@@ -10,9 +10,10 @@ from fewseg.dataset.episodes.manifest_check import check_manifest
 from fewseg.dataset.episodes.protocol import Protocol
 from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, collate_base, without_novel
 from fewseg.dataset.loading.batches import EpochBatches
-from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages, collate
+from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.dataset.loading.few_shot import EpisodeDataset, collate
 from fewseg.dataset.loading.store import ImageStore
-from fewseg.dataset.reading.transform import PlainTransform, Resize, TrainTransform
+from fewseg.dataset.reading.transform import PlainTransform, TrainTransform
 from fewseg.engine.setup.auxiliary import test_auxiliary, training_auxiliary
 from fewseg.engine.setup.interrupt import leave_process_group
 from fewseg.engine.setup.loader import Loader
@@ -101,7 +102,7 @@ def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple
 
 def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
     """Return this process's share of the test images with base labels, in batches."""
-    data = BaseEvaluation(ImageStore(fold.val_images), fold.split, _resize(fold))
+    data = BaseEvaluation(ImageStore(fold.val_images), fold.split, fold.resize)
     share = range(distributed.rank(), len(data), distributed.world_size())
     return Loader(
         data,
@@ -112,34 +113,20 @@ def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
     )
 
 
-def evaluation_images(config: Config, fold: Fold) -> EvaluationImages:
-    """Return the images of the fold's test episodes."""
-    protocol = fold.protocol
-    return EvaluationImages(
-        ImageStore(fold.val_images),
-        _resize(fold),
-        label_size=protocol.label_size,
-        annotation=config.Data.ann_type,
-        annotation_seed=config.Data.ann_seed,
-        support_void=protocol.support_void,
-        auxiliary=test_auxiliary(config, fold),
-    )
-
-
-def test_manifests(config: Config, fold: Fold) -> list[Manifest]:
+def test_episodes(config: Config, fold: Fold) -> EpisodeSet:
     """Draw the test episodes of every seed, or read them where the config names their files."""
     data, test = config.Data, config.Test_Finetune
     form: dict[str, Any] = {"shot": data.shot, "ways": data.ways, "generalized": test.generalized}
     if test.episodes_file is None:
-        return [fold.manifest(seed, **form) for seed in fold.protocol.seeds]
+        return _episodes(config, fold, [fold.manifest(seed, **form) for seed in fold.protocol.seeds])
     manifests = []
     for path in (fill(name, config) for name in test.episodes_file):
         manifests.append(read_manifest(path))
         check_manifest(manifests[-1], fold, path, **form)
-    return manifests
+    return _episodes(config, fold, manifests)
 
 
-def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:
+def validation_episodes(config: Config, fold: Fold, epoch: int) -> EpisodeSet:
     """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off.
 
     Args:
@@ -147,12 +134,16 @@ def validation_manifest(config: Config, fold: Fold, epoch: int) -> Manifest:
         fold: the one that selects snapshots.
         epoch: the validation's.
     """
-    seed = _VALIDATION_SEED + (0 if config.Train.fix_random_seed_val else epoch)
-    return fold.manifest(seed, config.Data.shot, ways=config.Data.ways, episodes=config.Train.val_episodes)
+    train, data = config.Train, config.Data
+    seed = _VALIDATION_SEED + (0 if train.fix_random_seed_val else epoch)
+    return _episodes(
+        config, fold, [fold.manifest(seed, data.shot, ways=data.ways, episodes=train.val_episodes)]
+    )
 
 
-def _resize(fold: Fold) -> Resize:
-    return Resize(fold.protocol.input_size, fold.protocol.resize)
+def _episodes(config: Config, fold: Fold, manifests: list[Manifest]) -> EpisodeSet:
+    data = config.Data
+    return EpisodeSet(fold, manifests, data.ann_type, data.ann_seed, test_auxiliary(config, fold))
 
 
 def _workers(config: Config) -> dict[str, Any]:

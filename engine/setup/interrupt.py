@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -17,6 +18,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ONE_REQUEST = 1.0
 """Seconds in which signals belong to the first one: torchrun and shells pass on what a whole group got."""
+
+
+Check = Callable[[], None]
+"""Called now and then by what takes long; may raise to stop it."""
+
+
+def nothing(*_: object) -> None:
+    """Check or observe nothing."""
 
 
 class Interrupted(UserError):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from fewseg.engine.evaluation.hooks import Check, nothing
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.util import distributed
 from fewseg.util.errors import UserError
 from fewseg.util.log import get_log

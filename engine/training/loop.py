@@ -20,8 +20,7 @@ from torch.optim import Optimizer
 from fewseg.dataset.loading.base_classes import BaseBatch
 from fewseg.dataset.loading.batches import EpochBatches
 from fewseg.dataset.loading.few_shot import EpisodeBatch
-from fewseg.engine.evaluation.hooks import Check
-from fewseg.engine.setup.interrupt import Interrupted, StopRequest
+from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.loader import Loader, worker_deaths
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop_settings import LoopSettings
@@ -45,7 +44,7 @@ class TrainingLoop:
     """Steps, validations and snapshots.
 
     Args:
-        model: on ``device``.
+        model: where it is to run.
         optimizer: of its parameters.
         schedule: of the learning rates.
         loader, batches: this process's share of the data.
@@ -53,7 +52,6 @@ class TrainingLoop:
         snapshots, board: where weights and curves go.
         reached: where to start from.
         settings: see there.
-        device: of the model.
     """
 
     def __init__(
@@ -68,11 +66,10 @@ class TrainingLoop:
         board: Board,
         reached: Progress,
         settings: LoopSettings,
-        device: torch.device,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.loader, self.batches, self.validate = loader, batches, validate
-        self.snapshots, self.reached, self.settings, self.device = snapshots, reached, settings, device
+        self.snapshots, self.reached, self.settings, self.device = snapshots, reached, settings, model.device
         self.forward = wrapped(model, compiled=settings.compile)
         self.safe_point = SafePoint(model, optimizer)
         self.gathered: Memories | None = None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.engine.evaluation.encode_once import evaluate
-from fewseg.engine.evaluation.hooks import Check, nothing
 from fewseg.engine.evaluation.scores import HEADLINE
 from fewseg.engine.reports.panels import Panels
-from fewseg.engine.setup.data import base_evaluation_loader, evaluation_images, validation_manifest
+from fewseg.engine.setup.data import base_evaluation_loader, validation_episodes
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import Validate
@@ -27,33 +28,30 @@ _PICTURES = 4
 
 
 @torch.inference_mode()
-def score_base_learner(
-    model: BaseLearner, loader: Loader, device: torch.device, check: Check = nothing
-) -> IoUMeter:
+def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothing) -> IoUMeter:
     """Count the base classes over all images of ``loader`` and those of the other processes."""
     model.eval()
     meter = IoUMeter(model.classes)
     for batch in progress(loader.batches(check), "validation", total=len(loader)):
         check()
-        meter.add(count_logits(model(batch.image.to(device)), batch.label))
+        meter.add(count_logits(model(batch.image.to(model.device)), batch.label))
     meter.counts = all_sum(meter.counts)
     return meter
 
 
-def validation_of(config: Config, fold: Fold, model: Network, device: torch.device, board: Board) -> Validate:
+def validation_of(config: Config, fold: Fold, model: Network, board: Board) -> Validate:
     """Return the validation of the config's stage."""
-    if isinstance(model, FewShotModel):
-        return few_shot_validation(config, fold, model, device, board)
-    assert isinstance(model, BaseLearner)
-    return base_validation(config, fold, model, device)
+    if config.stage == 1:
+        return base_validation(config, fold, cast(BaseLearner, model))
+    return few_shot_validation(config, fold, cast(FewShotModel, model), board)
 
 
-def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torch.device) -> Validate:
+def base_validation(config: Config, fold: Fold, model: BaseLearner) -> Validate:
     """Return the validation of stage 1: mean IoU over the base classes, all test images."""
     loader = base_evaluation_loader(config, fold)
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
-        meter = score_base_learner(model, loader, device, check)
+        meter = score_base_learner(model, loader, check)
         score = meter.mean_iou(present_only=fold.protocol.leaves_absent_out)
         found = meter.class_iou_if_tested()[1:]
         if None in found and fold.protocol.leaves_absent_out:
@@ -64,9 +62,7 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner, device: torc
     return validate
 
 
-def few_shot_validation(
-    config: Config, fold: Fold, model: FewShotModel, device: torch.device, board: Board
-) -> Validate:
+def few_shot_validation(config: Config, fold: Fold, model: FewShotModel, board: Board) -> Validate:
     """Return the validation of stage 2: mIoU over the classes that select, and some pictures on the board."""
     fold = fold.for_selection()
     if not fold.split.held_out and fold.protocol.selection == "novel":
@@ -74,21 +70,12 @@ def few_shot_validation(
             "snapshots are selected on novel classes of the test fold, as published results are; "
             "protocol_options.selection held_out_base selects on base classes instead"
         )
-    images = evaluation_images(config, fold)
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
-        manifest = validation_manifest(config, fold, int(epoch))
-        panels = Panels(images, [manifest], _PICTURES, fold.split.names)
-        (scores,) = evaluate(
-            model,
-            images,
-            fold,
-            [manifest],
-            device=device,
-            cache_gib=config.Test_Finetune.cache_gib,
-            check=check,
-            observe=panels,
-        )
+        episodes = validation_episodes(config, fold, int(epoch))
+        panels = Panels(episodes, _PICTURES)
+        cache_gib = config.Test_Finetune.cache_gib
+        (scores,) = evaluate(model, episodes, cache_gib=cache_gib, check=check, observe=panels)
         for name, picture in panels.pictures.items():
             board.picture(f"validation/{name}", picture, round(10 * epoch))
         metrics = scores.metrics()

@@ -84,5 +84,4 @@ def small_loop(
         board=Board(folder / "board"),
         reached=earlier.progress if earlier else Progress(seed=3),
         settings=LoopSettings(epochs=epochs, save_freq=save_freq),
-        device=CPU,
     )

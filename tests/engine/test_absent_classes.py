@@ -12,20 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.prepare.options import Options
 from fewseg.dataset.prepare.run_folder import prepare_folder
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.engine.evaluation.generalized import GeneralizedScores
-from fewseg.engine.evaluation.hooks import nothing
 from fewseg.engine.evaluation.outcome import result_of
-from fewseg.engine.evaluation.scores import Scores, scored_label
-from fewseg.engine.setup.data import fold_of, test_fold_of, test_manifests
+from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.setup.data import fold_of, test_episodes, test_fold_of
+from fewseg.engine.setup.interrupt import nothing
 from fewseg.engine.setup.protocols import test_protocol, training_protocol
 from fewseg.engine.training.validate import base_validation
 from fewseg.model.contract import Prediction
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.metrics import IoUMeter, intersection_union_target
+from fewseg.util.results.result import Result
 from fewseg.util.results.tables import build_table, to_terminal
 
 CONFIG = "config/folder/bam_resnet50.yaml"
@@ -69,15 +71,20 @@ def perfect(config: Config) -> list[Scores]:
     """The scores of a predictor that knows the labels."""
     fold = test_fold_of(config)
     images, found = fold.val_images, []
-    for manifest in test_manifests(config, fold):
+    for manifest in test_episodes(config, fold).manifests:
         scores = Scores(fold, manifest)
         for number, spec in enumerate(manifest):
             mask = np.asarray(Image.open(images.root / images.masks[images.position[spec.query]]))
-            label = scored_label(mask, fold)
+            label = fold.scored_label(mask)
             target = torch.from_numpy(relabel(label, class_table(spec.class_ids)))
             scores.add(number, Prediction(certain(target, 2), {}), label)
         found.append(scores)
     return found
+
+
+def result_with(config: Config, scores: list[Scores]) -> Result:
+    episodes = EpisodeSet(scores[0].fold, [score.manifest for score in scores])
+    return result_of(config, episodes, scores, method="perfect", seconds=0.0)
 
 
 def require_all_right(root: Path, *opts: str) -> list[tuple[int, int]]:
@@ -86,12 +93,10 @@ def require_all_right(root: Path, *opts: str) -> list[tuple[int, int]]:
     for split in range(4):
         config = opened(root, "split", str(split), *opts)
         scores = perfect(config)
-        fold = scores[0].fold
         for score in scores:
             assert score.metrics()["mIoU"] == pytest.approx(1.0)
             assert {value and round(value, 6) for value in score.class_iou().values()} <= {None, 1.0}
-        manifests = [score.manifest for score in scores]
-        tested.append(result_of(config, fold, manifests, scores, method="perfect", seconds=0.0).tested)
+        tested.append(result_with(config, scores).tested)
     return tested
 
 
@@ -114,8 +119,7 @@ class TestPerfectPredictor:
 def test_log_result_and_tables_say_which_classes_were_tested(wardrobe: Path) -> None:
     config = opened(wardrobe)
     scores = perfect(config)
-    manifests = [score.manifest for score in scores]
-    result = result_of(config, scores[0].fold, manifests, scores, method="perfect", seconds=0.0)
+    result = result_with(config, scores)
     assert sorted(result.class_iou.values(), key=str) == [pytest.approx(1.0), None]
     assert result.model_dump()["classes_tested"] == "1 of 2"
     words = "1 of 2 classes tested; the rest is left out of the mean"
@@ -160,7 +164,7 @@ def test_a_base_learner_is_not_judged_by_classes_that_no_test_image_shows(
     monkeypatch.setattr("fewseg.engine.training.validate.base_evaluation_loader", lambda *_: None)
     monkeypatch.setattr("fewseg.engine.training.validate.score_base_learner", lambda *_: right)
     config = opened(wardrobe, "Data.protocol_options.small_classes", small_classes)
-    validate = base_validation(config, fold_of(config), torch.nn.Identity(), torch.device("cpu"))
+    validate = base_validation(config, fold_of(config), torch.nn.Identity())
     with caplog.at_level(logging.INFO, logger="fewseg"):
         assert validate(1, nothing)[0] == pytest.approx(score)
     assert ("mIoU_base: 2 of 3 classes tested" in caplog.text) == (small_classes == "leave_out")
@@ -173,7 +177,7 @@ def test_generalised_means_leave_out_the_same_classes(wardrobe: Path) -> None:
     scores = GeneralizedScores(fold, manifest, 0.5)
     for number, spec in enumerate(manifest):
         mask = np.asarray(Image.open(wardrobe / images.masks[images.position[spec.query]]))
-        label = scored_label(mask, fold)
+        label = fold.scored_label(mask)
         base = certain(torch.from_numpy(relabel(label, fold.split.base_table)), 1 + len(fold.split.base))
         novel = certain(torch.from_numpy(relabel(label, class_table(spec.class_ids))), 2)
         scores.add(number, Prediction(10 * novel, {"base": base}), label)

@@ -29,6 +29,6 @@ def test_segmenter_sees_all_examples_at_once() -> None:
     with torch.no_grad():
         wanted = model(episode).logits.argmax(1)[0].numpy()
     examples = [Example(image, mask) for image, mask in zip(images[:3], masks, strict=True)]
-    found = Segmenter(model, examples, resize, torch.device("cpu"))(images[3])
+    found = Segmenter(model, examples, resize)(images[3])
     assert np.array_equal(found, wanted)
     assert 0 < wanted.mean() < 1

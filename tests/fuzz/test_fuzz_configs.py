@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from fewseg.dataset.classes.split import class_split
-from fewseg.engine.evaluation.adapted import adapter_of
-from fewseg.engine.setup.build import build_network
+from fewseg.engine.setup.build import build_adapter, build_network
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.model.backbone.resnet import ResNet
 from fewseg.model.backbone.vgg import VGG16
@@ -78,7 +77,7 @@ def check_network(config: Config) -> None:
     if not isinstance(model, FewShotModel):
         logits = model.eval()(torch.zeros(1, 3, SIDE, SIDE))
     else:
-        adapter_of(config, model)
+        build_adapter(config, model)
         logits = model.eval()(random_episode(SIDE, batch=1)).logits
     assert logits.isfinite().all(), "the logits are not finite"
 

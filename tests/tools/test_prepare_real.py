@@ -14,10 +14,8 @@ import train as train_script
 from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.classes.own_names import read_class_names
 from fewseg.dataset.episodes.protocol import load_protocol
-from fewseg.dataset.loading.few_shot import EvaluationImages
-from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.reading.mask import read_mask
-from fewseg.dataset.reading.transform import Resize
 from tools.prepare_data import ROOTS, main
 
 TINY = (
@@ -106,8 +104,8 @@ def test_the_example_of_fss1000_is_a_class_of_its_own(shared, tmp_path):
     protocol = load_protocol("hsnet", min_area=0)
     fold = open_fold("folder", tmp_path / "tower", 0, protocol)
     assert (fold.split.novel, fold.split.base) == ((1,), ())
-    images = EvaluationImages(ImageStore(fold.val_images), Resize(32, "stretch"))
-    spec = fold.manifest(0, 2, episodes=2)[0]
+    manifest = fold.manifest(0, 2, episodes=2)
+    images, spec = EpisodeSet(fold, [manifest]), manifest[0]
     assert all(images.load_support(name, 1)[1].eq(1).any() for name in spec.supports[0])
     (tmp_path / "list.txt").write_text("support\n")
     prepare(

@@ -12,10 +12,11 @@ import torch
 from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.loading.auxiliary import ClassSets
-from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages
+from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.dataset.loading.few_shot import EpisodeDataset
 from fewseg.dataset.loading.mined import MinedImages, write_facts, write_label
 from fewseg.dataset.loading.store import ImageStore
-from fewseg.dataset.reading.transform import PlainTransform, Resize, TrainTransform
+from fewseg.dataset.reading.transform import PlainTransform, TrainTransform
 from fewseg.util.errors import DataError
 
 SIZE = 65
@@ -69,16 +70,16 @@ def test_episodes_are_the_same_with_and_without(fold):
 
 def test_masks_of_auxiliary_images_are_never_read(fold, monkeypatch):
     sets = ClassSets(fold.test_lists(1), 2)
-    images = EvaluationImages(ImageStore(fold.val_images), Resize(SIZE), auxiliary=sets)
-    manifest = fold.manifest(1, 1, episodes=2)
+    episodes = EpisodeSet(fold, [fold.manifest(1, 1, episodes=2)], auxiliary=sets)
 
     def refuse(file):
         raise AssertionError(f"{file.path} was read")
 
     monkeypatch.setattr("fewseg.dataset.reading.mask.ImageFile.indices", refuse)
-    names = images.draw_auxiliary(manifest, 1)
-    assert [images.load_auxiliary(name).shape for name in names[0]] == [(3, SIZE, SIZE)] * 2
-    assert ClassSets(fold.test_lists(1), 2).read(ImageStore(fold.val_images), names[0][0])[1] is None
+    (_, planned), side = episodes, fold.protocol.input_size
+    names = [name for name, _ in planned.auxiliary]
+    assert [episodes.load_auxiliary(name).shape for name in names] == [(3, side, side)] * 2
+    assert ClassSets(fold.test_lists(1), 2).read(ImageStore(fold.val_images), names[0])[1] is None
 
 
 @pytest.mark.parametrize("transform", [PlainTransform(SIZE, flips=True), PlainTransform(SIZE, crops=True)])

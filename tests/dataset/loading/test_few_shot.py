@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, collate_base, without_novel
 from fewseg.dataset.loading.batches import EpochBatches
-from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages, collate, support_label
+from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.dataset.loading.few_shot import EpisodeDataset, collate, support_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import Resize, TrainTransform, square_label
 from fewseg.model.contract import UNLABELLED
@@ -143,16 +145,18 @@ def test_stage_1_is_validated_on_every_image_once(fold):
 
 def test_test_images_come_one_by_one(fold):
     store = ImageStore(fold.val_images)
-    spec = fold.manifest(seed=1, shot=1, episodes=3)[2]
-    images = EvaluationImages(store, Resize(SIZE))
-    image, label, padding = images.load_query(spec.query)
-    original = store.named(spec.query)[1]
-    np.testing.assert_array_equal(label, original)
-    assert image.shape == (3, SIZE, SIZE) and padding.shape == (SIZE, SIZE)
-    assert square_label(label).shape == (max(original.shape),) * 2
-    small = EvaluationImages(store, Resize(SIZE), label_size="input").load_query(spec.query)[1]
-    np.testing.assert_array_equal(small, Resize(SIZE).label(original))
-    image, mask = images.load_support(spec.supports[0][0], spec.class_ids[0])
+    manifest = fold.manifest(seed=1, shot=1, episodes=3)
+    spec, original = manifest[2], store.named(manifest[2].query)[1]
+    labels = {"original": original, "square": square_label(original), "input": Resize(SIZE).label(original)}
+    for label_size, expected in labels.items():
+        protocol = fold.protocol.with_overrides(input_size=SIZE, label_size=label_size)
+        episodes = EpisodeSet(replace(fold, protocol=protocol), [manifest])
+        image, label = episodes.load_query(spec.query)
+        np.testing.assert_array_equal(label, expected)
+        episode, again = episodes.load([*episodes][2])
+        np.testing.assert_array_equal(again, expected)
+        assert image.shape == (3, SIZE, SIZE) and episode.query_padding.shape == (1, SIZE, SIZE)
+    image, mask = episodes.load_support(spec.supports[0][0], spec.class_ids[0])
     assert image.shape == (3, SIZE, SIZE) and mask.dtype == torch.int64 and (mask == 1).any()
 
 

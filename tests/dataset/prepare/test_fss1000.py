@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,14 @@ from PIL import Image
 
 from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.episodes.protocol import load_protocol
-from fewseg.dataset.loading.few_shot import EpisodeDataset, EvaluationImages
-from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.dataset.loading.few_shot import EpisodeDataset
 from fewseg.dataset.prepare import fss1000
 from fewseg.dataset.prepare.options import Options
 from fewseg.dataset.prepare.run import prepare_fss1000
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.reading.mask import read_mask
-from fewseg.dataset.reading.transform import Resize, TrainTransform, class_table, look_up
+from fewseg.dataset.reading.transform import TrainTransform, class_table, look_up
 from fewseg.util.errors import DataError
 
 IMAGES = 3
@@ -91,9 +92,10 @@ def test_every_test_image_is_a_query_once(prepared):
 
 def test_labels_beyond_a_byte_reach_the_network(prepared):
     fold = open_root(prepared)
-    images = EvaluationImages(ImageStore(fold.val_images), Resize(8, "stretch"), label_size="input")
-    spec = fold.manifest(0, 1, episodes=60)[59]
-    _, label, _ = images.load_query(spec.query)
+    manifest = fold.manifest(0, 1, episodes=60)
+    protocol = fold.protocol.with_overrides(input_size=8, resize="stretch", label_size="input")
+    images, spec = EpisodeSet(replace(fold, protocol=protocol), [manifest]), manifest[59]
+    _, label = images.load_query(spec.query)
     assert label.dtype == np.uint16 and set(np.unique(label)) == {0, spec.class_ids[0]}
     assert look_up(label, class_table(spec.class_ids)).sum() == 9
     assert look_up(label, class_table((3,))).sum() == 0

@@ -7,10 +7,9 @@ from dataclasses import fields
 import pytest
 import torch
 
-from fewseg.engine.evaluation.adapted import adapter_of, with_truth
-from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode
-from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
+from fewseg.engine.setup.build import build_adapter, build_network
+from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.model import create_model
 from fewseg.model.adapt.eftnet import EFTNetOptions
 from fewseg.util.config.published import _ADAPTATION
@@ -21,31 +20,29 @@ def opened(configure, arch="bam", **changes):
     config = configure(arch, episodes=3, seeds="[1]", ft_number=2, **changes)
     fold = test_fold_of(config)
     model = build_network(config, fold.split).eval()
-    return config, model, evaluation_images(config, fold), fold, test_manifests(config, fold)
+    return config, model, test_episodes(config, fold)
 
 
 def test_no_adapter_unless_asked_for(configure):
     config, model, *_ = opened(configure)
-    assert adapter_of(config, model) is None
+    assert build_adapter(config, model) is None
 
 
 def test_adapter_segments_and_leaves_the_model_as_it_was(configure):
-    config, model, images, fold, manifests = opened(configure, adapt="eftnet", ft_base_lr=0.5)
+    config, model, episodes = opened(configure, adapt="eftnet", ft_base_lr=0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    adapter = adapter_of(config, model)
-    (adapted,) = evaluate_one_by_one(model, images, fold, manifests, adapter=adapter)
+    adapter = build_adapter(config, model)
+    (adapted,) = evaluate_one_by_one(model, episodes, adapter=adapter)
     assert adapted.meters["final"].counts.sum() > 0
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_published_choice_of_the_round_is_marked_as_an_oracle(configure):
-    config, model, images, fold, manifests = opened(
-        configure, adapt="eftnet", discrimination_mask="ground_truth"
-    )
+    config, model, episodes = opened(configure, adapt="eftnet", discrimination_mask="ground_truth")
     with pytest.warns(UserWarning, match="ground truth"):
-        adapter = adapter_of(config, model)
+        adapter = build_adapter(config, model)
     assert adapter.oracle
-    evaluate_one_by_one(model, images, fold, manifests, adapter=adapter)
+    evaluate_one_by_one(model, episodes, adapter=adapter)
 
 
 def test_published_defaults_are_those_of_the_options():
@@ -64,33 +61,34 @@ def test_every_option_can_be_reached_and_an_unknown_one_is_named(configure):
     }
     options = {f"Test_Finetune.adapt_options.{key}": value for key, value in values.items()}
     config, model, *_ = opened(configure, adapt="eftnet", ft_power=0.5, **options)
-    assert adapter_of(config, model).options == EFTNetOptions(
+    assert build_adapter(config, model).options == EFTNetOptions(
         rounds=2, power=0.5, **{**values, "weighting": (0.5, 0.5)}
     )
     wrong = r"--opts (\S+): Test_Finetune\.adapt_options\.{}: .*eftnet"
     for option, value in (("ronds", 3), ("rounds", 1000)):
         config = configure("bam", adapt="eftnet", **{f"Test_Finetune.adapt_options.{option}": value})
         with pytest.raises(ConfigError, match=wrong.format(option)):
-            adapter_of(config, model)
+            build_adapter(config, model)
 
 
 def test_options_without_an_adaptation_are_told(configure, caplog):
     with caplog.at_level("INFO", logger="fewseg"):
         opened_config, model, *_ = opened(configure)
-        adapter_of(opened_config, model)
+        build_adapter(opened_config, model)
     assert "Test_Finetune.adapt_options have no effect: adapt is not set" in caplog.text
 
 
 def test_reduced_precision_is_refused(configure):
     config, model, *_ = opened(configure, adapt="eftnet", precision="bfloat16")
     with pytest.raises(ConfigError, match=r"--opts precision: Test_Finetune\.precision: bfloat16 .* float32"):
-        adapter_of(config, model)
+        build_adapter(config, model)
 
 
 def test_truth_is_shown_at_the_size_of_the_input(configure):
-    _, _, images, _, manifests = opened(configure)
-    spec = manifests[0][0]
-    episode = with_truth(load_episode(images, spec)[0], images, spec.query)
+    *_, episodes = opened(configure)
+    planned = next(iter(episodes))
+    assert episodes.load(planned)[0].query_mask is None
+    episode = episodes.load(planned, with_truth=True)[0]
     assert episode.query_mask.shape == (1, 65, 65)
     assert set(episode.query_mask.unique().tolist()) <= {0, 1, 255}
     assert (episode.query_mask == 1).any()
@@ -99,4 +97,4 @@ def test_truth_is_shown_at_the_size_of_the_input(configure):
 def test_method_that_cannot_be_adapted_is_named(configure):
     model = create_model("hsnet", backbone="resnet18", backbone_options={"width": 8})
     with pytest.raises(ConfigError, match=r"--opts adapt: Test_Finetune\.adapt: .*HSNet"):
-        adapter_of(configure("bam", adapt="eftnet"), model)
+        build_adapter(configure("bam", adapt="eftnet"), model)

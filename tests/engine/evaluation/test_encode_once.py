@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from fewseg.engine.evaluation.encode_once import Work, evaluate, plan_visits
-from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode, predict
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+from fewseg.engine.setup.data import test_episodes, test_fold_of
 
 
 def opened(configure, arch="bam", **changes):
@@ -26,9 +26,14 @@ def opened(configure, arch="bam", **changes):
     with torch.no_grad():
         for _ in range(3):
             model.backbone(torch.randn(2, 3, 65, 65), ("layer4",))
-    images, manifests = evaluation_images(config, fold), test_manifests(config, fold)
-    make_undecided(model, load_episode(images, manifests[0][0])[0])
-    return model, images, fold, manifests
+    episodes = test_episodes(config, fold)
+    make_undecided(model, first(episodes))
+    return model, episodes
+
+
+def first(episodes):
+    """Return the first episode."""
+    return episodes.load(next(iter(episodes)))[0]
 
 
 @torch.no_grad()
@@ -67,11 +72,11 @@ def test_counts_do_not_depend_on_the_memory(configure):
 
 def test_every_query_and_support_is_encoded_once(configure):
     arguments = opened(configure)
-    visits = plan_visits(arguments[3])
+    visits = plan_visits(arguments[1])
     work = Work()
     evaluate(*arguments, work=work)
     assert work.queries == len(visits) == len({visit.query for visit in visits})
-    assert work.supports == len({support for visit in visits for support in visit.supports()})
+    assert work.supports == len({support for visit in visits for support in visit.images()})
     assert work.episodes == 20
 
 
@@ -85,7 +90,7 @@ def test_batches_of_episodes_give_the_same_scores(configure, monkeypatch):
 def test_every_episode_is_observed(configure):
     arguments = opened(configure)
     seen = {}
-    evaluate(*arguments, observe=lambda seed, number, prediction: seen.update({(seed, number): prediction}))
+    evaluate(*arguments, observe=lambda planned, prediction: seen.update({planned[:2]: prediction}))
     assert sorted(seen) == [(seed, number) for seed in range(2) for number in range(10)]
     assert seen[0, 0].logits.shape == (1, 2, 65, 65)
 
@@ -105,7 +110,7 @@ def test_batch_dependent_learners_are_tested_in_the_precision_asked_for(configur
     monkeypatch.setattr(arguments[0].meta, "batch_dependent", True, raising=False)
     seen = set()
 
-    def observe(seed, number, prediction):
+    def observe(planned, prediction):
         seen.add(prediction.parts["meta"].dtype)
 
     evaluate(*arguments, precision=torch.autocast("cpu", torch.bfloat16), observe=observe)
@@ -114,8 +119,8 @@ def test_batch_dependent_learners_are_tested_in_the_precision_asked_for(configur
 
 @torch.no_grad()
 def test_plain_loop_predicts_what_the_model_does(configure):
-    model, images, _, manifests = opened(configure, shot=3, ways=2)
-    episode = load_episode(images, manifests[0][0])[0]
+    model, episodes = opened(configure, shot=3, ways=2)
+    episode = first(episodes)
     torch.testing.assert_close(predict(model, episode).logits, model(episode).logits, atol=1e-4, rtol=1e-4)
 
 

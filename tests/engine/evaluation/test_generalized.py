@@ -14,9 +14,8 @@ from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.generalized import MERGES, GeneralizedScores, measure_generalized
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of
-from fewseg.engine.evaluation.scores import scored_label
 from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import evaluation_images, test_fold_of, test_manifests
+from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.engine.setup.weights import describe
 from fewseg.model.contract import Prediction
 from fewseg.util.checkpoint import save_checkpoint
@@ -40,7 +39,7 @@ def opened(configure, **changes):
 
 def test_every_image_is_asked_for_a_novel_class(configure):
     config, fold, _ = opened(configure)
-    (first, _) = test_manifests(config, fold)
+    (first, _) = test_episodes(config, fold).manifests
     assert first.generalized and [spec.query for spec in first] == list(fold.val_images.names[:10])
     assert {spec.class_ids[0] for spec in first} <= set(fold.split.novel)
 
@@ -50,7 +49,7 @@ def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
     classifier = [module for module in model.base_head.modules() if isinstance(module, nn.Conv2d)][-1]
     with torch.no_grad():
         classifier.bias[3] += 10  # both learners claim every pixel, so that the merges differ
-    arguments = model, evaluation_images(config, fold), fold, test_manifests(config, fold)
+    arguments = model, test_episodes(config, fold)
 
     def make(fold, manifest):
         return GeneralizedScores(fold, manifest, 0.0)
@@ -63,7 +62,7 @@ def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
             score.choose(merge)
         metrics = [score.metrics() for score in once]
         assert list(metrics[0]) == ["mIoU_n", "mIoU_b", "mIoU_t", "FB-IoU"]
-        counts = counts_of(fold, once)
+        counts = counts_of(once)
         for name in metrics[0]:
             assert counts.value(name) == pytest.approx(np.mean([m[name] for m in metrics]), abs=1e-12)
         assert len(once[0].class_iou()) == 20
@@ -86,7 +85,7 @@ def test_scores_equal_the_recorded_figures(tmp_path, tau):
     scores = GeneralizedScores(fold, Manifest("pascal", 0, "bam", 0, 1, 1, "list", True, specs), tau)
     for number, case in enumerate(made):
         ids = np.array([0, *base, specs[number].class_ids[0], *[0] * 238, 255], np.uint8)
-        label = scored_label(ids[case["gfss_label"][0]], fold)
+        label = fold.scored_label(ids[case["gfss_label"][0]])
         parts = {"base": torch.from_numpy(case["base_logits"])}
         scores.add(number, Prediction(torch.from_numpy(case["logits"]), parts), label)
     for merge in MERGES:

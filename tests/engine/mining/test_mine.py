@@ -45,7 +45,7 @@ def miner(config):
         fold = fold_of(config)
         torch.manual_seed(0)
         model = build_network(config, fold.split)
-        return Miner(model, fold, 1, MiningSettings(**{"clusters": 6, **settings}), torch.device("cpu"))
+        return Miner(model, fold, 1, MiningSettings(**{"clusters": 6, **settings}))
 
     return build
 

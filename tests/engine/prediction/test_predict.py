@@ -15,7 +15,7 @@ import predict
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.dataset.reading.transform import Resize
 from fewseg.engine.prediction.predict import Example, Segmenter, check_outputs, output_names, read_example
-from fewseg.engine.setup.build import build_network, name_class
+from fewseg.engine.setup.build import build_few_shot, build_network, name_class
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
 from fewseg.util.checkpoint import save_checkpoint
@@ -189,9 +189,9 @@ def test_a_method_that_reads_names_is_told_the_class(configure, tmp_path):
     for name, position in ((split.names[3], 3), ("zebra", len(split.names))):
         names, class_id = name_class(config, split.names, name)
         assert class_id == position and names[class_id] == name
-        model = build_network(config, split, names)
+        model = build_few_shot(config, split, names)
         model.load_state_dict(network.state_dict())
-        segmenter = Segmenter(model, [example], Resize(65, "stretch"), torch.device("cpu"), class_id=class_id)
+        segmenter = Segmenter(model, [example], Resize(65, "stretch"), class_id=class_id)
         query = model.encode_query(torch.zeros(1, 3, 65, 65))
         supports = {key: value[:, 0] for key, value in segmenter._supports.items()}
         prototypes.append(model.meta.match(query, supports)["prototype"])

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fewseg.engine.evaluation.encode_once import Work, evaluate
-from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode, predict
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.prediction.predict import Example, Segmenter
 from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import evaluation_images, fold_of, test_fold_of, test_manifests, training_data
+from fewseg.engine.setup.data import fold_of, test_episodes, test_fold_of, training_data
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError, DataError, UserError
 from predict import build_segmenter
@@ -19,7 +19,7 @@ FSIL = {"arch": "fsil", "Method.options.threshold": -1.0, "Data.protocol_options
 
 @pytest.fixture
 def opened(config_file):
-    """Return a function: changes of the config -> config, model, and the arguments of an evaluation."""
+    """Return a function: changes of the config -> config, and the arguments of an evaluation."""
 
     def build(**changes):
         pairs = {**FSIL, **changes}
@@ -27,7 +27,7 @@ def opened(config_file):
         fold = test_fold_of(config)
         torch.manual_seed(0)
         model = build_network(config, fold.split)
-        return config, (model, evaluation_images(config, fold), fold, test_manifests(config, fold))
+        return config, (model, test_episodes(config, fold))
 
     return build
 
@@ -43,13 +43,7 @@ def test_counts_equal_the_plain_loop(opened, changes):
     once = counts(evaluate(*arguments, work=work))
     assert once == counts(evaluate_one_by_one(*arguments))
     assert once != counts(evaluate(*opened(**{**changes, "auxiliary": 0})[1]))
-    shown = {
-        name
-        for seed, manifest in enumerate(arguments[3])
-        for number in range(len(manifest))
-        for names in arguments[1].draw_auxiliary(arguments[3][seed], number)
-        for name in names
-    }
+    shown = {name for planned in arguments[1] for name, _ in planned.auxiliary}
     assert work.supports >= len(shown) > 0
 
 
@@ -63,15 +57,14 @@ def test_batches_and_memory_change_nothing(opened, monkeypatch):
 
 
 def test_episodes_and_their_hash_are_those_without(opened):
-    with_sets, without = opened(auxiliary=2)[1][3], opened(auxiliary=0)[1][3]
+    with_sets, without = (opened(auxiliary=count)[1][1].manifests for count in (2, 0))
     assert [manifest.hash for manifest in with_sets] == [manifest.hash for manifest in without]
 
 
 @torch.no_grad()
 def test_plain_loop_predicts_what_the_model_does(opened):
-    _, (model, images, _, manifests) = opened(auxiliary=2, ways=2)
-    auxiliary = images.draw_auxiliary(manifests[0], 0)
-    episode = load_episode(images, manifests[0][0], auxiliary)[0]
+    _, (model, episodes) = opened(auxiliary=2, ways=2)
+    episode = episodes.load(next(iter(episodes)))[0]
     assert episode.auxiliary.shape[:3] == (1, 2, 2)
     torch.testing.assert_close(
         predict(model.eval(), episode).logits, model(episode).logits, atol=1e-4, rtol=1e-4
@@ -105,14 +98,15 @@ def test_going_without_the_set_is_said(opened, caplog):
 
 
 def test_prediction_takes_auxiliary_images(opened, config_file):
-    _, (model, images, _, manifests) = opened(auxiliary=2)
-    spec = manifests[0][0]
-    image, mask = images.store.named(spec.supports[0][0])
+    _, (model, episodes) = opened(auxiliary=2)
+    planned, store = next(iter(episodes)), episodes.store
+    spec = planned.spec
+    image, mask = store.named(spec.supports[0][0])
     example = Example(image, (mask == spec.class_ids[0]).astype("uint8"))
-    further = [images.store.image(name) for name in images.draw_auxiliary(manifests[0], 0)[0]]
-    segmenter = Segmenter(model, [example], images.resize, torch.device("cpu"), further)
+    further = [store.image(name) for name, _ in planned.auxiliary]
+    segmenter = Segmenter(model, [example], episodes.fold.resize, further)
     assert segmenter._supports["auxiliary"].shape[:3] == (1, 1, 2)
-    query = images.store.image(spec.query)
+    query = store.image(spec.query)
     assert segmenter(query).shape == query.shape[:2]
     with pytest.raises(UserError, match="--auxiliary: panet has no use for auxiliary images"):
         build_segmenter(load_config(config_file, ["arch", "panet"]), [example], further)

@@ -12,17 +12,16 @@ import torch
 from fewseg.dataset.episodes.manifest import read_manifest
 from fewseg.dataset.reading.transform import PlainTransform, TrainTransform
 from fewseg.engine.evaluation.encode_once import evaluate
-from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, load_episode
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import (
-    evaluation_images,
     fold_of,
+    test_episodes,
     test_fold_of,
-    test_manifests,
     training_data,
-    validation_manifest,
+    validation_episodes,
 )
 from fewseg.engine.setup.protocols import (
     test_difference,
@@ -101,6 +100,10 @@ def test_crops_need_not_be_flipped(configure):
     assert training_data(config, fold_of(config), 0).transform == PlainTransform(65, crops=True)
 
 
+def manifests_of(config):
+    return test_episodes(config, test_fold_of(config)).manifests
+
+
 def network(config, fold):
     model = build_network(config, fold.split)
     with torch.no_grad():
@@ -125,17 +128,17 @@ def network(config, fold):
 def test_episode_counts_add_up_to_the_metrics_of_the_plain_loop(configure, changes):
     config = configure("bam", **changes)
     fold = test_fold_of(config)
-    manifests = test_manifests(config, fold)
-    arguments = network(config, fold), evaluation_images(config, fold), fold, manifests
+    episodes = test_episodes(config, fold)
+    arguments = network(config, fold), episodes
     scores = evaluate(*arguments)
     plain = evaluate_one_by_one(*arguments)
     assert [score.metrics() for score in scores] == [score.metrics() for score in plain]
-    counts = counts_of(fold, scores)
+    counts = counts_of(scores)
     for name in counts.names():
         if name in scores[0].metrics():
             mean = np.mean([score.metrics()[name] for score in scores])
             assert counts.value(name) == pytest.approx(mean, abs=1e-12)
-    result = result_of(config, fold, manifests, scores, method="bam", seconds=1.0)
+    result = result_of(config, episodes, scores, method="bam", seconds=1.0)
     assert json.loads(result.model_dump_json())["protocol"] == fold.protocol.name
 
 
@@ -143,7 +146,7 @@ def episode(configure, **points):
     """Return scores under changed points and an episode whose query label is 40 x 60 at full size."""
     config = configure("bam", **{f"Data.protocol_options.{key}": value for key, value in points.items()})
     fold = test_fold_of(config)
-    return Scores(fold, test_manifests(config, fold)[0]), fold.split.novel[0]
+    return Scores(fold, manifests_of(config)[0]), fold.split.novel[0]
 
 
 def certain(foreground):
@@ -184,26 +187,24 @@ def test_selection_on_held_out_classes_never_asks_for_novel_ones(configure):
     points = {"Data.protocol_options.selection": "held_out_base", "Data.protocol_options.min_area": 1}
     config = configure("bam", **points)
     fold = fold_of(config)
-    asked = {spec.class_ids[0] for spec in validation_manifest(config, fold.for_selection(), 1)}
+    asked = {spec.class_ids[0] for spec in validation_episodes(config, fold.for_selection(), 1).manifests[0]}
     assert asked <= set(fold.split.held_out) and not asked & set(fold.split.novel)
     drawn = {c for candidates in training_data(config, fold, 0).lists.candidates for c in candidates}
     assert drawn <= set(fold.split.base) and not drawn & set(fold.split.held_out)
-    assert {spec.class_ids[0] for spec in test_manifests(config, test_fold_of(config))[0]} <= set(
-        fold.split.novel
-    )
+    assert {spec.class_ids[0] for spec in manifests_of(config)[0]} <= set(fold.split.novel)
 
 
 class TestManifestFiles:
     def written(self, configure, tmp_path, **changes):
         config = configure("bam")
-        manifest = test_manifests(config, test_fold_of(config))[0]
+        manifest = manifests_of(config)[0]
         path = tmp_path / "fold0_1shot.jsonl"
         replace(manifest, **changes).write(path)
         return path, manifest
 
     def read(self, configure, path, **changes):
         config = configure("bam", **{"Test_Finetune.episodes_file": path, **changes})
-        return test_manifests(config, test_fold_of(config))
+        return manifests_of(config)
 
     def test_a_file_gives_its_episodes(self, configure, tmp_path):
         path, manifest = self.written(configure, tmp_path)
@@ -261,9 +262,10 @@ class TestManifestFiles:
 def test_native_images_reach_the_network_at_their_own_size(configure):
     config = configure("bam", test_protocol="mlc")
     fold = test_fold_of(config)
-    images, manifest = evaluation_images(config, fold), test_manifests(config, fold)[0]
-    read = load_episode(images, manifest[0])[0]
-    assert read.query.shape[-2:] == images.store.named(manifest[0].query)[1].shape
+    episodes = test_episodes(config, fold)
+    planned = next(iter(episodes))
+    read = episodes.load(planned)[0]
+    assert read.query.shape[-2:] == episodes.store.named(planned.spec.query)[1].shape
 
 
 def test_lists_follow_the_protocol_where_they_have_standard_names(plain, tmp_path):

@@ -1,0 +1,134 @@
+"""The episodes of a test or a validation, and their images one at a time: each is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.loading.auxiliary import ClassSets, Names
+from fewseg.dataset.loading.few_shot import support_label
+from fewseg.dataset.loading.store import ImageStore
+from fewseg.dataset.reading.transform import class_table, relabel
+from fewseg.model.contract import Episode
+
+Support = tuple[str, int | None]
+"""Name of an image, class that it is shown for; None for an auxiliary image, shown without a mask."""
+
+
+class PlannedEpisode(NamedTuple):
+    """An episode by the names of its images.
+
+    Attributes:
+        manifest: index of its manifest.
+        number: of the episode in that manifest.
+        spec: its query and supports.
+        auxiliary_names: of its auxiliary images, way by way.
+    """
+
+    manifest: int
+    number: int
+    spec: EpisodeSpec
+    auxiliary_names: Names = ()
+
+    @property
+    def supports(self) -> list[Support]:
+        """The supports, way by way."""
+        ways = zip(self.spec.class_ids, self.spec.supports, strict=True)
+        return [(name, class_id) for class_id, names in ways for name in names]
+
+    @property
+    def auxiliary(self) -> list[Support]:
+        """The auxiliary images, way by way."""
+        return [(name, None) for names in self.auxiliary_names for name in names]
+
+
+@dataclass(frozen=True)
+class EpisodeSet:
+    """Episodes of one fold that are drawn before the evaluation begins, and what reads their images.
+
+    Attributes:
+        fold: its test images, classes and protocol.
+        manifests: the episodes, one manifest per seed.
+        annotation, annotation_seed: how supports are annotated.
+        auxiliary: where further images come from, if episodes bring any.
+    """
+
+    fold: Fold
+    manifests: Sequence[Manifest]
+    annotation: str = "mask"
+    annotation_seed: int = 0
+    auxiliary: ClassSets | None = None
+
+    @cached_property
+    def store(self) -> ImageStore:
+        """The test images with their masks, at their original size."""
+        return ImageStore(self.fold.val_images)
+
+    def __iter__(self) -> Iterator[PlannedEpisode]:
+        """Yield all episodes, manifest by manifest."""
+        for index, manifest in enumerate(self.manifests):
+            for number, spec in enumerate(manifest):
+                sets = self.auxiliary
+                names = () if sets is None else sets.draw(spec, "test", manifest.seed, number)
+                yield PlannedEpisode(index, number, spec, names)
+
+    def load(self, planned: PlannedEpisode, *, with_truth: bool = False) -> tuple[Episode, np.ndarray]:
+        """Read the images of an episode.
+
+        Args:
+            planned: the episode.
+            with_truth: give the query's true mask of 0..N and 255 too, which only an oracle may see.
+
+        Returns:
+            A batch of one, and the query's label, see ``load_query``.
+        """
+        spec, ways, resize = planned.spec, len(planned.spec.class_ids), self.fold.resize
+        image, mask = self.store.named(spec.query)
+        truth = torch.from_numpy(resize.label(relabel(mask, class_table(spec.class_ids)))).long()
+        supports, masks = zip(*(self.load_support(*support) for support in planned.supports), strict=True)
+        further = [self.load_auxiliary(name) for name, _ in planned.auxiliary]
+        episode = Episode(
+            query=resize.image(image)[None],
+            support=torch.stack(supports).unflatten(0, (1, ways, -1)),
+            support_mask=torch.stack(masks).unflatten(0, (1, ways, -1)),
+            class_id=torch.tensor([spec.class_ids]),
+            query_mask=truth[None] if with_truth else None,
+            query_padding=resize.padding(*mask.shape)[None],
+            auxiliary=torch.stack(further).unflatten(0, (1, ways, -1)) if further else None,
+        )
+        return episode, self.fold.scored_label(mask)
+
+    def load_query(self, name: str) -> tuple[Tensor, np.ndarray]:
+        """Read a query.
+
+        Returns:
+            The normalised image [3,S,S], and the label of dataset ids that predictions are compared with; see
+            ``Fold.scored_label``.
+        """
+        image, mask = self.store.named(name)
+        return self.fold.resize.image(image), self.fold.scored_label(mask)
+
+    def load_support(self, name: str, class_id: int) -> tuple[Tensor, Tensor]:
+        """Read a support: the normalised image [3,S,S] and its mask of 0, 1, 254 and 255, int64 [S,S]."""
+        image, label = self.annotated(name, class_id)
+        return self.fold.resize.image(image), torch.from_numpy(self.fold.resize.label(label)).long()
+
+    def annotated(self, name: str, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read a support at original size: the image uint8 [H,W,3] and the annotated mask uint8 [H,W]."""
+        image, mask = self.store.named(name)
+        void = self.fold.protocol.support_void
+        return image, support_label(
+            mask, class_id, self.annotation, void, seed=self.annotation_seed, name=name
+        )
+
+    def load_auxiliary(self, name: str) -> Tensor:
+        """Read an auxiliary image [3,S,S]; its mask is not read."""
+        return self.fold.resize.image(self.store.image(name))
