@@ -24,7 +24,7 @@ class ReEncodedEpisode(AdaptedEpisode):
     Priors compare all positions of both images, and nothing is compared once and for all.
     """
 
-    def _look(self) -> None:
+    def _encode_frozen_parts(self) -> None:
         """Keep nothing."""
         self.auxiliary = {}
 

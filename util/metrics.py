@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -82,14 +81,6 @@ def resize_logits(logits: Tensor, size: Sequence[int], *, align_corners: bool = 
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)
-
-
-def pad_to_square(label: Tensor | np.ndarray, ignore: int = IGNORE) -> Tensor:
-    """Place ``label`` [H,W] top left in a square of its longer side filled with ``ignore``."""
-    label = torch.as_tensor(label)
-    height, width = label.shape
-    side = max(height, width)
-    return functional.pad(label, (0, side - width, 0, side - height), value=ignore)
 
 
 def merge_generalised(final: Tensor, base: Tensor, merge: str = "final", merge_tau: float = 0.9) -> Tensor:

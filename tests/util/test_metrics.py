@@ -13,7 +13,6 @@ from fewseg.util.metrics import (
     count_logits,
     intersection_union_target,
     merge_generalised,
-    pad_to_square,
     resize_logits,
 )
 from tests.parity import inputs
@@ -36,10 +35,9 @@ def episodes(recorded: dict) -> list[dict[str, Tensor | int]]:
     return [{key: make(spec) for key, spec in episode.items()} for episode in recorded["episodes"]]
 
 
-def square(label: Tensor, side: int | None) -> Tensor:
+def square(label: Tensor, side: int | None = None) -> Tensor:
     """The original label in its square, or, with ``side``, in the square of the network's input."""
-    if side is None:
-        return pad_to_square(label)
+    side = side or max(label.shape)
     canvas = torch.full((side, side), 255, dtype=label.dtype)
     canvas[: label.shape[0], : label.shape[1]] = label
     return canvas
@@ -70,7 +68,7 @@ class TestFewShot:
 
     def test_counts_of_every_episode(self, recorded: dict, episodes: list[dict]) -> None:
         for episode, expected in zip(episodes, recorded["per_episode_final"], strict=True):
-            counts = count_logits(episode["logits"], pad_to_square(episode["label"][0]))
+            counts = count_logits(episode["logits"], square(episode["label"][0]))
             assert {name: value.tolist() for name, value in counts._asdict().items()} == expected
 
 
@@ -82,7 +80,7 @@ def test_generalised_matches_the_published_figures(
 ) -> None:
     meter = IoUMeter(1 + BASE + NOVEL)
     for episode in episodes:
-        label = pad_to_square(episode["gfss_label"][0])[None]
+        label = square(episode["gfss_label"][0])[None]
         final, base = (resize_logits(episode[key], label.shape[-2:]) for key in ("logits", "base_logits"))
         counts = intersection_union_target(merge_generalised(final, base, merge, tau), label, BASE + 2)
         meter.add(counts, rows=(*range(1 + BASE), 1 + BASE + episode["class_index"]))
@@ -204,12 +202,6 @@ def test_values_outside_the_classes_are_refused() -> None:
         intersection_union_target(torch.tensor([0, 1]), torch.tensor([-1, 1]), 2)
     with pytest.raises(ValueError, match="resize one"):
         intersection_union_target(torch.zeros(2, 2), torch.zeros(3, 2), 2)
-
-
-def test_pad_to_square_keeps_the_top_left_corner() -> None:
-    padded = pad_to_square(np.ones((2, 3), np.uint8))
-    assert padded.tolist() == [[1, 1, 1], [1, 1, 1], [255, 255, 255]]
-    assert padded.dtype == torch.uint8
 
 
 def test_unknown_merge_is_refused() -> None:
