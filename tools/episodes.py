@@ -145,8 +145,14 @@ def verify(given: argparse.Namespace) -> None:
                 if manifest.fold not in folds:
                     opts = with_changes(given.opts, {"split": manifest.fold})
                     folds[manifest.fold] = test_fold_of(load_config(given.config, opts))
-                kind = {"shot": manifest.shot, "ways": manifest.ways, "generalized": manifest.generalized}
-                check_manifest(manifest, folds[manifest.fold], path, **kind)
+                check_manifest(
+                    manifest,
+                    folds[manifest.fold],
+                    path,
+                    shot=manifest.shot,
+                    ways=manifest.ways,
+                    generalized=manifest.generalized,
+                )
         except UserError as failure:
             print(failure, file=sys.stderr)
             wrong.append(path)

@@ -58,7 +58,7 @@ def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
 
 def _reason(number: int, failure: ProcessFailure) -> str:
     if os.path.isfile(failure.error_file):
-        return str(failure.message["message"])
+        return str(failure.error_file_data["message"]["message"])
     status = failure.exitcode
     if status < 0:
         return f"process {number} was ended by {failure.signal_name()}"

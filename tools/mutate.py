@@ -149,9 +149,10 @@ def passes(tests: list[str], checkout: Path, fault: Fault | None = None, seconds
         fault: what is put in; nothing if None.
         seconds: of computing after which they fail; 0 for no limit. How busy the machine is plays no part.
     """
-    file = checkout / fault.path if fault else None
-    whole = file.read_text(encoding="utf-8") if file else ""
-    if file:
+    whole = ""
+    if fault:
+        file = checkout / fault.path
+        whole = file.read_text(encoding="utf-8")
         file.write_text(fault.source, encoding="utf-8")
         os.utime(file, (1, 1))  # no cached bytecode is of that time
     child = os.fork()
@@ -166,8 +167,8 @@ def passes(tests: list[str], checkout: Path, fault: Fault | None = None, seconds
         sys.path[0] = str(checkout)
         os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
     _, status = os.waitpid(child, 0)
-    if file:
-        file.write_text(whole, encoding="utf-8")
+    if fault:
+        (checkout / fault.path).write_text(whole, encoding="utf-8")
     return status == 0
 
 

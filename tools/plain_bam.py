@@ -12,12 +12,13 @@ from torch.nn.functional import interpolate
 
 from fewseg.model.contract import Backbone, Episode
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.meta.bam import BAM
 
 
 def plain_forward(model: FewShotModel, episode: Episode) -> Tensor:
     """Segment one episode [1,...] without sparing anything -> final logits [1,2,H,W]."""
-    side = tuple(episode.query.shape[-2:])
     meta, backbone = model.meta, model.backbone
+    assert isinstance(meta, BAM) and model.base_head is not None and model.ensemble is not None
     q2, q3, q4 = _features(backbone, episode.query)
     feature = meta.query_reduction(torch.cat([q3, _enlarge(q2, q3)], 1))
     prototypes, priors, distances = [], [], []
@@ -33,18 +34,20 @@ def plain_forward(model: FewShotModel, episode: Episode) -> Tensor:
     distance = torch.stack(distances, 1)
     weights = torch.ones_like(distance)
     if episode.shots > 1:
+        assert meta.shot_weights.network is not None  # learned ones
         ascending, order = distance.sort(1)
         weights = meta.shot_weights.network(ascending[:, :, None, None]).flatten(1)
         weights = weights.gather(1, order.argsort(1)).softmax(1)
-    prototype = sum(weights[:, k, None] * p for k, p in enumerate(prototypes))
-    prior = sum(weights[:, k, None, None, None] * p for k, p in enumerate(priors))
+    zero = torch.zeros(())
+    prototype = sum((weights[:, k, None] * p for k, p in enumerate(prototypes)), zero)
+    prior = sum((weights[:, k, None, None, None] * p for k, p in enumerate(priors)), zero)
     guide = prototype[:, :, None, None].expand_as(feature)
     logits = meta.decoder(meta.merge(torch.cat([feature, guide, prior], 1)))
     base = model.base_head(q4)
     final = model.ensemble(logits, base, (weights * distance).sum(1))
     for output in (logits, base):
-        interpolate(output, side, mode="bilinear", align_corners=True)
-    return interpolate(final, side, mode="bilinear", align_corners=True)
+        interpolate(output, episode.size, mode="bilinear", align_corners=True)
+    return interpolate(final, episode.size, mode="bilinear", align_corners=True)
 
 
 def _features(backbone: Backbone, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -94,6 +94,7 @@ def _fetch_from(url: str, checksum: str | None, path: Path, part: Path) -> str:
                 return ""
             part.unlink()
         except requests.HTTPError as failure:
+            assert failure.response is not None  # raise_for_status gives it along
             return f"status {failure.response.status_code}"
         except (requests.RequestException, ConnectionError) as failure:
             reason = f"broke off ({type(failure).__name__})" if part.exists() else "no connection"

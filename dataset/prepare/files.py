@@ -99,24 +99,31 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, int, Callable[[], IO
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
-            yield ((i.filename, i.file_size, lambda i=i: file.open(i)) for i in infos)
+            yield ((info.filename, info.file_size, partial(file.open, info)) for info in infos)
     else:
         with tarfile.open(archive) as tar:
-            yield ((m.name, m.size, lambda m=m: tar.extractfile(m)) for m in tar if m.isfile())
-            while tar.fileobj and _read(tar.fileobj):
+            plain = (member for member in tar if member.isfile())
+            yield ((member.name, member.size, partial(_extract, tar, member)) for member in plain)
+            while tar.fileobj and _read(tar.fileobj.read):
                 pass  # to the end, where a compressed archive has its checksum
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member)
+    assert content is not None  # a plain file has content
+    return content
 
 
 def _copy(content: IO[bytes], path: Path) -> None:
     with path.open("wb") as file:
-        while block := _read(content):
+        while block := _read(content.read):
             file.write(block)
 
 
-def _read(content: IO[bytes]) -> bytes:
+def _read(read: Callable[[int], bytes]) -> bytes:
     """Read a part of a member; what goes wrong is no fault of the file that is written."""
     try:
-        return content.read(1 << 20)
+        return read(1 << 20)
     except OSError as failure:
         raise EOFError(str(failure)) from failure
 

@@ -65,7 +65,8 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     suffixes = [s for s in IMAGE_SUFFIXES if images != masks or s != ".png"]
     found = {path.stem: path for path in images.iterdir() if path.suffix.lower() in suffixes}
     order = sorted(found, key=lambda stem: (len(stem), stem))  # 2 before 10
-    return [(found[stem], mask) for stem in order if (mask := masks / f"{stem}.png").is_file()]
+    pairs = ((found[stem], masks / f"{stem}.png") for stem in order)
+    return [(image_path, mask_path) for image_path, mask_path in pairs if mask_path.is_file()]
 
 
 def split_classes(

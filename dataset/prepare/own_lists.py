@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fewseg.dataset.classes.shared_names import known_names
@@ -43,10 +44,10 @@ def fold_counts(
     counts = {}
     for fold in range(FOLDS):
         split = class_split(data_set, fold)
-        base = {"split": split, "novel": False, "shot": 0}
+        listed = partial(episode_lists, train, train_areas, split, novel=False, shot=0)
         counts[str(fold)] = {
-            "train_novel_removed": len(episode_lists(train, train_areas, drop_unwanted=True, **base).queries),
-            "train_novel_as_background": len(episode_lists(train, train_areas, **base).queries),
+            "train_novel_removed": len(listed(drop_unwanted=True).queries),
+            "train_novel_as_background": len(listed().queries),
             "test": len(episode_lists(val, val_areas, split, novel=True, shot=0).queries),
         }
     return counts

@@ -19,7 +19,9 @@ def prepare_coco(options: Options, source: Path | None = None) -> str:
     """
     root = require_root(options.root)
     places = [root] if source is None else [require_folder(source, "COCO 2014"), root]
-    lines, masks, classes = {}, [], COCO_NAMES
+    lines: dict[str, list[str]] = {}
+    masks: list[str] = []
+    classes: tuple[str, ...] = COCO_NAMES
     for part, (_, wanted) in coco.COUNTS.items():
         photographs = _photographs(options, places, part)
         link_folder(photographs, root / part)

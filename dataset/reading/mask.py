@@ -107,9 +107,8 @@ class ImageFile:
         return _with_pillow(self.path, self.what, self.data, use)
 
     def _indices_of(self, mask: Image.Image) -> np.ndarray:
-        values = np.asarray(mask)
-        if mask.mode not in _INDEX_MODES:
-            values = _wide_indices(mask.mode, values)
+        stored = np.asarray(mask)
+        values = stored if mask.mode in _INDEX_MODES else _wide_indices(mask.mode, stored)
         if values is None:
             raise DataError(
                 f"{self.path}: the mask has mode {mask.mode}, but one 8-bit class index per pixel is needed; "
@@ -170,7 +169,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 def label_counts(mask: np.ndarray) -> np.ndarray:
     """Return how often every value occurs in a uint8 mask [H,W], int64 [256]."""
     blocks = np.array_split(mask.reshape(-1), 1 + (mask.size >> 24))  # counting takes 8 bytes per pixel
-    return sum(np.bincount(block, minlength=256) for block in blocks)
+    return np.sum([np.bincount(block, minlength=256) for block in blocks], axis=0)
 
 
 def check_same_size(
@@ -191,7 +190,7 @@ def _sizes_differ(
 
 
 def _header(image: Image.Image) -> tuple[str, str, tuple[int, int]]:
-    found = image.format, image.mode, image.size
+    found = image.format or "", image.mode, image.size
     image.verify()  # checksums, which decoding leaves aside: it gives wrong indices without a word
     return found
 
