@@ -1,4 +1,4 @@
-"""Counting few-shot segmentation: intersections and unions summed over all episodes, then divided once.
+"""The IoU of few-shot segmentation: intersections and unions are summed over all episodes, then divided.
 
 Everything is kept as integers, so neither the order of the episodes nor the number of processes changes a
 digit. One episode gives ``Counts``; an ``IoUMeter`` sums them per class, background in row 0::
@@ -46,7 +46,7 @@ def intersection_union_target(
 
     Args:
         prediction: class per pixel, integer [...].
-        label: the truth, the same shape; pixels of value ``ignore`` count neither here nor there.
+        label: the true class per pixel, the same shape; pixels of value ``ignore`` are not counted.
         classes: number of classes, background included.
 
     Raises:
@@ -70,7 +70,7 @@ def intersection_union_target(
 
 
 def count_logits(logits: Tensor, label: Tensor, *, align_corners: bool = True) -> Counts:
-    """Enlarge ``logits`` [B,C,h,w] to ``label`` [B,H,W] (or [H,W] for B = 1) and count."""
+    """Resize ``logits`` [B,C,h,w] to ``label`` [B,H,W] (or [H,W] for B = 1) and count."""
     label = label if label.ndim == 3 else label[None]
     prediction = resize_logits(logits, label.shape[-2:], align_corners=align_corners).argmax(1)
     return intersection_union_target(prediction, label.to(prediction.device), logits.shape[1])
@@ -89,19 +89,19 @@ def merge_generalised(final: Tensor, base: Tensor, merge: str = "final", merge_t
     Args:
         final: few-shot logits [B,2,H,W].
         base: base logits [B,1+N,H,W].
-        merge: who wins a pixel that both claim: ``final`` the novel class, ``base`` the base class.
-        merge_tau: the novel class is claimed where its probability exceeds this.
+        merge: the class of a pixel that both predict: ``final`` the novel class, ``base`` the base class.
+        merge_tau: the novel class is predicted where its probability exceeds this.
 
     Returns:
         int64 [B,H,W]: 0 background, 1..N base classes, N+1 the novel class.
     """
     base_class = base.argmax(1)
-    claimed = final.softmax(1)[:, 1] > merge_tau
+    novel = final.softmax(1)[:, 1] > merge_tau
     if merge == "base":
-        claimed = claimed & (base_class == 0)
+        novel = novel & (base_class == 0)
     elif merge != "final":
         raise ValueError(f"merge must be 'final' or 'base', got {merge!r}")
-    return torch.where(claimed, torch.full_like(base_class, base.shape[1]), base_class)
+    return torch.where(novel, torch.full_like(base_class, base.shape[1]), base_class)
 
 
 class IoUMeter:
@@ -120,14 +120,10 @@ class IoUMeter:
 
         Args:
             counts: of C classes.
-            rows: the class of this meter for each of the C; unset: the same ones.
+            rows: the class of this meter for each of the C; None: the same ones.
         """
         index = torch.arange(len(counts.union)) if rows is None else torch.as_tensor(rows)
         self.counts.index_add_(1, index, torch.stack(counts))
-
-    def __iadd__(self, other: IoUMeter) -> IoUMeter:
-        self.counts += other.counts
-        return self
 
     def class_iou(self) -> Tensor:
         """Return the IoU of every class, float64 [classes]; 0 for a class that never occurred."""

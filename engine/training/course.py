@@ -12,7 +12,7 @@ from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.util.config import Config
 from fewseg.util.config.published import UNUSED
-from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS
+from fewseg.util.config.schema import default_of
 from fewseg.util.errors import CheckpointError
 from fewseg.util.log import get_log
 from fewseg.util.runs.folder import RUN_CONFIG
@@ -178,11 +178,7 @@ def _is_earlier(snapshot: Snapshot) -> bool:
 
 def _set(key_path: str, value: Any) -> bool:
     """Return whether a key that a state does not know has a value of its own."""
-    section, _, key = key_path.partition(".")
-    if any(key_path.startswith(f"{free}.") for free in FREE_MAPPINGS) or section not in SECTIONS:
-        return True
-    default = SECTIONS[section].model_fields[key].get_default(call_default_factory=True)
-    return value != (list(default) if isinstance(default, tuple) else default)
+    return value != default_of(key_path) or key_path.count(".") > 1  # options have no defaults here
 
 
 def _told(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -189,8 +189,7 @@ def test_order_and_merging_change_nothing() -> None:
         together.add(counts, (0, 1 + number % 3))
     for number, counts in reversed(list(enumerate(parts))):
         (first if number % 2 else second).add(counts, (0, 1 + number % 3))
-    first += second
-    assert torch.equal(first.counts, together.counts)
+    assert torch.equal(first.counts + second.counts, together.counts)
 
 
 def test_values_outside_the_classes_are_refused() -> None:

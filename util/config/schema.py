@@ -236,6 +236,14 @@ FREE_MAPPINGS = (
 """Keys whose mappings are checked elsewhere; several files' mappings are merged option by option."""
 
 
+def default_of(key_path: str) -> Any:
+    """Return the default of a key (``Data.split``), a list for a tuple; None for an unknown key."""
+    section, _, key = key_path.partition(".")
+    field = SECTIONS[section].model_fields.get(key) if section in SECTIONS else None
+    default = None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
+
+
 def keys_marked(*marks: object) -> frozenset[str]:
     """Return the key paths (``Data.split``) with one of these marks: an ``Effect``, ``METHOD_OPTION``."""
     return frozenset(

@@ -1,7 +1,7 @@
 """Comparing results: which may stand in one table, 95 % intervals, and paired differences.
 
 Intervals come from a bootstrap over the episodes. Methods that were tested on the same episodes are drawn
-together: what is easy for one is mostly easy for the other, so differences are known far better than figures.
+together: what is easy for one is mostly easy for the other, so differences have narrow intervals.
 """
 
 from __future__ import annotations
@@ -22,26 +22,21 @@ from fewseg.util.results.tables import Interval, Row, Table, Value, build_table
 
 @dataclass(frozen=True)
 class Run:
-    """A result, its file, and the counts of its episodes where they lie beside it."""
+    """A result, its file, and the counts of its episodes where there is a file of them beside it."""
 
     path: Path
     result: Result
     counts: EpisodeCounts | None
-
-    @property
-    def test(self) -> tuple[str, int, int, int]:
-        """What is tested: data set, fold, shots, ways."""
-        return self.result.data_set, self.result.fold, self.result.shot, self.result.ways
 
 
 def read_runs(arguments: Iterable[str]) -> list[Run]:
     """Read results.
 
     Args:
-        arguments: files, or folders with all results below; ``NAME=PATH`` shows them under another name.
+        arguments: files, or folders of which all results are read; ``NAME=PATH`` names their method NAME.
 
     Raises:
-        ResultError: nothing there, or a file that is no result.
+        ResultError: there is no result, or a file is not one.
     """
     runs = []
     for argument in arguments:
@@ -69,7 +64,7 @@ def _counts_of(file: Path, result: Result) -> EpisodeCounts | None:
 
 
 def require_comparable(runs: Sequence[Run]) -> None:
-    """Raise ResultError if the runs differ in more than the method: then one table would mislead."""
+    """Raise ResultError if the runs differ in more than the method, so that one table would mislead."""
     kinds: dict[str, Callable[[Run], object]] = {
         "protocols": lambda run: with_changes(run.result.protocol, run.result.protocol_difference),
         "treatments of novel classes in training images": lambda run: run.result.novel_in_train,
@@ -85,9 +80,9 @@ def require_comparable(runs: Sequence[Run]) -> None:
                 f"different {what}: {first.path} has {kind(first)}, {other.path} has {kind(other)}; "
                 "compare like with like, or give --mixed for a column that tells them apart"
             )
-    known: dict[tuple[str, int, int, int], Run] = {}
+    first_of_test: dict[tuple[str, int, int, int], Run] = {}
     for run in runs:
-        first = known.setdefault(run.test, run)
+        first = first_of_test.setdefault(run.result.test, run)
         if run.result.episode_hash != first.result.episode_hash:
             raise ResultError(
                 f"different episodes: {first.path} and {run.path} do not test fold {run.result.fold} on the "
@@ -132,7 +127,7 @@ def difference_table(runs: Sequence[Run], metric: str, *, draws: int = 1000) -> 
             rows.setdefault(row_key(run.result, sets), {})[run.result.fold] = run
     references: dict[tuple, list[dict[int, Run]]] = {}
     for by_fold in rows.values():
-        episodes = tuple(sorted((run.test, run.result.episode_hash) for run in by_fold.values()))
+        episodes = tuple(sorted((run.result.test, run.result.episode_hash) for run in by_fold.values()))
         references.setdefault(episodes, []).append(by_fold)
     folds = sorted({fold for by_fold in rows.values() for fold in by_fold})
     found = [
@@ -182,15 +177,13 @@ def _points(value: float, drawn: np.ndarray) -> Value:
 
 
 def _episode_sets(runs: Sequence[Run]) -> Trait:
-    """Return a trait that letters the sets of episodes of every test in order of appearance."""
+    """Return a trait that names the episode sets of a test by letters, in order of appearance."""
     sets: dict[tuple[str, int, int, int], list[str]] = {}
-    letters = {}
     for run in runs:
-        known = sets.setdefault(run.test, [])
-        if run.result.episode_hash not in known:
-            known.append(run.result.episode_hash)
-        letters[id(run.result)] = chr(ord("A") + known.index(run.result.episode_hash))
-    return lambda result: letters[id(result)]
+        hashes = sets.setdefault(run.result.test, [])
+        if run.result.episode_hash not in hashes:
+            hashes.append(run.result.episode_hash)
+    return lambda result: chr(ord("A") + sets[result.test].index(result.episode_hash))
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What every episode of a test run counted: a compact file beside the result, for intervals and comparisons.
+"""The counts of every episode of a test run: a compact file beside the result, for intervals and comparisons.
 
 The file is a NumPy archive without pickled objects. Sums over the episodes give back the result's metrics.
 """
@@ -6,7 +6,6 @@ The file is a NumPy archive without pickled objects. Sums over the episodes give
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -74,20 +73,22 @@ class EpisodeCounts:
         episodes = self.rows.shape[1]
         rng = np.random.default_rng([seed, int(str(self.hashes[number])[:15], 16)])
         by_class, values = self._by_class(number, metric), []
-        for size in _blocks(draws, max(1, _BLOCK // episodes)):
+        block = max(1, _BLOCK // episodes)
+        for start in range(0, draws, block):
+            size = min(block, draws - start)
             chosen = rng.integers(episodes, size=(size, episodes)) + episodes * np.arange(size)[:, None]
             times = np.bincount(chosen.reshape(-1), minlength=size * episodes).reshape(size, episodes)
             values.append(self._metric(times.astype(float) @ by_class, metric))
         return np.concatenate(values)
 
     def _by_class(self, number: int, metric: str) -> np.ndarray:
-        """Spread the counts of one seed over all classes, float [E, 3 x classes]."""
+        """Return the counts of one seed by class, 0 where an episode counts none; float [E, 3 x classes]."""
         part = "meta" if metric.endswith("_meta") else "counts"
         counts, rows = getattr(self, part)[number], self.rows[number]
-        spread = np.zeros((len(rows), 3, self.classes))
+        by_class = np.zeros((len(rows), 3, self.classes))
         for column in range(rows.shape[1]):
-            spread[np.arange(len(rows)), :, rows[:, column]] += counts[:, column]
-        return spread.reshape(len(rows), -1)
+            by_class[np.arange(len(rows)), :, rows[:, column]] += counts[:, column]
+        return by_class.reshape(len(rows), -1)
 
     def _metric(self, sums: np.ndarray, metric: str) -> np.ndarray:
         """Turn sums of counts, [n, 3 x classes], into a metric, [n]."""
@@ -98,13 +99,8 @@ class EpisodeCounts:
             return pooled
         if name == "FB-IoU":
             return (intersection[:, 0] / (union[:, 0] + EPSILON) + pooled) / 2
-        first, last = {
-            "mIoU": (1, None),
-            "mIoU_t": (1, None),
-            "mIoU_n": (self.first_novel, None),
-            "mIoU_b": (1, self.first_novel),
-        }[name]
-        classes = slice(first, last)
+        parts = {"mIoU_n": slice(self.first_novel, None), "mIoU_b": slice(1, self.first_novel)}
+        classes = parts.get(name, slice(1, None))
         iou = intersection[:, classes] / (union[:, classes] + EPSILON)
         number = (target[:, classes] > 0).sum(1) if self.left_out else iou.shape[1]
         return iou.sum(1) / np.maximum(number, 1)
@@ -116,7 +112,7 @@ class EpisodeCounts:
 
 
 def counts_path(result: str | Path) -> Path:
-    """Return where the counts of a result file lie."""
+    """Return the file of the counts that belong to a result file."""
     return Path(result).with_suffix(".npz")
 
 
@@ -131,21 +127,16 @@ def read_counts(path: str | Path) -> EpisodeCounts:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if int(stored["version"]) != VERSION:
                 raise ResultError(f"{path}: has another version than {VERSION}; test again")
-            found = {field.name: stored[field.name] for field in fields(EpisodeCounts)}
+            arrays = {field.name: stored[field.name] for field in fields(EpisodeCounts)}
     except ResultError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as failure:
         reason = getattr(failure, "strerror", None) or "damaged, or no counts of FewSeg"
         raise ResultError(f"{path}: cannot be read ({reason}); test again") from failure
-    scalars = {key: found[key].item() for key in ("classes", "first_novel", "left_out")}
-    return EpisodeCounts(**(found | scalars))
+    scalars = {key: arrays[key].item() for key in ("classes", "first_novel", "left_out")}
+    return EpisodeCounts(**(arrays | scalars))
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
     with path.open("wb") as file:
         np.savez_compressed(file, version=np.int64(VERSION), **arrays)
-
-
-def _blocks(total: int, size: int) -> Iterator[int]:
-    for start in range(0, total, size):
-        yield min(size, total - start)

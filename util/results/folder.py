@@ -1,14 +1,16 @@
-"""A folder of results: where every file of it lies, what is there already, and which results share a table.
+"""A folder of results: the path of every file, the results that it holds, and which of them share a table.
 
-``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures. Baselines lie in
-``baselines``. A result that another one of the same name replaces goes to ``earlier``; nothing is deleted.
+``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures. Baselines are in
+``baselines``. A result that is replaced by one of the same name is moved to ``earlier``; nothing is deleted.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,7 @@ BASELINES, EARLIER = "baselines", "earlier"
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """A folder of results.
-
-    Attributes:
-        path: of the folder.
-    """
+    """A folder of results, at ``path``."""
 
     path: Path
 
@@ -39,12 +37,12 @@ class ResultFolder:
 
     @property
     def baselines(self) -> ResultFolder:
-        """The results of what needs no training."""
+        """The folder of the baselines, which need no training."""
         return ResultFolder(self.path / BASELINES)
 
     @property
     def report(self) -> Path:
-        """The page that shows everything."""
+        """The page that shows all results, tables and pictures."""
         return self.path / "report.html"
 
     def file_of(self, result: Result) -> Path:
@@ -56,26 +54,23 @@ class ResultFolder:
         return self.path / "pictures" / file.stem
 
     def results(self) -> dict[Path, Result]:
-        """Return all readable results by their files; other files may lie beside them."""
-        found = {}
+        """Return all readable results by their files; files that are no results are left out."""
+        results = {}
         for path in sorted(self.path.glob("*.json")):
-            try:
-                found[path] = read_result(path)
-            except ResultError:
-                continue
-        return found
+            with suppress(ResultError):
+                results[path] = read_result(path)
+        return results
 
-    def find(self, wanted: Result) -> Path | None:
-        """Return the result of the same measurement, whatever its file is called; None without one."""
-        return next(
-            (path for path, stored in self.results().items() if same_measurement(stored, wanted)), None
-        )
+    def find(self, result: Result) -> Path | None:
+        """Return the file of a result of the same measurement, whatever its name; None if there is none."""
+        stored = self.results().items()
+        return next((path for path, other in stored if same_measurement(other, result)), None)
 
     def make_room(self, result: Result) -> list[Path]:
-        """Move what ``result`` would replace to ``earlier`` and return the files there.
+        """Move the results that ``result`` would replace to ``earlier`` and return their new files.
 
-        That is a result of the same name, by its content, of another checkpoint or of other settings, and
-        a file of that name that cannot be read. The same measurement is left to be overwritten.
+        These are results whose content gives them the same name but that are of another checkpoint or other
+        settings, and a file of that name that cannot be read. The same measurement stays and is overwritten.
 
         Raises:
             ResultError: a file cannot be moved.
@@ -91,7 +86,7 @@ class ResultFolder:
         return [self._put_aside(path, stored.get(path)) for path in replaced]
 
     def add(self, result: Result, counts: EpisodeCounts | None = None) -> Path:
-        """Write a result, its counts first, so that a result is complete, and return its path.
+        """Write a result and return its path; its counts are written first, so that a result is complete.
 
         Raises:
             ResultError: a file cannot be written.
@@ -146,15 +141,11 @@ def _order(entry: tuple[Path, Result]) -> tuple[object, ...]:
 
 
 def _fits(result: Result, others: Sequence[Result]) -> bool:
-    def kind(one: Result) -> tuple[object, ...]:
-        return departures(one), one.novel_in_train
-
-    def test(one: Result) -> tuple[object, ...]:
-        return one.data_set, one.fold, one.shot, one.ways
-
-    same_test = [other for other in others if test(other) == test(result)]
+    """Return whether a result may join others in one table."""
+    same_test = [other for other in others if other.test == result.test]
     return (
-        kind(others[0]) == kind(result)
+        departures(others[0]) == departures(result)
+        and others[0].novel_in_train == result.novel_in_train
         and all(other.episode_hash == result.episode_hash for other in same_test)
         and all(row_key(other) != row_key(result) for other in same_test)
     )
@@ -163,26 +154,22 @@ def _fits(result: Result, others: Sequence[Result]) -> bool:
 def baselines_of(results: Sequence[Result], baselines: Iterable[Result]) -> list[Result]:
     """Return the baselines on the episodes of ``results``, each of them once.
 
-    They are told apart from ``results`` by nothing but the method, since only the test concerns them.
+    They differ from ``results`` in the method only, because nothing of a training concerns them.
     """
     episodes = {result.episode_hash for result in results}
     shared: dict[str, Any] = {"variant": None, "trained_under": None, "training_difference": {}}
     for name in shared:
         if all(getattr(result, name) == getattr(results[0], name) for result in results):
             shared[name] = getattr(results[0], name)
-    found: dict[tuple[object, ...], Result] = {}
+    first: dict[tuple[object, ...], Result] = {}
     for baseline in baselines:
         if baseline.episode_hash in episodes:
-            key = baseline.method, baseline.backbone, baseline.fold, baseline.shot, baseline.ways
-            found.setdefault(key, baseline.model_copy(update=shared))
-    return list(found.values())
+            key = baseline.method, baseline.backbone, *baseline.test
+            first.setdefault(key, baseline.model_copy(update=shared))
+    return list(first.values())
 
 
 def _free(path: Path) -> Path:
-    """Return ``path``, or with a number after its name the first that is not taken."""
-    number = 1
-    free = path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
-    return free
+    """Return ``path``, or the first of ``NAME_2``, ``NAME_3`` and so on, that does not exist."""
+    numbered = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in count(2))
+    return next(free for free in chain([path], numbered) if not free.exists())

@@ -1,8 +1,7 @@
-"""What makes a result another one: the names of its file and its table, and which measurement it is of."""
+"""The names of a result's file and table, and whether two results are of the same measurement."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -10,7 +9,7 @@ from typing import Any
 
 from fewseg.util.config.file import Entry
 from fewseg.util.config.published import ADAPT_OPTIONS, UNUSED, is_default, translate
-from fewseg.util.config.schema import SECTIONS, keys_marked
+from fewseg.util.config.schema import default_of, keys_marked
 from fewseg.util.config.types import Effect
 from fewseg.util.results.result import Result
 from fewseg.util.runs.name import readable
@@ -20,7 +19,7 @@ _IDENTITY = (
     *("trained_under", "training_difference", "novel_in_train", "absent_classes"),
     *("setting", "annotation", "oracle", "episodes", "checkpoint_hash"),
 )
-"""Entries that, besides seeds, episodes and settings, make a measurement another one."""
+"""Entries in which, besides seeds, episodes and settings, two measurements may differ."""
 
 _NOT_COMPARED = keys_marked(Effect.NOTHING) | {
     *("Method.pretrained", "Method.base_weight", "Test_Finetune.weight"),
@@ -28,32 +27,22 @@ _NOT_COMPARED = keys_marked(Effect.NOTHING) | {
 }
 """Keys that change no figure, and those that the hashes of the weights and of the episodes stand for."""
 
-_DEFAULTS = {
-    section: {
-        key: json.loads(json.dumps(field.get_default(call_default_factory=True)))
-        for key, field in model.model_fields.items()
-        if not field.is_required()
-    }
-    for section, model in SECTIONS.items()
-}
-"""Section -> key -> its default, as JSON has it."""
-
 _COUNTS = ("episodes", "seeds")
-"""Points of a protocol that names show by themselves."""
+"""Points of a protocol that have a part of their own in names."""
 
 _SEEDS_NAMED, _VARIANT = 5, 40
-"""As many seeds, and a variant of as many characters, stand in a name; for more of them a short key does."""
+"""The most seeds, and the longest variant, that stand in a name; longer ones are replaced by a short key."""
 
 
 def same_measurement(one: Result, other: Result) -> bool:
-    """Return whether both are of one measurement: a checkpoint, its settings and the episodes."""
+    """Return whether both are of one checkpoint, tested with the same settings on the same episodes."""
     return _identity(one) == _identity(other)
 
 
 def file_name(result: Result) -> str:
-    """Return a name that tells runs apart: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``.
+    """Return a name that differs between runs: ``bam_resnet50_pascal_bam_fold0_1shot_5x1000.json``.
 
-    Seeds that are not the protocol's are named, and last what else sets the run apart.
+    Seeds are named where they are not the protocol's; the variant of the run comes last.
     """
     variant = result.variant or ""
     parts = [
@@ -66,7 +55,7 @@ def file_name(result: Result) -> str:
 
 
 def table_name(result: Result) -> str:
-    """Return a name for the table of the results that were tested as this one was."""
+    """Return a name for the table of the results that were tested like this one."""
     family = "generalised" if result.setting.startswith("generalised") else result.setting
     changes = departures_in_words(result)
     return _joined(
@@ -81,7 +70,7 @@ def departures(result: Result) -> dict[str, Any]:
 
 
 def departures_in_words(result: Result) -> str:
-    """Return ``departures`` as a part of a file name, ``min_area512``; empty without any."""
+    """Return ``departures`` as a part of a file name, ``min_area512``; empty where there are none."""
     return readable({f"Data.protocol_options.{key}": value for key, value in departures(result).items()})
 
 
@@ -92,7 +81,7 @@ def _identity(result: Result) -> tuple[object, ...]:
         # The checkpoint stands for the training, but for the seed of an untrained network.
         if (key == "manual_seed" if section == "Train" else f"{section}.{key}" not in _NOT_COMPARED)
         # A key that was added to the schema since has its default in older results.
-        and value != _DEFAULTS.get(section, {}).get(key)
+        and value != default_of(f"{section}.{key}")
     }
     episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
     return *(getattr(result, name) for name in _IDENTITY), episodes, settings

@@ -126,6 +126,11 @@ class Result(BaseModel):
         return hashlib.sha256(" ".join(seed.episode_hash for seed in self.seeds).encode()).hexdigest()[:16]
 
     @property
+    def test(self) -> tuple[str, int, int, int]:
+        """What is tested: data set, fold, shots, ways."""
+        return self.data_set, self.fold, self.shot, self.ways
+
+    @property
     def tested(self) -> tuple[int, int]:
         """How many classes were tested, of how many."""
         values = self.class_iou.values()
