@@ -47,7 +47,7 @@ def episode_from(arrays: dict[str, np.ndarray]) -> Episode:
 
 
 def assert_close(
-    actual: Tensor | np.ndarray | list[float],
+    actual: Tensor | np.ndarray | list[float] | float,
     recorded: Recorded,
     absolute: float = ABSOLUTE,
     relative: float = RELATIVE,
