@@ -101,7 +101,16 @@ class Line:
         ]
 
 
-COLUMNS = ("method", "beside it", "parameters, M", "s / step", "s / episode", "peak, GiB", "mIoU", "FB-IoU")
+COLUMNS = (
+    "method",
+    "combined with",
+    "parameters, M",
+    "s / step",
+    "s / episode",
+    "peak, GiB",
+    "mIoU",
+    "FB-IoU",
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
