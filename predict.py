@@ -31,9 +31,10 @@ from fewseg.engine.prediction.predict import (
 )
 from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
-from fewseg.engine.setup.build import build_few_shot, name_class, require_few_shot
+from fewseg.engine.setup.build import build_few_shot, name_class
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
+from fewseg.engine.setup.stage import require_few_shot
 from fewseg.engine.setup.weights import describe, load_trained
 from fewseg.model.contract import AuxiliarySet
 from fewseg.util import distributed

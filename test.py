@@ -26,10 +26,10 @@ from fewseg.engine.evaluation.plan import Plan, look_up
 from fewseg.engine.evaluation.record import record, write_overview
 from fewseg.engine.reports.report import Section
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
+from fewseg.engine.setup.stage import require_few_shot
 from fewseg.util import distributed
 from fewseg.util.command_line import add_config, add_runs, command_line
 from fewseg.util.config import Config
-from fewseg.util.errors import ConfigError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, start_log
 from fewseg.util.results.folder import ResultFolder
@@ -83,10 +83,7 @@ def runs_of(given: argparse.Namespace) -> Iterator[Config]:
     }
     weight = [] if given.weight is None else ["Test_Finetune.weight", given.weight]
     for config in configs_of_runs(given.config, [*weight, *given.opts], chosen, given.folds, given.shots):
-        if config.stage == 1:
-            raise ConfigError(
-                f"{given.config}: a base learner has no episodes; its training reports its mIoU"
-            )
+        require_few_shot(config)
         yield config
 
 

@@ -24,7 +24,7 @@ import fewseg
 from fewseg.dataset.prepare.own_lists import PASCAL_COUNTS
 from fewseg.model import create_model
 from fewseg.util.config import load_config
-from fewseg.util.runs.folder import shipped_config
+from fewseg.engine.setup.run_path import shipped_config
 
 for module in pkgutil.walk_packages(fewseg.__path__, "fewseg."):
     if not module.name.startswith(("fewseg.config", "fewseg.lists")):

@@ -28,6 +28,7 @@ from fewseg.engine.evaluation.measure import UNTRAINED
 from fewseg.engine.setup.build import build_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import run_script
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.setup.weights import base_weight_path
 from fewseg.engine.training.snapshot import BEST
 from fewseg.model.fewshot import FewShotModel
@@ -166,7 +167,7 @@ def variants(given: argparse.Namespace) -> Iterator[Variant]:
     for method in given.methods or files:
         if method not in files:
             raise ConfigError(f"--methods {method}: {given.configs} has configs of {', '.join(files)}")
-        if load_config(files[method]).stage == 1:
+        if trains_base_learner(load_config(files[method])):
             continue
         for kind in given.variants:
             yield from _variant(files[method], kind, given)
@@ -278,9 +279,10 @@ def markdown(lines: Sequence[Line]) -> str:
 
 def _train_base_learner(given: argparse.Namespace) -> None:
     """Train the fold's base learner by its own config, where the methods expect it and it is missing."""
-    file = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 1)
+    files = sorted(given.configs.glob("*.yaml"))
+    file = next(path for path in files if trains_base_learner(load_config(path)))
     opts = ["split", str(given.fold), *given.opts]
-    first = next(path for path in sorted(given.configs.glob("*.yaml")) if load_config(path).stage == 2)
+    first = next(path for path in files if not trains_base_learner(load_config(path)))
     methods = load_config(first, opts)
     try:
         base_weight_path(methods, fold_of(methods).split)

@@ -20,9 +20,11 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 from fewseg.engine.evaluation.measure import weight_path
 from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
 from fewseg.engine.prediction.predict import query_paths
-from fewseg.engine.setup.build import build_few_shot, require_few_shot
+from fewseg.engine.setup.build import build_few_shot
 from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.run_path import run_folder
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
+from fewseg.engine.setup.stage import require_few_shot
 from fewseg.engine.setup.weights import describe, fill, load_trained
 from fewseg.util import distributed
 from fewseg.util.checkpoint import file_hash
@@ -30,7 +32,6 @@ from fewseg.util.command_line import add_config, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 from fewseg.util.log import start_log
-from fewseg.util.runs.folder import run_folder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

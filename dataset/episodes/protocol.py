@@ -204,6 +204,8 @@ _COCO: dict[str, dict[str, Any]] = {
     "panet": {"test_images": "train"},
     "mlc": {"episodes": 4000},
 }
+"""What protocols change for COCO-20i."""
+
 LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "train"}}
 """Data sets with lists that protocols name, and what these change; the others have only their own lists."""
 
@@ -218,5 +220,5 @@ def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protoco
         raise ConfigError(f"protocol {name}: known are {', '.join(PROTOCOLS)}")
     settings = dict(LISTED.get(data_set, {"train_images": "own", "test_images": "own"}))
     if data_set == "coco":
-        settings |= _COCO[name]
+        settings |= _COCO.get(name, {})
     return PROTOCOLS[name].with_overrides(**(settings | points))

@@ -12,10 +12,10 @@ import numpy as np
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
+from fewseg.engine.setup.run_path import set_apart, shipped_config
 from fewseg.util.config import Config
 from fewseg.util.results.episode_counts import EpisodeCounts
 from fewseg.util.results.result import Result, SeedResult
-from fewseg.util.runs.folder import set_apart, shipped_config
 from fewseg.util.runs.name import TRAINING, Effect
 
 _TOLD_ELSEWHERE = (

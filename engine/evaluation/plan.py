@@ -10,11 +10,11 @@ import torch
 
 from fewseg.engine.evaluation.generalized import expected_generalized, measure_generalized
 from fewseg.engine.evaluation.measure import Measurement, expected, measure, open_run
+from fewseg.engine.setup.run_path import run_folder
 from fewseg.util import distributed
 from fewseg.util.config import Config
 from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result
-from fewseg.util.runs.folder import run_folder
 
 
 @dataclass(frozen=True)

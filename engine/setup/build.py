@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, Protocol
 
 from fewseg.dataset.classes.split import ClassSplit
+from fewseg.engine.setup.stage import require_few_shot, trains_base_learner
 from fewseg.model import create_adapter, create_base_learner, create_model
 from fewseg.model.contract import Episode, Network, Prediction, TextInput
 from fewseg.model.create import METHODS
@@ -25,15 +26,6 @@ _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
 
 _WORDS = "embeddings"
 """The option of methods that read word vectors of the names of classes."""
-
-
-def require_few_shot(config: Config) -> None:
-    """Raise ConfigError if the config is a base learner's, which takes no supports."""
-    if config.stage == 1:
-        raise ConfigError(
-            f"{config.where('Method.arch')}: Method.arch: {config.Method.arch} is a base learner, which "
-            "knows the base classes alone and takes no examples; give the config of a few-shot method"
-        )
 
 
 def name_class(config: Config, class_names: Sequence[str], name: str | None) -> tuple[list[str], int]:
@@ -77,7 +69,7 @@ def build_network(config: Config, split: ClassSplit) -> Network:
     Raises:
         ConfigError: a name or an option that does not exist, or parts that do not fit together.
     """
-    if config.stage == 2:
+    if not trains_base_learner(config):
         return build_few_shot(config, split)
     method = config.Method
     with _refusals(config):

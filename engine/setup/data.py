@@ -18,6 +18,7 @@ from fewseg.engine.setup.auxiliary import test_auxiliary, training_auxiliary
 from fewseg.engine.setup.interrupt import leave_process_group
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.setup.protocols import list_of, test_protocol, training_protocol
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.setup.weights import fill
 from fewseg.util import distributed
 from fewseg.util.config import Config
@@ -65,7 +66,7 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
     augment = TrainTransform(
         data.train_h, (data.scale_min, data.scale_max), (data.rotate_min, data.rotate_max)
     )
-    if config.stage == 1:
+    if trains_base_learner(config):
         store = ImageStore(fold.train_images, _WORKER_CACHE)
         remove = data.novel_in_train == "remove"
         positions = without_novel(fold.train_areas, fold.split) if remove else None
@@ -94,7 +95,7 @@ def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple
     loader = Loader(
         data,
         batch_sampler=batches,
-        collate_fn=collate_base if config.stage == 1 else collate,
+        collate_fn=collate_base if trains_base_learner(config) else collate,
         **_workers(config),
     )
     return loader, batches

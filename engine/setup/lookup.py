@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from fewseg.engine.setup.run_path import RUN_CONFIG, key, plain_folder, run_folder, shipped_config
 from fewseg.engine.training.snapshot import BEST, STATE
 from fewseg.util.checkpoint import read_meta
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import CheckpointError, ConfigError
 from fewseg.util.log import get_log
-from fewseg.util.runs.folder import RUN_CONFIG, key, plain_folder, run_folder, shipped_config
 from fewseg.util.runs.name import TRAINING, Effect, differences
 
 _ANY_KEY = "?" * 8

@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from fewseg.dataset.classes.fold import default_list
-from fewseg.dataset.episodes.protocol import LIST_FILES, LISTED, TRAINING_POINTS, Protocol, load_protocol
+from fewseg.dataset.episodes.protocol import (
+    LIST_FILES,
+    LISTED,
+    PROTOCOLS,
+    TRAINING_POINTS,
+    Protocol,
+    load_protocol,
+)
 from fewseg.util.config import Config
+from fewseg.util.errors import ConfigError, shortened
 
 Difference = dict[str, tuple[Any, Any]]
 """Point -> (as the preset has it, as it is)."""
@@ -31,6 +39,7 @@ _KEYS = {
 def training_protocol(config: Config) -> Protocol:
     """Return ``Data.protocol`` with the points that the config changes."""
     data = config.Data
+    _require_known(config, "Data.protocol", data.protocol)
     lists = {point: source_of(config, point) for point in LIST_KEYS}
     points = lists | _published_keys(config) | data.protocol_options
     return load_protocol(data.protocol, data.data_set, **points)
@@ -44,7 +53,8 @@ def test_protocol(config: Config) -> Protocol:
     """
     trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
     protocol = trained
-    if test.test_protocol not in (None, data.protocol):
+    if test.test_protocol is not None and test.test_protocol != data.protocol:
+        _require_known(config, "Test_Finetune.test_protocol", test.test_protocol)
         points = {
             point: value
             for point, value in (_published_keys(config) | data.protocol_options).items()
@@ -87,6 +97,12 @@ def _named_list(config: Config, point: str) -> Path:
     data = config.Data
     named = getattr(data, LIST_KEYS[point])
     return Path(named) if named else default_list(data.data_set, data.data_root or "", LIST_KEYS[point])
+
+
+def _require_known(config: Config, key: str, name: str) -> None:
+    if name not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise ConfigError(f"{config.where(key)}: {key}: must be one of {known}, got {shortened(name)}")
 
 
 def _published_keys(config: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fewseg.engine.setup.lookup import otherwise, shorter_run
+from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, run_folder
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
 from fewseg.util import distributed
 from fewseg.util.checkpoint import existing_file, read_meta
@@ -16,7 +17,6 @@ from fewseg.util.errors import UserError
 from fewseg.util.files import remove_leftovers, write_text
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, log_to_file
-from fewseg.util.runs.folder import RUN_CONFIG, RUN_LOG, run_folder
 from fewseg.util.runs.name import TRAINING, Effect
 
 WEIGHTS = (BEST, EARLIER, LAST, STATE)

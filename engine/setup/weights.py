@@ -11,10 +11,12 @@ from torch import nn
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.engine.setup.lookup import find_base_learner, missing_base_learner
 from fewseg.engine.setup.pretrained import load_pretrained
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.model import create_base_learner
 from fewseg.model.backbone.channels import on_rgb
 from fewseg.model.checkpoint.published import load_published, load_strict
 from fewseg.model.contract import Network
+from fewseg.model.create import BASE_LEARNERS, METHODS
 from fewseg.util.checkpoint import load_checkpoint, load_weights
 from fewseg.util.config import Config
 from fewseg.util.errors import CheckpointError, as_word
@@ -23,13 +25,13 @@ from fewseg.util.log import get_log
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
 """Entries of a checkpoint's metadata in which it must agree with the network."""
 
-_DEFAULT_BASE, _LOOK_UP = "pspnet", "auto"
+_LOOK_UP = "auto"
 
 
 def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
     """Return what a network is, for the metadata of its checkpoints."""
     method, data = config.Method, config.Data
-    stage_two = config.stage == 2
+    few_shot = {"shot": data.shot, "ways": data.ways, "options": dict(method.options)}
     return {
         "arch": method.arch,
         "backbone": method.backbone,
@@ -38,7 +40,7 @@ def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
         "fold": data.split,
         "base_classes": len(split.base),
         "image_size": data.train_h,
-        **({"shot": data.shot, "ways": data.ways, "options": dict(method.options)} if stage_two else {}),
+        **({} if trains_base_learner(config) else few_shot),
     }
 
 
@@ -93,7 +95,7 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
         path = fill(config.Train.weight, config)
         load_trained(network, path, describe(config, split), whole=True)
         what, origin = "starting from", str(path)
-    elif network.holds_base_learner or (config.stage == 2 and method.base_weight):
+    elif network.holds_base_learner or (method.base_weight and not trains_base_learner(config)):
         path = base_weight_path(config, split)
         _adopt_base_learner(network, path, config, split)
         what, origin = "base learner:", str(path)
@@ -121,7 +123,9 @@ def base_weight_path(config: Config, split: ClassSplit) -> Path:
 
 
 def _base_name(config: Config) -> str:
-    return _DEFAULT_BASE if config.Method.base in (None, "none") else config.Method.base
+    """Return whose weights are taken over: the config's base learner, the method's own, or the first."""
+    chosen = None if config.Method.base == "none" else config.Method.base
+    return chosen or METHODS[config.Method.arch].published.base or next(iter(BASE_LEARNERS))
 
 
 def _adopt_base_learner(model: Network, path: Path, config: Config, split: ClassSplit) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.lists.image_lists import ImageList
+from fewseg.engine.setup.run_path import RUN_CONFIG
 from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.util.config import Config
 from fewseg.util.config.published import UNUSED
 from fewseg.util.config.schema import default_of
 from fewseg.util.errors import CheckpointError
 from fewseg.util.log import get_log
-from fewseg.util.runs.folder import RUN_CONFIG
 from fewseg.util.runs.name import TRAINING, Effect, values
 
 Course = Mapping[str, Any]

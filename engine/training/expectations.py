@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.engine.setup.pretrained import RANDOM
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.util.config import Config
 from fewseg.util.log import get_log
 
@@ -33,7 +34,7 @@ def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> 
         )
     total = len(fold.train_images)
     showing = int(fold.train_areas.at_least(fold.split.unseen).any(axis=1).sum())
-    removed = config.Data.novel_in_train if config.stage == 1 else fold.protocol.novel_in_train
+    removed = config.Data.novel_in_train if trains_base_learner(config) else fold.protocol.novel_in_train
     if showing:
         log.warning(
             "novel_in_train %s: %d of %d training images show a novel class of fold %d and %s",

@@ -14,6 +14,7 @@ from fewseg.engine.reports.panels import Panels
 from fewseg.engine.setup.data import base_evaluation_loader, validation_episodes
 from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.loader import Loader
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import Validate
 from fewseg.model.contract import BaseLearner, Network
@@ -41,7 +42,7 @@ def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothin
 
 def validation_of(config: Config, fold: Fold, model: Network, board: Board) -> Validate:
     """Return the validation of the config's stage."""
-    if config.stage == 1:
+    if trains_base_learner(config):
         return base_validation(config, fold, cast(BaseLearner, model))
     return few_shot_validation(config, fold, cast(FewShotModel, model), board)
 

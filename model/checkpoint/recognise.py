@@ -15,7 +15,7 @@ from fewseg.model.backbone.resnet import BLOCKS
 from fewseg.model.checkpoint.misfit import Misfit, shorten
 from fewseg.model.checkpoint.published import to_ours
 from fewseg.model.contract import TextInput
-from fewseg.model.create import BACKBONES, METHODS, create_base_learner, create_model
+from fewseg.model.create import BACKBONES, BASE_LEARNERS, METHODS, create_base_learner, create_model
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
 """The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
@@ -28,7 +28,7 @@ class Recognised:
     """What a checkpoint is.
 
     Attributes:
-        name: of the method, or ``pspnet``.
+        name: of the method or the base learner.
         backbone: its name.
         shot: supports per way that it was trained with, 1 where the weights do not tell.
         base_classes: classes of its base learner, background left out; None where it has none.
@@ -89,9 +89,9 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     backbones = _backbones(entries)
     with torch.device("meta"):
         for backbone in backbones:
-            if classes is not None:
-                base_learner = create_base_learner("pspnet", backbone=backbone, classes=classes + 1)
-                yield Recognised("pspnet", backbone, 1, classes, base_learner)
+            for name in BASE_LEARNERS if classes is not None else ():
+                base_learner = create_base_learner(name, backbone=backbone, classes=classes + 1)
+                yield Recognised(name, backbone, 1, classes, base_learner)
         for name, backbone in itertools.product(METHODS, backbones):
             accepted = {option.name for option in fields(METHODS[name].Options)}
             known = {key: value for key, value in options.items() if key in accepted}

@@ -53,11 +53,6 @@ class Config(BaseModel):
     _notices: tuple[str, ...] = PrivateAttr(())
 
     @property
-    def stage(self) -> int:
-        """1 trains a base learner, 2 a meta-learner."""
-        return 1 if self.Method.arch == "pspnet" else 2
-
-    @property
     def file(self) -> Path | None:
         """The YAML file that the config was read from."""
         return self._file

@@ -47,7 +47,7 @@ class Data(Section):
     """Supports per class, K."""
     ways: Annotated[t.Few, Effect.BOTH] = 1
     """Classes per episode, N."""
-    protocol: Annotated[t.Protocol, AnyCase, Effect.BOTH] = "bam"
+    protocol: Annotated[t.Name, Effect.BOTH] = "bam"
     """The protocol ([protocols.md](protocols.md)) of training, and of testing without ``test_protocol``."""
     protocol_options: Annotated[dict[str, Any], Effect.BOTH] = Field(default_factory=dict)
     """The points in which this run departs from the protocol; the protocol checks them."""
@@ -192,7 +192,7 @@ class TestFinetune(Section):
 
     weight: Annotated[t.OptionalPath, Effect.TEST] = None
     """The checkpoint to test; ``None``: the run's best."""
-    test_protocol: Annotated[t.Protocol | None, AnyCase, Unset, Effect.TEST] = None
+    test_protocol: Annotated[t.Name | None, Unset, Effect.TEST] = None
     """The protocol to test under; ``None``: ``Data.protocol``, that of the training."""
     generalized: Annotated[bool, Effect.TEST] = False
     """Whether base classes are segmented too (generalised few-shot segmentation), with both ways to merge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -62,7 +62,6 @@ AnyCase = BeforeValidator(_lower)
 Unset = BeforeValidator(_none_is_none)
 """Lets a key that may be unset be switched off by ``None`` on the command line, where it is text."""
 
-Protocol = Literal["bam", "pfenet", "hsnet", "panet", "mlc"]
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=1, le=10_000)]

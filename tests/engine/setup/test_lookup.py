@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.setup.lookup import find_base_learner, find_trained
+from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, run_folder
 from fewseg.engine.setup.weights import BINDING, describe
 from fewseg.engine.training.snapshot import BEST
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import CheckpointError
-from fewseg.util.runs.folder import RUN_CONFIG, RUN_LOG, run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 BAM, FOLDER, PSPNET = (ROOT / f"config/{name}.yaml" for name in

@@ -13,13 +13,13 @@ import pytest
 
 import fewseg.engine.training.loop as training_loop
 from fewseg.engine.setup.interrupt import Interrupted
+from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG
 from fewseg.engine.training.snapshot import BEST, LAST, STATE
 from fewseg.util.checkpoint import read_meta
 from fewseg.util.config import load_config
 from fewseg.util.errors import UserError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import stop_log
-from fewseg.util.runs.folder import RUN_CONFIG, RUN_LOG
 from train import main
 
 ROOT = Path(__file__).resolve().parents[3]

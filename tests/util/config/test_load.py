@@ -223,9 +223,9 @@ class TestPublishedFiles:
         assert {key: values[key] for key in expected} == expected
 
     def test_stage_is_told_by_the_method(self, write: Write) -> None:
-        assert load_config(write(published.BAM_STAGE_1)).stage == 1
-        assert load_config(write(published.BAM_STAGE_2)).stage == 2
-        assert load_config(write(published.BAM_STAGE_2), ["arch", "PSPNet"]).stage == 1
+        assert load_config(write(published.BAM_STAGE_1)).Method.arch == "pspnet"
+        assert load_config(write(published.BAM_STAGE_2)).Method.arch == "bam"
+        assert load_config(write(published.BAM_STAGE_2), ["arch", "PSPNet"]).Method.arch == "pspnet"
 
     @pytest.mark.parametrize(
         ("opts", "backbone"),

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PurePath
 
+from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.runs.name import TRAINING, Effect, differences, in_file_name, readable, short_key
@@ -44,7 +45,7 @@ def plain_folder(config: Config) -> Path:
     The models of a base learner have no shot: ``exp/pascal/pspnet_resnet50/split0``.
     """
     data, method = config.Data, config.Method
-    shot = "" if config.stage == 1 else f"_shot{data.shot}"
+    shot = "" if trains_base_learner(config) else f"_shot{data.shot}"
     return Path("exp") / data.data_set / f"{method.arch}_{method.backbone}" / f"split{data.split}{shot}"
 
 
@@ -67,7 +68,7 @@ def label(config: Config, effects: Collection[Effect]) -> str:
 
 
 def key(config: Config, effects: Collection[Effect]) -> str:
-    """Return eight hex digits of all that counts in ``config``; see ``util.run_name.short_key``."""
+    """Return eight hex digits of all that counts in ``config``; see ``util.runs.name.short_key``."""
     return short_key(
         config, _default(config.Data.data_set, config.Method.arch, config.Method.backbone), effects
     )

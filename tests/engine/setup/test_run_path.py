@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, key, label, run_folder
 from fewseg.util.config import load_config
 from fewseg.util.config.schema import SECTIONS
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
-from fewseg.util.runs.folder import RUN_CONFIG, RUN_LOG, key, label, run_folder
 from fewseg.util.runs.name import TEST, TRAINING, differences
 
 ROOT = Path(__file__).resolve().parents[3]
