@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from fewseg.dataset.labels import VOID
+from fewseg.dataset.classes.split import VOID
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.dataset.reading.mask import label_counts, read_image, read_mask
 from fewseg.dataset.shapes.files import voc_palette
@@ -38,41 +41,38 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a look at one image and its mask gave.
+class Pair:
+    """An image and its mask as they were read.
 
     Attributes:
-        image, mask: what is wrong with the file, or "".
-        sizes: (width, height) of both, where both can be read.
+        image, mask: paths below the data root.
+        image_size, mask_size: (width, height), or None where the file cannot be read.
         labels: that the mask holds.
         digest: of the decoded image.
     """
 
-    image: str = ""
-    mask: str = ""
-    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
-    labels: frozenset[int] = frozenset()
-    digest: bytes = b""
+    image: str
+    mask: str
+    image_size: tuple[int, int] | None
+    mask_size: tuple[int, int] | None
+    labels: frozenset[int]
+    digest: bytes
 
 
-def look(paths: tuple[str, str]) -> Look:
+def read_pair(root: Path, paths: tuple[str, str]) -> Pair:
     """Read an image and its mask completely."""
-    image_path, mask_path = paths
-    wrong, image, mask = {}, None, None
-    try:
-        image = read_image(image_path)
-    except DataError as failure:
-        wrong["image"] = str(failure)
-    try:
-        mask = read_mask(mask_path)
-    except DataError as failure:
-        wrong["mask"] = str(failure)
-    sizes = None
-    if image is not None and mask is not None:
-        sizes = (image.shape[1::-1], mask.shape[::-1])
-    labels = frozenset() if mask is None else frozenset(np.flatnonzero(label_counts(mask)).tolist())
-    digest = b"" if image is None else hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-    return Look(sizes=sizes, labels=labels, digest=digest, **wrong)
+    image_size = mask_size = None
+    labels: frozenset[int] = frozenset()
+    digest = b""
+    with suppress(DataError):
+        image = read_image(root / paths[0])
+        image_size = image.shape[1], image.shape[0]
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    with suppress(DataError):
+        mask = read_mask(root / paths[1])
+        mask_size = mask.shape[1], mask.shape[0]
+        labels = frozenset(np.flatnonzero(label_counts(mask)).tolist())
+    return Pair(*paths, image_size, mask_size, labels, digest)
 
 
 def examine(
@@ -82,7 +82,7 @@ def examine(
     complete: bool = True,
     workers: int | None = None,
 ) -> list[Finding]:
-    """Look at every listed image and mask.
+    """Read every listed image and mask, and say what is wrong with them.
 
     Args:
         parts: the lists, "train" and "val" or "test" among them.
@@ -90,58 +90,54 @@ def examine(
             cannot be held against them.
         complete: whether every class must have images.
     """
-    looks: dict[str, list[Look]] = {}
+    pairs: dict[str, list[Pair]] = {}
     for part, images in parts.items():
-        root = images.root
-        paths = [(str(root / i), str(root / m)) for i, m in zip(images.images, images.masks, strict=True)]
-        looks[part] = list(parallel_map(look, paths, title=f"examining {part}", workers=workers))
-    every = [
-        (images.images[i], images.masks[i], found)
-        for part, images in parts.items()
-        for i, found in enumerate(looks[part])
-    ]
-    findings = [
-        Finding(
-            "image missing, corrupt or truncated",
-            _unique(image for image, _, found in every if found.image),
-            "fetch or export it again, or take it off the list",
-        ),
+        paths = list(zip(images.images, images.masks, strict=True))
+        read = partial(read_pair, images.root)
+        pairs[part] = list(parallel_map(read, paths, title=f"examining {part}", workers=workers))
+    every = [pair for of_part in pairs.values() for pair in of_part]
+    findings = [*_file_findings(every), *_duplicates(pairs)]
+    if names is not None:
+        one_class = any(images.class_ids is not None for images in parts.values())
+        findings += _label_findings(every, 1 if one_class else len(names) - 1)
+        findings += _class_findings(parts, pairs, names, complete)
+    return [finding for finding in findings if finding.where]
+
+
+def _file_findings(every: Sequence[Pair]) -> list[Finding]:
+    images = _unique(pair.image for pair in every if pair.image_size is None)
+    masks = _unique(pair.mask for pair in every if pair.mask_size is None)
+    sizes = _unique(
+        "{} ({}x{}, image {}x{})".format(pair.mask, *pair.mask_size, *pair.image_size)
+        for pair in every
+        if pair.mask_size and pair.image_size and pair.mask_size != pair.image_size
+    )
+    remedy = "fetch or export it again, or take it off the list"
+    return [
+        Finding("image missing, corrupt or truncated", images, remedy),
         Finding(
             "mask missing, corrupt, or no index image",
-            _unique(mask for _, mask, found in every if found.mask),
+            masks,
             "export it as an 8-bit palette or grey PNG of class ids",
         ),
         Finding(
             "mask of another size than its image",
-            _unique(
-                f"{mask} ({_size(found.sizes[1])}, image {_size(found.sizes[0])})"
-                for _, mask, found in every
-                if found.sizes and found.sizes[0] != found.sizes[1]
-            ),
+            sizes,
             "export both at one size; masks by nearest neighbour",
         ),
-        *([] if names is None else _label_findings(every, parts, len(names) - 1)),
-        *([] if names is None else _class_findings(parts, looks, names, complete)),
-        *_duplicates(parts, looks),
     ]
-    return [finding for finding in findings if finding.where]
 
 
-def _label_findings(
-    every: Sequence[tuple[str, str, Look]], parts: Mapping[str, ImageList], classes: int
-) -> list[Finding]:
-    if any(images.class_ids is not None for images in parts.values()):
-        classes = 1  # masks of 0 and 1; the folder tells the class
+def _label_findings(every: Sequence[Pair], classes: int) -> list[Finding]:
+    """Hold the labels of masks against the classes: 1 where masks of 0 and 1 lie in folders of classes."""
     allowed, greys = set(range(classes + 1)) | {VOID}, palette_greys(classes)
-    grey, outside, void = [], [], []
-    for _, mask, found in every:
-        beyond = found.labels - allowed
-        if beyond and found.labels <= greys:
-            grey.append(mask)
+    grey, outside = [], []
+    for pair in every:
+        beyond = sorted(pair.labels - allowed)
+        if beyond and pair.labels <= greys:
+            grey.append(pair.mask)
         elif beyond:
-            outside.append(f"{mask} ({', '.join(map(str, sorted(beyond)[:5]))})")
-        if found.labels == {VOID}:
-            void.append(mask)
+            outside.append(f"{pair.mask} ({', '.join(map(str, beyond[:5]))})")
     return [
         Finding(
             "palette mask decoded to grey",
@@ -153,7 +149,11 @@ def _label_findings(
             _unique(outside),
             "add the class to classes.txt, or map the label to a class, 0 or 255",
         ),
-        Finding("mask of nothing but void", _unique(void), "take the image off the list"),
+        Finding(
+            "mask of nothing but void",
+            _unique(pair.mask for pair in every if pair.labels == {VOID}),
+            "take the image off the list",
+        ),
     ]
 
 
@@ -164,69 +164,50 @@ def palette_greys(classes: int) -> set[int]:
 
 
 def _class_findings(
-    parts: Mapping[str, ImageList], looks: Mapping[str, Sequence[Look]], names: Sequence[str], complete: bool
+    parts: Mapping[str, ImageList], pairs: Mapping[str, Sequence[Pair]], names: Sequence[str], complete: bool
 ) -> list[Finding]:
+    """Name the classes that no list shows, and those that one of several lists does not show."""
     shown: dict[str, set[int]] = {}
     for part, images in parts.items():
-        if images.class_ids is not None:
-            pairs = zip(images.class_ids, looks[part], strict=True)
-            shown[part] = {c for c, found in pairs if 1 in found.labels}
+        if images.class_ids is None:
+            shown[part] = {label for pair in pairs[part] for label in pair.labels}
         else:
-            shown[part] = set().union(*(found.labels for found in looks[part]))
-    ids = [c for c in range(1, len(names)) if c != VOID]
-    nowhere = [f"{names[c]} ({c})" for c in ids if not any(c in found for found in shown.values())]
-    findings = [
-        Finding(
-            "class without a pixel in any list",
-            tuple(nowhere),
-            "add images, or go on without; keep its line in classes.txt, since masks hold the ids",
-            serious=complete,
-        )
-    ]
-    if any(images.class_ids is not None for images in parts.values()):
-        return findings  # there, every class belongs to one list
+            of_class = zip(images.class_ids, pairs[part], strict=True)
+            shown[part] = {class_id for class_id, pair in of_class if 1 in pair.labels}
     somewhere = set().union(*shown.values())
-    for part, found in shown.items():
-        absent = [f"{names[c]} ({c})" for c in ids if c in somewhere and c not in found]
-        findings.append(
-            Finding(
-                f"class without images in {part}",
-                tuple(absent),
-                "no episode asks for it there",
-                serious=False,
-            )
-        )
+    called = {c: f"{name} ({c})" for c, name in enumerate(names) if c not in (0, VOID)}
+    nowhere = tuple(called[c] for c in called if c not in somewhere)
+    remedy = "add images, or go on without; keep its line in classes.txt, since masks hold the ids"
+    findings = [Finding("class without a pixel in any list", nowhere, remedy, complete)]
+    if all(images.class_ids is None for images in parts.values()):  # else every class belongs to one list
+        for part, found in shown.items():
+            absent = tuple(called[c] for c in called if c in somewhere - found)
+            problem = f"class without images in {part}"
+            findings.append(Finding(problem, absent, "no episode asks for it there", serious=False))
     return findings
 
 
-def _duplicates(parts: Mapping[str, ImageList], looks: Mapping[str, Sequence[Look]]) -> list[Finding]:
-    held: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for part, images in parts.items():
-        for name, found in zip(images.images, looks[part], strict=True):
-            if found.digest:
-                held[found.digest][part].append(name)
-    across = [
+def _duplicates(pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
+    alike: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for part, of_part in pairs.items():
+        for pair in of_part:
+            if pair.digest:
+                alike[pair.digest][part].append(pair.image)
+    across = tuple(
         " = ".join(dict.fromkeys(f"{part}:{names[0]}" for part, names in of.items()))
-        for of in held.values()
+        for of in alike.values()
         if len(of) > 1
-    ]
-    within = [" = ".join(names) for of in held.values() for names in of.values() if len(names) > 1]
+    )
+    within = tuple(" = ".join(names) for of in alike.values() for names in of.values() if len(names) > 1)
+    remedy = "take it off one list: scores would be too good"
     return [
-        Finding(
-            "same image in training and test", tuple(across), "take it off one list: scores would be too good"
-        ),
-        Finding(
-            "same image twice in one list", tuple(within), "take one of them off the list", serious=False
-        ),
+        Finding("same image in training and test", across, remedy),
+        Finding("same image twice in one list", within, "take one of them off the list", serious=False),
     ]
 
 
 def _unique(where: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(where))
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def to_table(findings: Sequence[Finding], examples: int | None = EXAMPLES) -> str:
@@ -237,21 +218,13 @@ def to_table(findings: Sequence[Finding], examples: int | None = EXAMPLES) -> st
     """
     rows = [("problem", "count", "for example", "remedy")]
     for finding in sorted(findings, key=lambda f: not f.serious):
-        shown = finding.where[:examples]
-        rest = len(finding.where) - len(shown)
-        for number, example in enumerate(shown):
-            first = number == 0
-            rows.append(
-                (
-                    (finding.problem if finding.serious else f"note: {finding.problem}") if first else "",
-                    str(len(finding.where)) if first else "",
-                    example + (f" (and {rest} more)" if rest and number == len(shown) - 1 else ""),
-                    finding.remedy if first else "",
-                )
-            )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines) + "\n"
+        shown = list(finding.where[:examples])
+        if rest := len(finding.where) - len(shown):
+            shown[-1] += f" (and {rest} more)"
+        problem = finding.problem if finding.serious else f"note: {finding.problem}"
+        rows.append((problem, str(len(finding.where)), shown[0], finding.remedy))
+        rows += [("", "", example, "") for example in shown[1:]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "".join("  ".join(row).rstrip() + "\n" for row in cells)
