@@ -198,6 +198,20 @@ def link_folder(source: Path, target: Path) -> None:
         ) from failure
 
 
+def read_lines(path: Path, what: str = "the list", remedy: str = "") -> list[str]:
+    """Return the lines of a text file that are not empty, without blanks around them.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: {what} cannot be read ({reason}){remedy}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def require_folder(path: Path, what: str) -> Path:
     """Return ``path`` if it is a folder.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, IMAGE_SUFFIXES
 from fewseg.dataset.prepare.download import Archive
-from fewseg.dataset.prepare.files import place, write_png
+from fewseg.dataset.prepare.files import place, read_lines, write_png
 from fewseg.dataset.reading.own_mask import read_binary
 from fewseg.util.errors import DataError
 from fewseg.util.parallel import parallel_map
@@ -59,9 +59,9 @@ def _word(name: str) -> str:
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     images, masks = folder, folder
-    for image, mask in (("image", "label"), ("images", "masks")):
-        if (folder / image).is_dir() and (folder / mask).is_dir():
-            images, masks = folder / image, folder / mask
+    for image_folder, mask_folder in (("image", "label"), ("images", "masks")):
+        if (folder / image_folder).is_dir() and (folder / mask_folder).is_dir():
+            images, masks = folder / image_folder, folder / mask_folder
     suffixes = [s for s in IMAGE_SUFFIXES if images != masks or s != ".png"]
     found = {path.stem: path for path in images.iterdir() if path.suffix.lower() in suffixes}
     order = sorted(found, key=lambda stem: (len(stem), stem))  # 2 before 10
@@ -95,8 +95,7 @@ def split_classes(
         if absent and not subset:
             raise DataError(
                 f"fss1000: {len(absent)} {part} classes have no folder, first {absent[0]}; fetch the "
-                "images again, "
-                "or accept a part of the data set by --subset"
+                "images again, or accept a part of the data set by --subset"
             )
         given[part] = sorted(set(names) & there)
     rest = sorted(there - set(given["test"]))
@@ -118,12 +117,7 @@ def split_classes(
 
 def read_classes(path: Path) -> list[str]:
     """Read a list of class names, one per line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the list of classes cannot be read ({reason})") from None
-    return [_word(line.strip()) for line in lines if line.strip()]
+    return [_word(line) for line in read_lines(path, "the list of classes")]
 
 
 def place_images(pairs: Pairs, root: Path, *, workers: int | None = None) -> dict[str, list[str]]:
@@ -133,11 +127,8 @@ def place_images(pairs: Pairs, root: Path, *, workers: int | None = None) -> dic
         The lines of an image list, by class.
     """
     jobs = [(name, image, mask) for name, found in pairs.items() for image, mask in found]
-    lines: dict[str, list[str]] = {name: [] for name in pairs}
-    done = parallel_map(partial(_place, root), jobs, title="placing FSS-1000", workers=workers)
-    for (name, *_), line in zip(jobs, done, strict=True):
-        lines[name].append(line)
-    return lines
+    lines = parallel_map(partial(_place, root), jobs, title="placing FSS-1000", workers=workers)
+    return {name: [next(lines) for _ in found] for name, found in pairs.items()}
 
 
 def _place(root: Path, job: tuple[str, Path, Path]) -> str:

@@ -12,7 +12,7 @@ Masks are VOC's where VOC has one, else SBD's. Lists, all from the official ones
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fewseg.dataset.prepare.download import Archive
-from fewseg.dataset.prepare.files import place, write_mask
+from fewseg.dataset.prepare.files import place, read_lines, write_mask
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.util.errors import DataError
 from fewseg.util.files import require_inside
@@ -103,12 +103,8 @@ def find_voc(given: Path) -> Path:
     Raises:
         DataError: there is none.
     """
-    for folder in (
-        given,
-        given / "VOC2012",
-        given / "VOCdevkit" / "VOC2012",
-        given / "VOCdevkit2012" / "VOC2012",
-    ):
+    for below in ("", "VOC2012", "VOCdevkit/VOC2012", "VOCdevkit2012/VOC2012"):
+        folder = given / below
         if (folder / "JPEGImages").is_dir() and (folder / "ImageSets" / "Segmentation").is_dir():
             return folder
     raise DataError(f"{given}: no VOC 2012 here; give the folder that holds JPEGImages and ImageSets")
@@ -120,9 +116,9 @@ def find_sbd(given: Path) -> Path:
     Raises:
         DataError: there is none.
     """
-    for folder in (given, given / "dataset", given / "benchmark_RELEASE" / "dataset"):
-        if (folder / "cls").is_dir():
-            return folder
+    for below in ("", "dataset", "benchmark_RELEASE/dataset"):
+        if (given / below / "cls").is_dir():
+            return given / below
     raise DataError(f"{given}: no SBD here; give the folder that holds cls/*.mat")
 
 
@@ -143,12 +139,8 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     if annotated is None:
         if not subset:
             raise DataError("pascal: neither SBD nor SegmentationClassAug is given; give --sbd or --masks")
-        return {
-            "train": train,
-            "val": val,
-            "merged": train,
-            "trainaug": _with_own_masks(sources.voc, train, val),
-        }
+        rest = sorted(_ids_with_mask(sources.voc) - set(train) - set(val))
+        return {"train": train, "val": val, "merged": train, "trainaug": [*train, *rest]}
     extra = annotated - set(val)
     if not subset and sources.masks is None:
         _require("SBD", len(annotated), SBD_COUNT, sources.sbd)
@@ -192,28 +184,21 @@ def _annotated(sources: Sources) -> set[str] | None:
     return None
 
 
-def _with_own_masks(voc: Path, train: Sequence[str], val: Sequence[str]) -> list[str]:
-    """Return the training list, and behind it whatever else has a mask there but the test images."""
-    masks = {path.stem for folder in ("SegmentationClass", MASKS) for path in (voc / folder).glob("*.png")}
-    return [*train, *sorted(masks - set(train) - set(val))]
+def _ids_with_mask(voc: Path) -> set[str]:
+    return {path.stem for folder in ("SegmentationClass", MASKS) for path in (voc / folder).glob("*.png")}
 
 
 def _require(what: str, found: int, wanted: int, where: Path | None) -> None:
     if found != wanted:
         raise DataError(
             f"{where}: {what} has {found} images instead of {wanted}; the copy is not complete: fetch it "
-            "again, "
-            "or accept a part of the data set by --subset"
+            "again, or accept a part of the data set by --subset"
         )
 
 
 def _ids(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the list cannot be read ({reason}); take it from VOC's archive") from None
-    return [require_inside(line.split()[0], path) for line in lines if line.strip()]
+    lines = read_lines(path, remedy="; take it from VOC's archive")
+    return [require_inside(line.split()[0], path) for line in lines]
 
 
 def make_masks(sources: Sources, ids: Iterable[str], folder: Path, *, workers: int | None = None) -> int:
@@ -257,18 +242,10 @@ def read_sbd_mask(path: Path) -> np.ndarray:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    damage = OSError, ValueError, KeyError, AttributeError, TypeError, MatReadError, NotImplementedError
     try:
         classes = loadmat(path, squeeze_me=True, struct_as_record=False)["GTcls"].Segmentation
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        MatReadError,
-        NotImplementedError,
-    ) as error:
-        raise DataError(
-            f"{path}: no class mask of SBD can be read ({type(error).__name__}); fetch it again"
-        ) from None
+    except damage as failure:
+        reason = type(failure).__name__
+        raise DataError(f"{path}: no class mask of SBD can be read ({reason}); fetch it again") from None
     return np.asarray(classes, np.uint8)

@@ -18,6 +18,7 @@ from fewseg.dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
 from fewseg.util.errors import DataError
 
 PARTS = ("train", "val", "test")
+_AGAIN = "prepare the data set again"
 
 COUNTS: dict[str, dict[str, int]] = {
     "pascal": {pascal.FILES[part].removesuffix(".txt"): count for part, count in pascal.COUNTS.items()},
@@ -41,33 +42,20 @@ def verify(data_set: str, root: Path, *, subset: bool = False, workers: int | No
     for part, path in lists.items():
         try:
             images = read_image_list(root, path)
-            if data_set == "fss1000" and names:
-                images = ClassFolders.read(root).with_class_ids(images)
+            by_folder = data_set == "fss1000" and names
+            parts[part] = ClassFolders.read(root).with_class_ids(images) if by_folder else images
         except DataError as failure:
-            findings.append(
-                Finding("list that cannot be used", (str(failure),), "prepare the data set again")
-            )
-            continue
-        parts[part] = images
+            findings.append(Finding("list that cannot be used", (str(failure),), _AGAIN))
+    if record is not None:
+        missing, changed = changed_masks(root, workers)
+        remedy = "delete it and prepare the data set again"
+        findings += [
+            Finding("list changed since it was written", tuple(changed_lists(record)), _AGAIN),
+            Finding("mask missing", tuple(missing), f"{_AGAIN}, which makes it"),
+            Finding("mask changed since it was written", tuple(changed), remedy),
+        ]
     if not subset and data_set in COUNTS:
         findings.append(_counts(COUNTS[data_set], parts))
-    if record is not None:
-        findings.append(
-            Finding(
-                "list changed since it was written",
-                tuple(changed_lists(record)),
-                "prepare the data set again",
-            )
-        )
-        missing, changed = changed_masks(root, workers)
-        findings += [
-            Finding("mask missing", tuple(missing), "prepare the data set again, which makes it"),
-            Finding(
-                "mask changed since it was written",
-                tuple(changed),
-                "delete it and prepare the data set again",
-            ),
-        ]
     if not subset and data_set == "pascal":
         findings.append(_folds(parts))
     if data_set == "folder":
@@ -82,11 +70,9 @@ def _repeated(lists: Iterable[Path]) -> Iterator[Finding]:
     for path in lists:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         counts = Counter(line for line in lines if line.strip())
-        yield Finding(
-            "line that a list repeats",
-            tuple(f"{path}: {line}" for line, count in counts.items() if count > 1),
-            "two pictures of one name, of which one is lost? rename it and prepare again; or delete the line",
-        )
+        repeated = tuple(f"{path}: {line}" for line, count in counts.items() if count > 1)
+        remedy = "if two pictures have one name, one is lost: rename it and prepare again; or delete the line"
+        yield Finding("line that a list repeats", repeated, remedy)
 
 
 def _unlisted(root: Path, lists: Iterable[ImageList]) -> Finding:
@@ -112,17 +98,14 @@ def _lists(root: Path, record: Mapping | None) -> dict[str, Path]:
 
 def _names(data_set: str, root: Path) -> tuple[Sequence[str] | None, list[Finding]]:
     """Return the class names, None where they cannot be read, and what is wrong with them and the folds."""
+    names, remedy = None, "correct the file"
     try:
-        names = (
-            ClassFolders.read(root).names if data_set == "fss1000" else read_class_names(root / CLASSES_FILE)
-        )
-    except DataError as failure:
-        return None, [Finding("class names", (str(failure),), "correct the file")]
-    try:
+        of_folders = data_set == "fss1000"
+        names = ClassFolders.read(root).names if of_folders else read_class_names(root / CLASSES_FILE)
         if (root / FOLDS_FILE).is_file():
             read_folds(root / FOLDS_FILE, names)
     except DataError as failure:
-        return names, [Finding("folds", (str(failure),), "correct the file")]
+        return names, [Finding("class names" if names is None else "folds", (str(failure),), remedy)]
     return names, []
 
 
@@ -132,9 +115,8 @@ def _counts(wanted: Mapping[str, int], parts: Mapping[str, ImageList]) -> Findin
         for part, count in wanted.items()
         if part not in parts or len(parts[part]) != count
     )
-    return Finding(
-        "list without the official number of images", wrong, "prepare it again, or verify with --subset"
-    )
+    remedy = "prepare it again, or verify with --subset"
+    return Finding("list without the official number of images", wrong, remedy)
 
 
 def _folds(parts: Mapping[str, ImageList]) -> Finding:
@@ -151,9 +133,8 @@ def _folds(parts: Mapping[str, ImageList]) -> Finding:
         for kind, count in counts.items()
         if found[fold][kind] != count
     )
-    return Finding(
-        "fold without the published number of images", wrong, "some masks are others: make them again"
-    )
+    remedy = "some masks are others: make them again"
+    return Finding("fold without the published number of images", wrong, remedy)
 
 
 def _disjoint(parts: Mapping[str, ImageList]) -> dict[str, ImageList]:
