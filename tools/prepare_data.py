@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
-from fewseg.dataset.prepare.doctor import to_table
+from fewseg.dataset.prepare.doctor import EXAMPLES, to_table
 from fewseg.dataset.prepare.options import Options
 from fewseg.dataset.prepare.run import prepare_fss1000, prepare_pascal
 from fewseg.dataset.prepare.run_coco import prepare_coco
@@ -31,7 +31,6 @@ from fewseg.util.command_line import command_line
 from fewseg.util.errors import UserError
 from fewseg.util.log import log_warnings, start_log, stop_log
 
-Run = Callable[[argparse.Namespace], str]
 ROOTS = {
     "shapes": "data/shapes",
     "pascal": "data/VOCdevkit2012/VOC2012",
@@ -42,55 +41,43 @@ ROOTS = {
 """Where the configs look for each data set."""
 
 
+NEED_SOURCE = {
+    "fss1000": "its images are published on a personal drive only; fetch them from the page that "
+    "https://github.com/HKUSTCV/FSS-1000 names, and give the folder or archive by --source",
+    "folder": "give the folder of your images and masks by --source",
+}
+"""What is said where ``--source`` is missing."""
+
+
 def options_of(given: argparse.Namespace) -> Options:
     """Collect what all data sets share."""
     checksums = {}
     for pair in given.checksum:
-        name, found, value = pair.partition("=")
-        if not found or not value.startswith(("md5:", "sha256:")):
+        name, equals, value = pair.partition("=")
+        if not equals or not value.startswith(("md5:", "sha256:")):
             raise UserError(f"--checksum {pair}: give ARCHIVE=md5:... or ARCHIVE=sha256:...")
         checksums[name] = value.lower()
-    return Options(
-        given.root, given.downloads, given.lists, given.mirror, checksums, given.subset, given.workers
-    )
+    places = given.root, given.downloads, given.lists
+    return Options(*places, given.mirror, checksums, given.subset, given.workers)
 
 
-def run_shapes(given: argparse.Namespace) -> str:
-    drawn = draw_shapes(given.root, given.images, size=given.size, seed=given.seed, workers=given.workers)
-    return f"{given.root}: Shapes, {given.images} images, {'drawn' if drawn else 'already there'}"
-
-
-def run_pascal(given: argparse.Namespace) -> str:
-    return prepare_pascal(options_of(given), given.voc, given.sbd, given.masks)
-
-
-def run_coco(given: argparse.Namespace) -> str:
-    return prepare_coco(options_of(given), given.source)
-
-
-def run_fss1000(given: argparse.Namespace) -> str:
-    if given.source is None:
-        raise UserError(
-            "fss1000: its images are published on a personal drive only; fetch them from the page that "
-            "https://github.com/HKUSTCV/FSS-1000 names, and give the folder or archive by --source"
-        )
-    return prepare_fss1000(
-        options_of(given), given.source, given.test_classes, given.validation_classes, given.seed
-    )
-
-
-def run_folder(given: argparse.Namespace) -> str:
-    if given.source is None:
-        raise UserError("folder: give the folder of your images and masks by --source")
-    return prepare_folder(
-        options_of(given),
-        given.source,
-        given.classes,
-        given.folds,
-        given.folds_file,
-        given.val_share,
-        given.seed,
-    )
+def prepare(given: argparse.Namespace) -> str:
+    """Prepare the data set that is named; return what to say about it."""
+    if given.data_set in NEED_SOURCE and given.source is None:
+        raise UserError(f"{given.data_set}: {NEED_SOURCE[given.data_set]}")
+    if given.data_set == "shapes":
+        drawn = draw_shapes(given.root, given.images, given.size, given.seed, given.workers)
+        return f"{given.root}: Shapes, {given.images} images, {'drawn' if drawn else 'already there'}"
+    options = options_of(given)
+    if given.data_set == "pascal":
+        return prepare_pascal(options, given.voc, given.sbd, given.masks)
+    if given.data_set == "coco":
+        return prepare_coco(options, given.source)
+    if given.data_set == "fss1000":
+        classes = given.test_classes, given.validation_classes
+        return prepare_fss1000(options, given.source, *classes, given.seed)
+    folds = given.folds, given.folds_file
+    return prepare_folder(options, given.source, given.classes, *folds, given.val_share, given.seed)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,17 +85,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line(__doc__)
     commands = parser.add_subparsers(required=True, metavar="DATA_SET", dest="data_set")
 
-    def command(name: str, run: Run, about: str, lists: Path | None = None) -> argparse.ArgumentParser:
+    def command(name: str, about: str, lists: Path | None = None) -> Callable[..., object]:
         added = commands.add_parser(name, help=about, description=about)
-        add = added.add_argument
-        add(
-            "--root", type=Path, default=Path(ROOTS[name]), help=f"data root to make (default: {ROOTS[name]})"
-        )
-        add(
-            "--verify",
-            action="store_true",
-            help="only check what is there; exit status 1 if anything is wrong",
-        )
+        add, root = added.add_argument, Path(ROOTS[name])
+        add("--root", type=Path, default=root, help="data root to make (default: %(default)s)")
+        add("--verify", action="store_true", help="only check what is there; status 1 if anything is wrong")
         add("--all", action="store_true", help="with --verify: name everything, not three examples of each")
         add("--subset", action="store_true", help="accept a part of the data set, whatever its counts")
         add("--workers", type=int, default=None, help="processes; default: one per core")
@@ -116,47 +97,43 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("--downloads", type=Path, default=Path("data/downloads"), help="folder for archives")
         add("--mirror", action="append", default=[], metavar="URL", help="folder of archives, tried first")
         add("--checksum", action="append", default=[], metavar="ARCHIVE=md5:...", help="of an archive")
-        added.set_defaults(run=run)
-        return added
+        return add
 
-    shapes = command("shapes", run_shapes, "draw the embedded data set (some seconds)")
-    shapes.add_argument("--images", type=int, default=1500, help="pictures, a quarter of them validation")
-    shapes.add_argument("--size", type=int, default=144, help="side of the pictures in pixels")
-    shapes.add_argument("--seed", type=int, default=0)
-    pascal = command("pascal", run_pascal, "PASCAL-5i: VOC 2012 and SBD", Path("lists/pascal"))
-    pascal.add_argument("--voc", type=Path, help="VOC 2012 that you have: folder or archive")
-    pascal.add_argument("--sbd", type=Path, help="SBD that you have: folder or archive")
-    pascal.add_argument("--masks", type=Path, help="SegmentationClassAug that you have, in place of SBD")
-    coco = command("coco", run_coco, "COCO-20i: COCO 2014", Path("lists/coco"))
-    coco.add_argument(
-        "--source", type=Path, help="folder with train2014, val2014, annotations, or their zips"
-    )
-    fss = command("fss1000", run_fss1000, "FSS-1000: a folder per class")
-    fss.add_argument("--source", type=Path, help="folder or archive of the class folders")
-    fss.add_argument("--test-classes", type=Path, help="the official list; default: downloaded")
-    fss.add_argument("--validation-classes", type=Path, help="a published list; default: drawn by --seed")
-    fss.add_argument("--seed", type=int, default=0)
-    own = command("folder", run_folder, "your own images and masks")
-    own.add_argument("--source", type=Path, help="folder of images and masks; docs/data.md shows the layouts")
-    own.add_argument("--classes", type=Path, help="class names, one per line; default: classes.txt in it")
-    own.add_argument("--folds", type=int, help="folds to deal the classes to; default: 4")
-    own.add_argument("--folds-file", type=Path, help="the folds themselves: a line each, classes by commas")
-    own.add_argument("--val-share", type=float, default=0.34, help="test share where there are no lists")
-    own.add_argument("--seed", type=int, default=0)
+    add = command("shapes", "draw the embedded data set (some seconds)")
+    add("--images", type=int, default=1500, help="pictures, a quarter of them validation")
+    add("--size", type=int, default=144, help="side of the pictures in pixels")
+    add("--seed", type=int, default=0)
+    add = command("pascal", "PASCAL-5i: VOC 2012 and SBD", Path("lists/pascal"))
+    add("--voc", type=Path, help="VOC 2012 that you have: folder or archive")
+    add("--sbd", type=Path, help="SBD that you have: folder or archive")
+    add("--masks", type=Path, help="SegmentationClassAug that you have, in place of SBD")
+    add = command("coco", "COCO-20i: COCO 2014", Path("lists/coco"))
+    add("--source", type=Path, help="folder with train2014, val2014, annotations, or their zips")
+    add = command("fss1000", "FSS-1000: a folder per class")
+    add("--source", type=Path, help="folder or archive of the class folders")
+    add("--test-classes", type=Path, help="the official list; default: downloaded")
+    add("--validation-classes", type=Path, help="a published list; default: drawn by --seed")
+    add("--seed", type=int, default=0)
+    add = command("folder", "your own images and masks")
+    add("--source", type=Path, help="folder of images and masks; docs/data.md shows the layouts")
+    add("--classes", type=Path, help="class names, one per line; default: classes.txt in it")
+    add("--folds", type=int, help="folds to deal the classes to; default: 4")
+    add("--folds-file", type=Path, help="the folds themselves: a line each, classes by commas")
+    add("--val-share", type=float, default=0.34, help="test share where there are no lists")
+    add("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare or check; return the exit status: 1 for a data set with problems, 2 for a mistake,
-    130 if stopped."""
+    """Prepare or check; return the exit status: 1 for problems, 2 for a mistake, 130 if stopped."""
     given = parse_arguments(arguments)
     start_log()
     try:
         if not given.verify:
-            print(given.run(given))
+            print(prepare(given))
             return 0
         findings = verify(given.data_set, given.root, subset=given.subset, workers=given.workers)
-        table = to_table(findings, None) if given.all else to_table(findings)
+        table = to_table(findings, None if given.all else EXAMPLES)
         print(table if findings else f"{given.root}: nothing is wrong")
         return 1 if any(finding.serious for finding in findings) else 0
     except UserError as error:

@@ -16,6 +16,7 @@ from fewseg.dataset.episodes.manifest import Manifest, test_episodes
 from fewseg.dataset.episodes.protocol import Protocol
 from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import (
+    LIST_FOLDER,
     EpisodeLists,
     ImageList,
     check_labels,
@@ -24,8 +25,6 @@ from fewseg.dataset.lists.image_lists import (
     read_image_list,
 )
 from fewseg.dataset.reading.transform import Resize, square_label
-
-LIST_FOLDER = "ImageSets/Segmentation"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ MIN_AREA = 2 * 32 * 32
 """Pixels at original resolution that a class must cover in an image to be listed for it."""
 
 IMAGE_FOLDER = "JPEGImages"
+LIST_FOLDER = "ImageSets/Segmentation"
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewseg.dataset.classes.fold import LIST_FOLDER
 from fewseg.dataset.classes.own_names import CLASSES_FILE, to_lines
+from fewseg.dataset.lists.image_lists import LIST_FOLDER
 from fewseg.util.errors import DataError
 from fewseg.util.files import require_inside, write_text
 from fewseg.util.parallel import parallel_map
