@@ -15,7 +15,7 @@ from fewseg.dataset.loading.few_shot import EpisodeDataset, collate
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import PlainTransform, TrainTransform
 from fewseg.engine.setup.auxiliary import test_auxiliary, training_auxiliary
-from fewseg.engine.setup.interrupt import leave_process_group
+from fewseg.engine.setup.interrupt import leave_signals_to_run
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.setup.protocols import list_of, test_protocol, training_protocol
 from fewseg.engine.setup.stage import trains_base_learner
@@ -152,5 +152,5 @@ def _workers(config: Config) -> dict[str, Any]:
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
-        "worker_init_fn": leave_process_group if workers else None,
+        "worker_init_fn": leave_signals_to_run if workers else None,
     }

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from threading import Thread
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -88,10 +89,19 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def leave_process_group(worker: int) -> None:
-    """Keep a loader's worker out of the reach of signals that are meant for the whole run.
+def leave_signals_to_run(worker: int) -> None:
+    """Keep a loader's worker alive under signals that are meant for the whole run.
 
-    Ctrl-C and torchrun signal the process group; a worker that died of it would take the run down before its
-    snapshot. The run still ends its workers one by one.
+    Ctrl-C and torchrun signal the process group, and a cluster's scheduler sends SIGTERM to every process; a
+    worker that died of it would take the run down before its snapshot. The run still ends its workers: they
+    heed a SIGTERM that comes from it.
     """
     os.setpgrp()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -139,7 +140,22 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_files(config_file, tmp_path,
     assert not list((tmp_path / "run").glob(".*.part"))
 
 
-def test_signal_to_the_whole_group_leaves_a_resumable_snapshot(config_file, tmp_path):
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def to_every_process(pid):
+    """Signal as a cluster's scheduler does, in the worst order: workers first."""
+    workers = children(pid)
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(1)
+    os.kill(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("send", [lambda group: os.killpg(group, signal.SIGTERM), to_every_process])
+def test_signal_to_the_whole_run_leaves_a_resumable_snapshot(config_file, tmp_path, send):
     changes = ["arch", "pspnet", "workers", "1", "epochs", "500", "evaluate", "False"]
     command = [sys.executable, "-u", "train.py", "--config", str(config_file), "--opts", *changes]
     started = subprocess.Popen(
@@ -148,7 +164,7 @@ def test_signal_to_the_whole_group_leaves_a_resumable_snapshot(config_file, tmp_
     for line in started.stdout:
         if line.startswith("epoch 1/500"):
             break
-    os.killpg(started.pid, signal.SIGTERM)
+    send(started.pid)
     _, said = started.communicate(timeout=300)
     assert started.returncode == 130
     assert "stopped by SIGTERM in epoch" in said and "--opts resume" in said and "Traceback" not in said
