@@ -67,12 +67,8 @@ class MadeFiles:
         there = [path for path in sorted(stale) if self._is_there(path)]
         changed = self._changed(there)
         if changed:
-            get_log("prepare").warning(
-                "%s: %d files of an earlier preparation were changed since and stay, first %s",
-                self.root,
-                len(changed),
-                changed[0],
-            )
+            message = "%s: %d files of an earlier preparation were changed since and stay, first %s"
+            get_log("prepare").warning(message, self.root, len(changed), changed[0])
         for path in set(there) - set(changed):
             self._remove(self.root / path)
         new = [p for p, value in self._sums.items() if value == _IN_THE_MAKING and (self.root / p).is_file()]

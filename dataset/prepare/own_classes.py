@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ OBJECT = "object"
 """The name of a class that has none."""
 
 
-def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
-    """Return the layout, taking masks of nothing but 0 and 255, or with soft edges, for binary masks.
+def recognise_binary_masks(layout: OwnLayout, class_list: Path | None) -> OwnLayout:
+    """Return the layout, with masks of nothing but 0 and 255, or with soft edges, taken for binary masks.
 
-    That is how tools save the outline of a single object; read as ids, it would be void. Pictures in several
-    folders show the classes that the folders are called after. Otherwise there is one class, the one that is
-    named, or ``object``.
+    Many tools save the outline of a single object in this way; read as ids, it would be void. Pictures in
+    several folders show the classes that the folders are called after. Otherwise there is one class, the one
+    that the list names, or ``object``.
 
     Raises:
         DataError: such masks, one per image, but several classes.
@@ -34,7 +33,7 @@ def told_apart(layout: OwnLayout, given: Path | None) -> OwnLayout:
         if kind not in (MaskKind.ZERO_255, MaskKind.SOFT):
             return layout
         soft += kind is MaskKind.SOFT
-    names = class_names(layout, given)
+    names = class_names(layout, class_list)
     folders = {_folder_of(picture) for picture in layout.pictures}
     if len(folders) > 1 and "" not in folders and (names is None or folders <= set(names)):
         called = {picture.name: _folder_of(picture) for picture in layout.pictures}
@@ -64,16 +63,16 @@ def _kind_of(path: Path) -> MaskKind | None:
         return None  # placing the picture tells what is wrong
 
 
-def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None:
-    """Return the class names, "background" first: those given, of ``classes.txt``, or of the mask folders.
+def class_names(layout: OwnLayout, class_list: Path | None) -> tuple[str, ...] | None:
+    """Return the class names, "background" first: of the list, of ``classes.txt``, or of the mask folders.
 
-    None where masks are index masks and nothing names their classes.
+    They are None where masks are index masks and nothing names their classes.
 
     Raises:
         DataError: the list does not name a class that has masks.
     """
     own = layout.source / CLASSES_FILE
-    path = given if given is not None else own if own.is_file() else None
+    path = class_list or (own if own.is_file() else None)
     names = None if path is None else read_class_names(path)
     if not layout.binary:
         return names
@@ -83,24 +82,18 @@ def class_names(layout: OwnLayout, given: Path | None) -> tuple[str, ...] | None
     if unknown:
         raise DataError(
             f"{path}: does not name {', '.join(unknown[:5])}, which {layout.source} has masks of; add the "
-            "names "
-            "or rename the masks"
+            "names or rename the masks"
         )
     return names
 
 
-def warn_of_moved_names(path: Path, names: Sequence[str]) -> None:
-    """Warn if names have other ids than in the list of an earlier preparation, whose masks held the same ids.
-
-    Args:
-        path: of that list; perhaps there is none.
-        names: the new ones.
-    """
+def warn_of_moved_names(path: Path, names: tuple[str, ...]) -> None:
+    """Warn if names have other ids than in the list, if any, that an earlier preparation left at ``path``."""
     try:
         earlier = read_class_names(path)
     except DataError:
         return
-    moved = [name for i, name in enumerate(earlier) if name in names and i not in _ids(name, names)]
+    moved = [name for i, name in enumerate(earlier) if name in names and names[i : i + 1] != (name,)]
     if moved:
         get_log("prepare").warning(
             "%s: %s was class %d and is now class %d%s; masks hold ids, so if only a line of classes.txt was "
@@ -108,7 +101,3 @@ def warn_of_moved_names(path: Path, names: Sequence[str]) -> None:
             *(path, moved[0], earlier.index(moved[0]), names.index(moved[0])),
             f" ({len(moved) - 1} more names moved)" if len(moved) > 1 else "",
         )
-
-
-def _ids(name: str, names: Sequence[str]) -> list[int]:
-    return [i for i, other in enumerate(names) if other == name]

@@ -56,8 +56,8 @@ def _read_list(path: Path, known: Container[str]) -> list[str]:
         readings = [_name(line), _name(line.split()[0])]
         name = next((name for name in readings if name in known), None)
         if name is None:
-            told = readings[PurePosixPath(line.split()[0]).suffix.lower() in IMAGE_SUFFIXES]
-            raise DataError(f"{path}:{number}: {told} has no image with a mask; correct the list")
+            shown = readings[PurePosixPath(line.split()[0]).suffix.lower() in IMAGE_SUFFIXES]
+            raise DataError(f"{path}:{number}: {shown} has no image with a mask; correct the list")
         names.append(name)
     return names
 

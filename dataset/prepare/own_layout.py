@@ -6,9 +6,9 @@
     a folder an image images/x.jpg, masks/x/CLASS.png   likewise
     class folders     CLASS/x.jpg, CLASS/x.png          likewise
 
-Index masks of 0 and 255 alone are binary masks (``own_classes.told_apart``). ``images`` and ``masks`` may
-have any of the usual names; VOC's layout is one of them. Masks may end in ``_mask`` and the like. There may
-be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
+Index masks of 0 and 255 alone are binary masks (``own_classes.recognise_binary_masks``). ``images`` and
+``masks`` may have any of the usual names; VOC's layout is one of them. Masks may end in ``_mask`` and the
+like. There may be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fewseg.dataset.prepare.files import require_folder
 from fewseg.util.errors import DataError
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs", "img", "photos")
@@ -77,11 +78,7 @@ def find_layout(source: Path) -> OwnLayout:
     Raises:
         DataError: there are no images, or no masks for them.
     """
-    if not source.is_dir():
-        raise DataError(
-            f"{source}: {'a file, not a folder' if source.exists() else 'no such folder'}; give --source"
-        )
-    source = _without_wrapping(source)
+    source = _without_wrapping(require_folder(source, "the folder of images and masks for --source"))
     parts = [path for name, path in _folders(source).items() if name in TRAIN_PARTS + TEST_PARTS]
     if parts and _folder(source, IMAGE_FOLDERS) is None:
         layouts = [(f"{part.name}/", _find_in(part)) for part in parts]
@@ -103,9 +100,9 @@ def find_layout(source: Path) -> OwnLayout:
 
 def _require_distinct(pictures: Sequence[Picture]) -> None:
     """Raise DataError if two pictures have one name: the second would replace the first."""
-    by_name: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for picture in pictures:
-        first = by_name.setdefault(picture.name, picture.image)
+        first = images.setdefault(picture.name, picture.image)
         if first != picture.image:
             raise DataError(
                 f"{first} and {picture.image} would both be called {picture.name}, because blanks in names "
@@ -130,29 +127,32 @@ def _find_in(source: Path) -> OwnLayout:
     masks = _folder(source, MASK_FOLDERS)
     if images is None or masks is None:
         images = masks = source
-    beside = images == masks
     photographs = _files(images, IMAGE_SUFFIXES)
-    if beside:  # a .png with a photograph of the same name is its mask
-        others = {_stem(images, path) for path in photographs if path.suffix.lower() != ".png"}
-        every = {_stem(images, path) for path in photographs}
-        photographs = [
-            p for p in photographs if not _is_mask_beside(_stem(images, p), p.suffix.lower(), others, every)
-        ]
+    if images == masks:
+        photographs = _without_masks(images, photographs)
     by_name = {_stem(images, path): path for path in photographs}
     if len(by_name) < len(photographs):
         twice = next(p for p in photographs if by_name[_stem(images, p)] != p)
         raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
-    found, classes = _match(masks, by_name, beside)
+    found, classes = _match(masks, by_name, beside=images == masks)
     pictures = [Picture("_".join(name.split()), by_name[name], found[name]) for name in sorted(found)]
     without = tuple(path for name, path in sorted(by_name.items()) if name not in found)
     return OwnLayout(source, tuple(pictures), classes, without)
 
 
-def _is_mask_beside(stem: str, suffix: str, others: set[str], every: set[str]) -> bool:
-    """Whether an image file is another one's mask: ``x.png`` or ``x_mask.png`` of ``x``."""
-    if suffix == ".png" and stem in others:
-        return True
-    return suffix in MASK_SUFFIXES and _bare(stem) != stem and _bare(stem) in every
+def _without_masks(folder: Path, paths: list[Path]) -> list[Path]:
+    """Leave out the image files that are another one's mask: ``x.png`` or ``x_mask.png`` of ``x``."""
+    every = {_stem(folder, path) for path in paths}
+    others = {_stem(folder, path) for path in paths if path.suffix.lower() != ".png"}
+
+    def is_mask(path: Path) -> bool:
+        stem, suffix = _stem(folder, path), path.suffix.lower()
+        bare = _bare(stem)
+        return (suffix == ".png" and stem in others) or (
+            suffix in MASK_SUFFIXES and bare != stem and bare in every
+        )
+
+    return [path for path in paths if not is_mask(path)]
 
 
 def _nothing_found(source: Path) -> str:
@@ -189,7 +189,7 @@ def _bare(stem: str) -> str:
 
 
 def _match(
-    folder: Path, images: dict[str, Path], beside: bool
+    folder: Path, images: dict[str, Path], *, beside: bool
 ) -> tuple[dict[str, dict[str, Path]], tuple[str, ...]]:
     """Return the masks of every image, and the class names where masks are named after classes."""
     masks = {_stem(folder, path): path for path in _files(folder, MASK_SUFFIXES)}

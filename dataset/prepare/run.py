@@ -28,12 +28,8 @@ def prepare_pascal(
     if absent and options.subset:
         lists = {part: [name for name in ids if name not in absent] for part, ids in lists.items()}
     elif absent:
-        get_log("prepare").warning(
-            "%s: %d listed images are missing, first %s.jpg; --verify will name them",
-            sources.voc / "JPEGImages",
-            len(absent),
-            min(absent),
-        )
+        message = "%s: %d listed images are missing, first %s.jpg; --verify will name them"
+        get_log("prepare").warning(message, sources.voc / "JPEGImages", len(absent), min(absent))
     link_folder(sources.voc / "JPEGImages", root / "JPEGImages")
     every = sorted({name for ids in lists.values() for name in ids})
     made = pascal.make_masks(sources, every, root / pascal.MASKS, workers=options.workers)

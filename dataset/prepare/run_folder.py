@@ -15,7 +15,7 @@ from fewseg.dataset.prepare.files import is_archive, require_root
 from fewseg.dataset.prepare.layout import read_record
 from fewseg.dataset.prepare.made import MadeFiles
 from fewseg.dataset.prepare.options import Options
-from fewseg.dataset.prepare.own_classes import class_names, told_apart, warn_of_moved_names
+from fewseg.dataset.prepare.own_classes import class_names, recognise_binary_masks, warn_of_moved_names
 from fewseg.dataset.prepare.own_division import divide
 from fewseg.dataset.prepare.own_layout import find_layout
 from fewseg.util.errors import DataError
@@ -39,9 +39,10 @@ def prepare_folder(
         folds_file: the folds themselves, as ``folds.txt``.
         share: of the images for testing, where the folder neither has lists nor is divided.
     """
+    log = get_log("prepare")
     if is_archive(source):
         source = _unpacked(options, source)
-    layout = told_apart(find_layout(source), classes)
+    layout = recognise_binary_masks(find_layout(source), classes)
     root = require_root(options.root)
     read_record(root, "folder")  # refuses the root of another data set
     names = class_names(layout, classes)
@@ -51,15 +52,12 @@ def prepare_folder(
     if names is None:
         last = max((c for p in placed for c in p.labels if c != VOID), default=BACKGROUND)
         names = ("background", *(f"class_{c}" for c in range(1, last + 1)))
-        get_log("prepare").warning("no classes.txt: the classes are called class_1 to class_%d", last)
+        log.warning("no classes.txt: the classes are called class_1 to class_%d", last)
     if not layout.binary:
         warn_of_moved_names(root / CLASSES_FILE, names)
     if layout.without_mask:
-        get_log("prepare").warning(
-            "%d images have no mask and are left out, first %s",
-            len(layout.without_mask),
-            layout.without_mask[0],
-        )
+        count, first = len(layout.without_mask), layout.without_mask[0]
+        log.warning("%d images have no mask and are left out, first %s", count, first)
     parts = divide(layout.source, placed, share, seed)
     images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
     if not images:
@@ -69,7 +67,7 @@ def prepare_folder(
     options.finish("folder", lists, names, [line.split()[1] for line in lines.values()])
     removed = made.finish([FOLDS_FILE, *(path for line in lines.values() for path in line.split())])
     if removed:
-        get_log("prepare").warning("%s: %d files of an earlier preparation removed", root, removed)
+        log.warning("%s: %d files of an earlier preparation removed", root, removed)
     sizes = ", ".join(str(len(fold)) for fold in dealt.novel)
     counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
     return f"{root}: {len(names) - 1} classes, {len(dealt.novel)} folds of {sizes}; {counts} images"
@@ -87,22 +85,20 @@ def _folds(
     made: MadeFiles, names: Sequence[str], images: Mapping[int, int], folds: int | None, given: Path | None
 ) -> Folds:
     """Return the folds, and write them unless those of an earlier run, perhaps edited since, are kept."""
-    path = made.root / FOLDS_FILE
+    path, log = made.root / FOLDS_FILE, get_log("prepare")
     if given is None and folds is None and path.is_file():
         try:
             kept = read_folds(path, names)
-            outside = [names[c] for c in sorted(images) if not any(c in fold for fold in kept.novel)]
-            if outside:
-                get_log("prepare").warning(
-                    "%s: %s stand in no fold, so they are base classes of all; --folds deals anew",
-                    path,
-                    ", ".join(outside),
-                )
-            return kept
         except DataError:
             if not made.is_untouched(FOLDS_FILE):
                 raise
-            get_log("prepare").warning("%s: was of other classes and is dealt anew", path)
+            log.warning("%s: was of other classes and is dealt anew", path)
+        else:
+            outside = [names[c] for c in sorted(images) if not any(c in fold for fold in kept.novel)]
+            if outside:
+                message = "%s: %s stand in no fold, so they are base classes of all; --folds deals anew"
+                log.warning(message, path, ", ".join(outside))
+            return kept
     if given is not None:
         dealt = read_folds(given, names)
     else:
