@@ -1,4 +1,4 @@
-"""The table of single classes: a row is a class of a fold, a column a method with whatever tells it apart."""
+"""The table of single classes: a row is a class of a fold, a column a method with its distinguishing traits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from fewseg.util.results.tables import Row, Table, Value
 
 
 def build_class_table(results: Sequence[Result]) -> Table:
-    """Arrange the IoU of every class.
-
-    A class that was not tested has no figure, and neither has one of a fold that a method was not tested on.
+    """Arrange the IoU of every class, without a figure where a method was not tested on it.
 
     Raises:
         ResultError: the same run twice.
@@ -36,7 +34,7 @@ def build_class_table(results: Sequence[Result]) -> Table:
 
 
 def _heading(columns: Sequence[str], labels: Sequence[str]) -> str:
-    """Join a method and the traits that tell its column apart: ``bam, shot 5``."""
+    """Return the method and the traits that distinguish its column: ``bam, shot 5``."""
     traits = zip(columns[1:], labels[1:], strict=True)
     return ", ".join([labels[0], *(f"{name} {value}" for name, value in traits if value != "-")])
 

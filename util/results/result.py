@@ -1,4 +1,4 @@
-"""Result files: one JSON per run, complete enough to know in a year what the figures mean.
+"""Result files: one JSON file per run, which says completely what its figures mean.
 
 A run is one model on one fold with one number of shots, measured with every seed of the protocol. IoUs are
 stored as fractions, 0 to 1; tables show per cent.
@@ -21,7 +21,7 @@ from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
 
 SCHEMA: Literal[1] = 1
-"""Raised when a change makes older readers misread a file."""
+"""The version of the format; it is raised by a change that older readers would misread."""
 
 
 def versions() -> dict[str, str]:
@@ -33,8 +33,8 @@ class SeedResult(BaseModel):
     """The figures of one seed.
 
     Attributes:
-        seed: that the episodes were drawn with.
-        episode_hash: of the episodes themselves; equal hashes mean equal episodes.
+        seed: the seed that the episodes were drawn with.
+        episode_hash: the hash of the episodes; equal hashes mean equal episodes.
         metrics: name -> value: ``mIoU``, ``FB-IoU``, ``pIoU``, ``mIoU_meta``, ``mIoU_base``, ...
         class_iou: IoU by class name; None for a class that was not tested, because no query shows it.
     """
@@ -48,7 +48,7 @@ class SeedResult(BaseModel):
 
 
 class Result(BaseModel):
-    """One run. Mean, standard deviation (of the population) and the joint hash follow from the seeds."""
+    """One run. Means, standard deviations (of the population) and the joint hash follow from the seeds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,23 +60,23 @@ class Result(BaseModel):
     shot: int
     ways: int = 1
     protocol: str
-    """What it was tested under."""
+    """The protocol of the test."""
     protocol_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
-    """Points of testing in which the run departs from its protocol: name -> (preset, run)."""
+    """Points of the test in which the run departs from its protocol: name -> (preset, run)."""
     trained_under: str | None = None
     training_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
-    """Likewise the points of training, and the protocol that it followed."""
+    """Points in which the training departs from ``trained_under``, the protocol of the training."""
     novel_in_train: str | None = None
     absent_classes: Literal["zero", "left_out"] | None = None
-    """Whether a class without episodes counts as IoU 0 in the means, or is left out of them."""
+    """Whether a class without episodes counts as an IoU of 0 in the means, or is left out of them."""
     setting: str = "few-shot"
     """What was measured: ``few-shot``, ``generalised-...``, or the name of an adaptation."""
     annotation: str = "mask"
     """How supports were annotated."""
     variant: str | None = None
-    """What tells the run from others of its method, data set and backbone, in one word."""
+    """One word for what distinguishes the run from others of its method, data set and backbone."""
     oracle: bool = False
-    """Whether a choice was made by the query's ground truth, which no real use could."""
+    """Whether a choice was made by the query's ground truth, which is not known in real use."""
     episodes: int
     seeds: tuple[SeedResult, ...] = Field(min_length=1)
     seconds: float
@@ -109,13 +109,13 @@ class Result(BaseModel):
     @property
     def class_iou(self) -> dict[str, float | None]:
         """Every class's mean IoU over the seeds that test it; None where none does."""
-        found = {name: self.values_of(name) for name in self.seeds[0].class_iou}
-        return {name: statistics.fmean(values) if values else None for name, values in found.items()}
+        by_class = {name: self.values_of(name) for name in self.seeds[0].class_iou}
+        return {name: statistics.fmean(values) if values else None for name, values in by_class.items()}
 
     @computed_field
     @property
     def classes_tested(self) -> str:
-        """Of how many classes the means are: ``7 of 13``."""
+        """The number of classes that were tested, of all: ``7 of 13``."""
         tested, classes = self.tested
         return f"{tested} of {classes}"
 
@@ -132,13 +132,13 @@ class Result(BaseModel):
 
     @property
     def tested(self) -> tuple[int, int]:
-        """How many classes were tested, of how many."""
+        """The number of classes that were tested, and of all classes."""
         values = self.class_iou.values()
         return sum(value is not None for value in values), len(values)
 
     @property
     def tested_in_words(self) -> str:
-        """Of how many classes the means are, and what the other ones count; empty if all were tested."""
+        """How many classes were tested, and how the other ones count; empty if all were tested."""
         tested, classes = self.tested
         if tested == classes:
             return ""
@@ -147,8 +147,8 @@ class Result(BaseModel):
 
     def values_of(self, class_name: str) -> list[float]:
         """Return the IoU of a class under every seed that tests it."""
-        found = (seed.class_iou.get(class_name) for seed in self.seeds)
-        return [value for value in found if value is not None]
+        values = (seed.class_iou.get(class_name) for seed in self.seeds)
+        return [value for value in values if value is not None]
 
     def _by_name(self) -> dict[str, list[float]]:
         return {name: [seed.metrics[name] for seed in self.seeds] for name in self.seeds[0].metrics}

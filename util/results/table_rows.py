@@ -1,4 +1,4 @@
-"""Which results share a row of a table, and what tells the rows apart."""
+"""The rows of tables: which results share one, and the traits in which rows differ."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _TRAITS: dict[str, Trait] = {
     "run": lambda result: result.variant or "-",
     "episodes": lambda result: f"{len(result.seeds)} x {result.episodes}",
 }
-"""What makes two rows of one method different."""
+"""Name of a trait in which two rows of one method may differ -> its value."""
 
 _COUNTS = ("episodes", "seeds")
 """Points of a protocol that have a column of their own."""
 
 
 def with_changes(protocol: str, difference: Mapping[str, tuple[Any, Any]]) -> str:
-    """Name a protocol together with the points that were changed in it."""
+    """Return the name of a protocol together with the points that were changed in it."""
     points = [f"{point} {own}" for point, (_, own) in difference.items() if point not in _COUNTS]
     return f"{protocol} with {', '.join(points)}" if points else protocol
 
 
 def _training(result: Result) -> str:
-    """Name the protocol that a model was trained under, where that is not the one it is tested under."""
+    """Return the protocol of the training, ``-`` where it is that of the test."""
     trained = result.trained_under or result.protocol
     text = with_changes(trained, result.training_difference)
     return "-" if text == result.protocol else text
@@ -69,8 +69,8 @@ def arrange(results: Sequence[Result], more: Mapping[str, Trait] | None = None) 
     """Put results of one method and the same traits into one row.
 
     Args:
-        results: in the order that the rows shall have.
-        more: traits that tell rows apart, besides the usual ones.
+        results: in the order of the rows.
+        more: traits that distinguish rows, besides the usual ones.
 
     Raises:
         ResultError: the same run twice.
@@ -82,17 +82,17 @@ def arrange(results: Sequence[Result], more: Mapping[str, Trait] | None = None) 
             raise ResultError(f"{file_name(result)}: given twice; keep one of the two files")
         folds[result.fold] = result
     names, traits = [*_TRAITS, *(more or {})], list(zip(*rows, strict=True))[1:]
-    differing = [number for number, values in enumerate(traits) if len(set(values)) > 1]
-    shared = [(name, traits[number][0]) for number, name in enumerate(names) if number not in differing]
+    differing = [index for index, values in enumerate(traits) if len(set(values)) > 1]
+    shared = [(name, traits[index][0]) for index, name in enumerate(names) if index not in differing]
     return Arrangement(
-        ("method", *(names[number] for number in differing)),
+        ("method", *(names[index] for index in differing)),
         tuple(f"{name} {value}" for name, value in shared if value != "-"),
-        {(key[0], *(key[1 + number] for number in differing)): folds for key, folds in rows.items()},
+        {(key[0], *(key[1 + index] for index in differing)): folds for key, folds in rows.items()},
     )
 
 
 def notes_on_classes(results: Sequence[Result]) -> tuple[str, ...]:
-    """Return, for every fold and number of shots with classes that were not tested, a line that says so."""
+    """Return a line for every fold and number of shots of which some classes were not tested."""
     lines = (
         f"fold {result.fold}, {result.shot}-shot: {result.tested_in_words}"
         for result in results

@@ -1,14 +1,14 @@
 """Tables from result files: for the terminal, Markdown, CSV and LaTeX.
 
-A row is a method, a column a fold; then come the mean over the folds and the mean FB-IoU. Whatever else
-differs between the rows (backbone, shot, protocol, ...) gets a column of its own; what they share is in the
-title.
+A row is a method and a column a fold, followed by the mean over the folds and the mean FB-IoU. Whatever else
+differs between the rows (backbone, shot, protocol, ...) has its own column; what they share is in the title.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,8 @@ from fewseg.util.results.result import Result
 from fewseg.util.results.table_rows import Trait, arrange, notes_on_classes
 
 Interval = tuple[float, float]
-
-
-def no_interval(results: Sequence[Result], metric: str) -> Interval | None:
-    """Know no interval."""
-    return None
+FindInterval = Callable[[Sequence[Result], str], Interval | None]
+"""Gives the interval of a metric's mean over results, as fractions; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,15 @@ class Value:
     interval: Interval | None = None
 
     def text(self, plus_minus: str = " ± ") -> str:
-        spread = "" if self.std is None else f"{plus_minus}{self.std:.2f}"
-        between = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
-        return f"{self.mean:.2f}{spread}{between}"
+        """Return the figure with two decimals, deviation and interval: ``61.20 ± 0.35 [60.80, 61.60]``."""
+        deviation = "" if self.std is None else f"{plus_minus}{self.std:.2f}"
+        interval = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
+        return f"{self.mean:.2f}{deviation}{interval}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The words on the left of a row and its figures; None where a fold is missing."""
+    """The labels of a row and its figures, None for a fold that was not tested."""
 
     labels: tuple[str, ...]
     values: tuple[Value | None, ...]
@@ -56,10 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the names of the columns, the rows, and lines that say what the figures are of.
-
-    The lines stand below the table; CSV, which has no place for them, leaves them out.
-    """
+    """A title, the names of the columns, the rows, and notes on the figures, which CSV leaves out."""
 
     title: str
     label_columns: tuple[str, ...]
@@ -73,17 +68,17 @@ def build_table(
     metric: str = "mIoU",
     last: str | None = "FB-IoU",
     *,
-    interval: Callable[[Sequence[Result], str], Interval | None] = no_interval,
+    interval: FindInterval | None = None,
     more: Mapping[str, Trait] | None = None,
 ) -> Table:
-    """Arrange results.
+    """Arrange results in a table.
 
     Args:
-        results: in the order that the rows shall have.
+        results: in the order of the rows.
         metric: shown per fold and in the mean.
-        last: another metric whose mean over the folds ends the row, where the results have it.
-        interval: of a metric's mean over the results of a row, as fractions.
-        more: traits that tell rows apart, besides the usual ones.
+        last: another metric, whose mean over the folds is the last column where all results have it.
+        interval: gives the intervals of the means; None for a table without them.
+        more: traits that distinguish rows, besides the usual ones.
 
     Raises:
         ResultError: no results, the same run twice, or no such metric.
@@ -92,8 +87,7 @@ def build_table(
         raise ResultError("no results to tabulate; run test.py first")
     for result in results:
         if metric not in result.mean:
-            known = ", ".join(result.mean)
-            raise ResultError(f"{file_name(result)}: has no metric {metric}; it has {known}")
+            raise ResultError(f"{file_name(result)}: has no metric {metric}; it has {', '.join(result.mean)}")
     arranged = arrange(results, more)
     folds = sorted({result.fold for result in results})
     metrics = [metric]
@@ -112,10 +106,7 @@ def build_table(
 
 
 def _figures(
-    by_fold: Mapping[int, Result],
-    folds: Sequence[int],
-    metrics: Sequence[str],
-    interval: Callable[[Sequence[Result], str], Interval | None],
+    by_fold: Mapping[int, Result], folds: Sequence[int], metrics: Sequence[str], interval: FindInterval | None
 ) -> tuple[Value | None, ...]:
     per_fold = [_value([by_fold[fold]], metrics[0]) if fold in by_fold else None for fold in folds]
     complete = [by_fold[fold] for fold in folds] if all(per_fold) else None
@@ -123,15 +114,11 @@ def _figures(
     return (*per_fold, *means)
 
 
-def _value(
-    results: Sequence[Result],
-    metric: str,
-    interval: Callable[[Sequence[Result], str], Interval | None] = no_interval,
-) -> Value:
+def _value(results: Sequence[Result], metric: str, interval: FindInterval | None = None) -> Value:
     """Average over folds; the deviation is that of this average over the seeds, if the folds share them."""
     mean = statistics.fmean(result.mean[metric] for result in results)
     seeds = {tuple(seed.seed for seed in result.seeds) for result in results}
-    bounds = interval(results, metric)
+    bounds = interval(results, metric) if interval else None
     between = None if bounds is None else (100 * bounds[0], 100 * bounds[1])
     if len(seeds) > 1 or len(next(iter(seeds))) == 1:
         return Value(100 * mean, interval=between)
@@ -166,8 +153,8 @@ def to_markdown(table: Table) -> str:
 def to_csv(table: Table) -> str:
     """Return the table as CSV.
 
-    After every figure, "-" where there is none, comes its standard deviation, empty where there is none;
-    then, in columns with any, the ends of its interval.
+    Every figure (``-`` where there is none) is followed by its standard deviation (empty where there is none)
+    and, in columns with intervals, by the two ends of its interval.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -192,23 +179,12 @@ def to_csv(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return the table as a LaTeX tabular (package booktabs)."""
-    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in _cells(table, r" $\pm$ ")]
+    header, *rows = (" & ".join(map(_escaped, line)) + r" \\" for line in _cells(table, r" $\pm$ "))
     columns = "l" * len(table.label_columns) + "r" * len(table.value_columns)
-    return (
-        "\n".join(
-            [
-                *(f"% {line}" for line in (table.title, *table.notes)),
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-            ]
-        )
-        + "\n"
-    )
+    comments = [f"% {line}" for line in (table.title, *table.notes)]
+    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    body = [r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
+    return "\n".join([*comments, begin, *body, end]) + "\n"
 
 
 FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
@@ -229,6 +205,4 @@ def _cells(table: Table, plus_minus: str = " ± ") -> list[list[str]]:
 
 
 def _escaped(cell: str) -> str:
-    for character in "_&%#":
-        cell = cell.replace(character, f"\\{character}")
-    return cell
+    return re.sub(r"([_&%#])", r"\\\1", cell)
