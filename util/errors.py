@@ -8,32 +8,32 @@ _SHOWN = 80
 
 
 class UserError(ValueError):
-    """Something is wrong with what the user gave: one line that says what, where and what to do."""
+    """An error in the user's input: one line that says what is wrong, where, and what to do."""
 
 
 class ConfigError(UserError):
-    """A YAML file or an ``--opts`` pair."""
+    """An error in a YAML file or an ``--opts`` pair."""
 
 
 class DataError(UserError):
-    """An image, a mask, a list or a data root."""
+    """An error in an image, a mask, a list or a data root."""
 
 
 class CheckpointError(UserError):
-    """A weight file or a snapshot."""
+    """An error in a weight file or a snapshot."""
 
 
 class ResultError(UserError):
-    """A result file."""
+    """An error in a result file."""
 
 
 def shortened(value: Any) -> str:
-    """Return a foreign value for a message: as Python writes it, on one line, cut to what a line can hold."""
+    """Return a value of the user for a message: its ``repr``, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 
 def as_word(value: Any) -> str:
-    """Return a foreign value for a message: a plain word or number as it is, anything odd ``shortened``."""
+    """Return a value of the user for a message: printable text as it is, anything else ``shortened``."""
     text = str(value)
     return text if text.isprintable() and 0 < len(text) <= _SHOWN else shortened(value)

@@ -1,6 +1,6 @@
-"""Refuses a Python without the requirements in one line that says which one to use instead.
+"""Refuses a Python that lacks required packages, in one line that says which Python to use instead.
 
-Scripts import this module before anything that is not in the standard library.
+Scripts import this module before anything outside the standard library.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def advice(missing: list[str], root: Path = _ROOT) -> str:
-    """Return what to do where packages are missing.
+    """Return an error message that names the missing packages and says what to do.
 
     Args:
         missing: names of packages.
-        root: of the project, where ``.venv`` is made.
+        root: the folder of the project, in which ``.venv`` is made.
     """
-    found = root / ".venv" / "bin" / "python"
-    if found.is_file() and Path(sys.executable) != found:
-        cure = f"use {found}, or first: source {found.with_name('activate')}"
+    python = root / ".venv" / "bin" / "python"
+    if python.is_file() and Path(sys.executable) != python:
+        remedy = f"use {python}, or first: source {python.with_name('activate')}"
     else:
-        cure = f"install them: pip install -r {root / 'requirements.txt'}, or let ./quickstart.sh make .venv"
-    return f"this Python ({sys.executable}) lacks {', '.join(missing)}; {cure}"
+        remedy = (
+            f"install them: pip install -r {root / 'requirements.txt'}, or let ./quickstart.sh make .venv"
+        )
+    return f"this Python ({sys.executable}) lacks {', '.join(missing)}; {remedy}"
 
 
-if lacking := [name for name in _NEEDED if find_spec(name) is None]:
-    print(f"error: {advice(lacking)}", file=sys.stderr)
+if missing_packages := [name for name in _NEEDED if find_spec(name) is None]:
+    print(f"error: {advice(missing_packages)}", file=sys.stderr)
     sys.exit(2)

@@ -19,7 +19,7 @@ from fewseg.util.files import write_text
 from fewseg.util.log import get_log
 
 LOCK, OWNER = ".fewseg.lock", ".fewseg.owner.json"
-"""Files of a locked folder: the one that the kernel locks, and who holds it. The first one stays for good."""
+"""Files of a locked folder: the one that the kernel locks, which stays, and one about its owner."""
 
 ORPHANS = 10.0
 """Seconds for the loader workers of a killed process to end, for as long as they may hold its lock."""
@@ -33,18 +33,18 @@ def lock_folder(folder: str | Path, work: str, *, wait: float = 0) -> Iterator[N
     ``kill -9`` or with its machine, the lock is free again. On NFS Linux turns ``flock`` into a lock at the
     server, which holds between machines; the server frees a crashed machine's lock when its lease expires,
     after about 90 seconds by default. Mounts with ``nolock`` or ``local_lock`` lock within one machine only.
-    Where a file system grants no locks at all, the body runs with a warning.
+    Where a file system does not support locks, the body runs with a warning.
 
     Under torchrun the main process takes the lock, and a refusal is raised in every process. All processes
     must enter together. A process that holds the lock is itself refused a second one.
 
     Args:
-        folder: made where it does not exist.
-        work: what the body does, for the refusal: "training".
+        folder: it is made where it does not exist.
+        work: the work of the body, for the message: "training".
         wait: seconds to wait for another process.
 
     Raises:
-        UserError: another process holds the lock; one line with work, process, host and since when. Or
+        UserError: another process holds the lock (the message names work, process, host and start), or
             nothing can be written in the folder.
     """
     folder = Path(folder)
@@ -66,7 +66,7 @@ def lock_folder(folder: str | Path, work: str, *, wait: float = 0) -> Iterator[N
 
 
 def _acquire(folder: Path, work: str, wait: float) -> FileLock | None:
-    """Take the lock and note its owner; return None where the file system grants no locks."""
+    """Take the lock and write down its owner; return None where the file system does not support locks."""
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _refusal(folder: Path) -> str:
 
 
 def _owner(folder: Path) -> dict[str, Any]:
-    """Return who holds the lock; nothing where its owner has not said so yet."""
+    """Return the facts about the owner of the lock; an empty dict where they are not written yet."""
     try:
         facts = json.loads((folder / OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -122,9 +122,7 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname() or not isinstance(process, int) or process <= 0:
         return False
     try:
-        os.kill(process, 0)  # sends nothing; asks whether the process is there
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
+        os.kill(process, 0)  # sends no signal, but fails where there is no such process
+    except (OSError, OverflowError) as failure:
+        return isinstance(failure, ProcessLookupError)
     return False

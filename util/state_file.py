@@ -1,7 +1,7 @@
-"""The state of a training run as a file that notices any damage, read without running foreign code.
+"""The state of a training run as a file with a checksum, read without running code from it.
 
-It is a torch file, so a zip archive, whose comment is the SHA-256 of all that stands before the comment.
-Files without a comment, as earlier versions wrote them, are read without that check.
+It is a torch file, which is a zip archive; the comment of the archive is the SHA-256 of everything before it.
+Files without a comment, which earlier versions wrote, are read without that check.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def save_training_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write the state of a training run: tensors, numbers, texts, lists and dicts of them.
 
     Raises:
-        CheckpointError: the file cannot be written; one that stood there is untouched.
+        CheckpointError: the file cannot be written; an earlier file of that name is unchanged.
     """
     write_atomically(path, lambda temporary: _write(temporary, state), CheckpointError)
 
 
 def load_training_state(path: str | Path) -> dict[str, Any]:
-    """Read what ``save_training_state`` wrote.
+    """Read a file that ``save_training_state`` wrote.
 
     Raises:
         CheckpointError: missing, truncated, damaged, or holding anything but tensors and plain values.

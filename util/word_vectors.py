@@ -42,7 +42,7 @@ def with_background(class_names: Sequence[str]) -> list[str]:
 def hashed_vectors(names: Sequence[str]) -> np.ndarray:
     """Return a unit vector per name, float32 [names, 300], the same on every machine.
 
-    Different names get nearly orthogonal vectors: they tell classes apart and know nothing of their meaning.
+    Different names have nearly orthogonal vectors, which distinguish classes but have no meaning.
     """
     digests = [hashlib.shake_256(name.encode()).digest(4 * WIDTH) for name in names]
     integers = np.frombuffer(b"".join(digests), "<u4").reshape(len(names), WIDTH)

@@ -12,7 +12,7 @@ import numpy as np
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
-from fewseg.engine.setup.run_path import set_apart, shipped_config
+from fewseg.engine.setup.run_path import name_suffix, shipped_config
 from fewseg.util.config import Config
 from fewseg.util.results.episode_counts import EpisodeCounts
 from fewseg.util.results.result import Result, SeedResult
@@ -94,7 +94,7 @@ def variant_of(config: Config) -> str | None:
             "Test_Finetune": test.model_copy(update=told),
         }
     )
-    return set_apart(plain, (*TRAINING, Effect.TEST)) or None
+    return name_suffix(plain, (*TRAINING, Effect.TEST)) or None
 
 
 def _without_fold(path: str | None, fold: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The folder of a run: ``exp/pascal/bam_resnet50/split0_shot1``, and in the name what sets the run apart."""
+"""The folder of a run: ``exp/pascal/bam_resnet50/split0_shot1`` where its config is the shipped one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.util.errors import ConfigError
 from fewseg.util.runs.name import TRAINING, Effect, differences, in_file_name, readable, short_key
 
 RUN_CONFIG, RUN_LOG = "config.yaml", "train.log"
-"""Files of every run's folder: the complete config that started it, and what it said."""
+"""Files in the folder of every run: the complete config that it was started with, and its log."""
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "config"
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -22,53 +22,53 @@ _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 def run_folder(config: Config) -> Path:
     """Return the folder of the run that ``config`` describes.
 
-    Where ``config`` is the ``config.yaml`` of a run, and nothing was changed that makes another run: the
-    folder that it lies in. Where ``Train.save_path`` is set: that, with ``{fold}``, ``{shot}`` and ``{key}``
-    filled in. Else the folder by custom, whose name goes on with the data root's name and with what differs
-    from the shipped config: ``split0_shot1_clothing_base_lr0.1_5d7c0a3e``.
+    If ``config`` is the ``config.yaml`` of a run, and nothing was changed that makes it another run, this is
+    the folder of that file. If ``Train.save_path`` is set, it is that path with ``{fold}``, ``{shot}`` and
+    ``{key}`` filled in. Otherwise it is the default folder, to whose name the data root's name and the
+    differences from the shipped config are added: ``split0_shot1_clothing_base_lr0.1_5d7c0a3e``.
 
     Raises:
         ConfigError: ``save_path`` has another placeholder.
     """
-    home = _home(config)
-    if home is not None:
-        return home
+    own_folder = _folder_of_config(config)
+    if own_folder is not None:
+        return own_folder
     if config.Train.save_path is not None:
         return Path(_filled(config.Train.save_path, config))
     plain = plain_folder(config)
-    return plain.with_name("_".join(part for part in (plain.name, set_apart(config, TRAINING)) if part))
+    return plain.with_name("_".join(part for part in (plain.name, name_suffix(config, TRAINING)) if part))
 
 
 def plain_folder(config: Config) -> Path:
-    """Return the folder by custom of a run that is as shipped; all runs before had such a name.
+    """Return the default folder of a run, without the differences from the shipped config.
 
-    The models of a base learner have no shot: ``exp/pascal/pspnet_resnet50/split0``.
+    A base learner has no shot: ``exp/pascal/pspnet_resnet50/split0``.
     """
     data, method = config.Data, config.Method
     shot = "" if trains_base_learner(config) else f"_shot{data.shot}"
     return Path("exp") / data.data_set / f"{method.arch}_{method.backbone}" / f"split{data.split}{shot}"
 
 
-def set_apart(config: Config, effects: Collection[Effect]) -> str:
-    """Return the data root's name, where it is not the shipped one, and ``label``."""
+def name_suffix(config: Config, effects: Collection[Effect]) -> str:
+    """Return the name of the data root, where it is not the shipped one, followed by ``label``."""
     root = _root_name(config)
     own = [in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
     return "_".join(part for part in (*own, label(config, effects)) if part)
 
 
 def label(config: Config, effects: Collection[Effect]) -> str:
-    """Return what sets ``config`` apart from the shipped one, as a part of a file name; empty: nothing does.
+    """Return the differences of ``config`` from the shipped one as a part of a file name; empty without any.
 
     Args:
-        config: of a training or a test.
-        effects: ``TRAINING`` or ``TEST`` of ``util.runs.name``.
+        config: the config of a training or a test.
+        effects: the effects of the keys that count: ``TRAINING`` or ``TEST`` of ``util.runs.name``.
     """
     different = differences(config, shipped_config(config), effects)
     return f"{readable(different)}_{key(config, effects)}" if different else ""
 
 
 def key(config: Config, effects: Collection[Effect]) -> str:
-    """Return eight hex digits of all that counts in ``config``; see ``util.runs.name.short_key``."""
+    """Return eight hex digits of all keys of ``config`` that count; see ``util.runs.name.short_key``."""
     return short_key(
         config, _default(config.Data.data_set, config.Method.arch, config.Method.backbone), effects
     )
@@ -77,8 +77,9 @@ def key(config: Config, effects: Collection[Effect]) -> str:
 def shipped_config(config: Config) -> Config:
     """Return the config that this project ships for a data set, a method and a backbone.
 
-    Not the file that was named: a config of one's own that builds on a shipped one, the ``config.yaml`` of a
-    run, or ``--opts`` give a run the same name. Where none is shipped, all that is set counts as different.
+    It need not be the file that was named: a config of your own that builds on a shipped one, the
+    ``config.yaml`` of a run, and ``--opts`` give a run the same name. Where none is shipped, the schema's
+    defaults take its place.
     """
     return _shipped(config.Data.data_set, config.Method.arch, config.Method.backbone)
 
@@ -91,23 +92,21 @@ def _shipped(data_set: str, arch: str, backbone: str) -> Config:
 
 @lru_cache
 def _default(data_set: str, arch: str, backbone: str) -> Config:
-    """Return the schema's defaults."""
+    """Return a config of the schema's defaults."""
     method = {"arch": arch, "backbone": backbone}
     return Config.model_validate(
         {"Data": {"data_set": data_set}, "Train": {}, "Method": method, "Test_Finetune": {}}
     )
 
 
-def _home(config: Config) -> Path | None:
+def _folder_of_config(config: Config) -> Path | None:
     """Return the folder of the run whose ``config.yaml`` this is, unless ``--opts`` made it another run."""
     file = config.file
     if file is None or file.name != RUN_CONFIG or not (file.parent / RUN_LOG).is_file():
         return None
     own = load_config(file)
-    another = own.Train.save_path != config.Train.save_path or differences(
-        config, own, [Effect.NAME, *TRAINING]
-    )
-    return None if another else file.parent
+    same_path = own.Train.save_path == config.Train.save_path
+    return file.parent if same_path and not differences(config, own, [Effect.NAME, *TRAINING]) else None
 
 
 def _root_name(config: Config) -> str:
@@ -122,4 +121,4 @@ def _filled(path: str, config: Config) -> str:
                 f"{config.where('Train.save_path')}: Train.save_path: {{{name}}} is no placeholder; "
                 "there are {fold}, {shot} and {key}"
             )
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], path)
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], path)

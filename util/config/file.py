@@ -1,4 +1,4 @@
-"""Reading a YAML config file with its ``_base_`` files, remembering the line of every key."""
+"""Reading a YAML config file and its ``_base_`` files with the line of every key."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Entry:
     """One key of a file, or of ``--opts``.
 
     Attributes:
-        section: the section it was written in; empty for ``--opts`` without one.
-        key: its name.
-        value: its value, a plain Python object; a mapping's values are entries.
-        source: where it stands, for messages: ``file.yaml:12``.
+        section: the section that it was written in; empty for ``--opts`` without one.
+        key: the name of the key.
+        value: a plain Python object; the values of a mapping are entries themselves.
+        source: the place, for messages: ``file.yaml:12``.
     """
 
     section: str
@@ -36,17 +36,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """One parsed file: the files that it builds on, and its own entries in the order of the text."""
+    """One parsed file: its ``_base_`` files, and its own entries in the order of the text."""
 
     bases: tuple[Path, ...]
     entries: tuple[Entry, ...]
 
 
 def read_config_files(path: str | Path) -> list[ConfigFile]:
-    """Read ``path`` and all that it builds on, the deepest base first.
+    """Read ``path`` and all its ``_base_`` files, the deepest one first.
 
     Raises:
-        ConfigError: a missing file, a cycle, or text that is no mapping of sections.
+        ConfigError: a file is missing, the files form a cycle, or a text is no mapping of sections.
     """
     if not is_path(str(path)):
         raise ConfigError(f"--config: {shortened(str(path))} is no path; correct it")
@@ -114,7 +114,7 @@ def _read_text(path: Path, source: str) -> str:
 
 
 def _value(node: yaml.Node, source: str) -> Any:
-    """Turn a node into plain Python; a mapping becomes a dict of entries, which know their lines."""
+    """Return a node as plain Python; a mapping becomes a dict of entries, which hold their lines."""
     if isinstance(node, yaml.MappingNode):
         shown = source.rpartition(":")[0]
         return {key: Entry("", key, plain(child, line), line) for key, child, line in pairs(node, shown)}
@@ -131,5 +131,5 @@ def _bases(value: Any, path: Path, source: str) -> tuple[Path, ...]:
 
 
 def _shown(path: Path) -> str:
-    """Return ``path`` without the detours of ``../``, relative where it was given so."""
+    """Return ``path`` with every ``../`` resolved; a relative path stays relative."""
     return os.path.normpath(path)

@@ -29,18 +29,18 @@ from fewseg.util.config.published import (
 from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS, contradictions
 from fewseg.util.errors import ConfigError, shortened
 
-_HOMES: dict[str, list[str]] = {}
+_SECTIONS_WITH: dict[str, list[str]] = {}
 """Key -> the sections that have it."""
 for _name, _model in SECTIONS.items():
     for _key in _model.model_fields:
-        _HOMES.setdefault(_key, []).append(_name)
+        _SECTIONS_WITH.setdefault(_key, []).append(_name)
 _NO_HINT = "a method's own switches go under Method.options; docs/config.md lists the keys"
 _FREE_BY_LOWER_CASE = {key_path.lower(): key_path for key_path in FREE_MAPPINGS}
 _BY_LOWER_CASE = {name.lower(): name for name in SECTIONS} | SECTION_ALIASES
 
 
 class Config(BaseModel):
-    """The settings of one run; read-only."""
+    """The settings of one run; they cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class Config(BaseModel):
         return self._notices
 
     def where(self, key: str) -> str:
-        """Return where "Train.base_lr" got its value: ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
+        """Return the source of "Train.base_lr": ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
         return self._sources.get(key, "default")
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
@@ -88,7 +88,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
     groups = translate([*(file.entries for file in read_config_files(path)), _overrides(opts)])
     settings: dict[str, Entry] = {}
     for group in groups:
-        settings |= _placed(group)
+        settings |= _by_key_path(group)
     unused = [entry for group in groups for entry in group if entry.key in UNUSED and entry.value is not None]
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key_path, entry in settings.items():
@@ -128,14 +128,14 @@ def _overrides(opts: Sequence[str]) -> list[Entry]:
     return entries
 
 
-def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Send every key of one file, or of the command line, to its home: key path -> entry."""
+def _by_key_path(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Return the entries of one file, or of the command line, that have an effect: key path -> entry."""
     placed: dict[str, Entry] = {}
     for entry in entries:
-        home = _home(entry)
-        if home is None:
+        section = _section_of_key(entry)
+        if section is None:
             continue
-        key_path = f"{home}.{entry.key}"
+        key_path = f"{section}.{entry.key}"
         own, repeatable = {key_path: entry}, False
         if key_path in FREE_MAPPINGS and isinstance(entry.value, dict | None):
             own = {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
@@ -148,26 +148,27 @@ def _placed(entries: Sequence[Entry]) -> dict[str, Entry]:
     return placed
 
 
-def _home(entry: Entry) -> str | None:
+def _section_of_key(entry: Entry) -> str | None:
     """Return the section that a key belongs to, wherever it was written; None where it has no effect."""
-    written_in = _section(entry) if entry.section else ""
+    written_in = _known_section(entry) if entry.section else ""
     if entry.key in UNUSED:
         return None
-    homes = _HOMES.get(entry.key, [])
-    if written_in in homes:
+    sections = _SECTIONS_WITH.get(entry.key, [])
+    if written_in in sections:
         return written_in
-    if len(homes) == 1:
-        return homes[0]
+    if len(sections) == 1:
+        return sections[0]
     name = f"{written_in}.{entry.key}" if written_in else entry.key
-    if homes:
-        choices = " or ".join(f"{home}.{entry.key}" for home in homes)
+    if sections:
+        choices = " or ".join(f"{section}.{entry.key}" for section in sections)
         raise ConfigError(f"{entry.source}: {name}: ambiguous; say {choices}")
-    near = nearest(entry.key, [*_HOMES, *UNUSED, *SPELLINGS])
+    near = nearest(entry.key, [*_SECTIONS_WITH, *UNUSED, *SPELLINGS])
     hint = f"did you mean {near}?" if near else _NO_HINT
     raise ConfigError(f"{entry.source}: {name}: unknown key; {hint}")
 
 
-def _section(entry: Entry) -> str:
+def _known_section(entry: Entry) -> str:
+    """Return the name of the section that an entry was written in, in the spelling of the schema."""
     section = _BY_LOWER_CASE.get(entry.section.lower())
     if section is None:
         near = nearest(entry.section, SECTIONS)
@@ -190,7 +191,7 @@ def _validated(values: dict[str, dict[str, Any]], sources: dict[str, str], path:
 
 
 def _message(error: Any) -> str:
-    """Say in plain words what pydantic found."""
+    """Return pydantic's first error in plain words."""
     limits = error.get("ctx", {})
     kind = error["type"]
     words = {
@@ -217,5 +218,5 @@ def _message(error: Any) -> str:
     }
     text = words.get(kind) or by_family.get(kind.split("_")[0], error["msg"])
     value = error["input"]
-    got = "nothing" if value is None else "a mapping" if isinstance(value, dict) else shortened(value)
-    return f"{text.format(**limits)}, got {got}"
+    shown = "nothing" if value is None else "a mapping" if isinstance(value, dict) else shortened(value)
+    return f"{text.format(**limits)}, got {shown}"

@@ -1,4 +1,4 @@
-"""Which key was meant by a name that is none: for the hint behind "unknown key"."""
+"""The key that was probably meant by an unknown one, for the hint in the error message."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ _SYNONYMS: dict[str, str] = {
     **dict.fromkeys(("fp16", "mixed_precision", "half"), "amp"),
     **dict.fromkeys(("use_vgg",), "vgg"),
 }
-"""What other code calls a key of ours."""
+"""Name of a key in other code -> its name here."""
 
-_TYPING_ERROR = 0.75
-"""How alike two names must be, of 1, for one to be a slip of the other."""
+_MISSPELLING = 0.75
+"""The least similarity of two names, at most 1, at which one counts as a misspelling of the other."""
 
 
-def nearest(name: str, known: Collection[str]) -> str | None:
-    """Return which of the known names was meant, if any is near.
+def nearest(name: str, names: Collection[str]) -> str | None:
+    """Return the one of ``names`` that was probably meant by ``name``; None where none is near.
 
-    A name that other code has for it, a slip of the pen, or one that shares whole parts: ``num_epochs`` is
+    ``name`` may be what other code calls it, misspelt, or share whole parts with it: ``num_epochs`` is
     ``epochs``.
     """
     asked = name.lower().replace("-", "_")
-    by_lower_case = {other.lower(): other for other in known}
+    by_lower_case = {other.lower(): other for other in names}
     if asked in by_lower_case:
         return by_lower_case[asked]
-    if _SYNONYMS.get(asked) in known:
+    if _SYNONYMS.get(asked) in names:
         return _SYNONYMS[asked]
-    slips = difflib.get_close_matches(asked, by_lower_case, n=1, cutoff=_TYPING_ERROR)
-    return by_lower_case[slips[0]] if slips else _with_shared_parts(asked, known)
+    misspelt = difflib.get_close_matches(asked, by_lower_case, n=1, cutoff=_MISSPELLING)
+    return by_lower_case[misspelt[0]] if misspelt else _with_shared_parts(asked, names)
 
 
-def _with_shared_parts(asked: str, known: Iterable[str]) -> str | None:
-    """Return the name that has all parts of the other one, or all of whose parts the other one has."""
+def _with_shared_parts(asked: str, names: Iterable[str]) -> str | None:
+    """Return the nearest name whose parts include those of ``asked`` or are included in them."""
     parts = _parts(asked)
-    alike = [name for name in known if parts and (parts <= _parts(name) or _parts(name) <= parts)]
-    closest = min((len(parts ^ _parts(name)) for name in alike), default=0)
-    found = [name for name in alike if len(parts ^ _parts(name)) == closest]
-    return found[0] if len(found) == 1 else None  # several are equally near: none is
+    nested = [name for name in names if parts and (parts <= _parts(name) or _parts(name) <= parts)]
+    distances = {name: len(parts ^ _parts(name)) for name in nested}
+    closest = [name for name, distance in distances.items() if distance == min(distances.values())]
+    return closest[0] if len(closest) == 1 else None  # of several equally near names none was clearly meant
 
 
 def _parts(name: str) -> frozenset[str]:

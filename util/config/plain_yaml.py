@@ -1,7 +1,7 @@
 """The YAML of config files: decimal numbers, text, lists and mappings, within bounds.
 
 YAML 1.1 reads ``12:30:45`` as 45045, ``0x1F`` as 31, ``010`` as 8 and ``2020-01-01`` as a date, but ``1e-4``
-as text. Nobody means that in a config: here a number is decimal, and everything else is text.
+as text. Nobody means that in a config, so here numbers are decimal and everything else is text.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _WORD = re.compile(r"[\w.<>{}-]{0,100}")
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds nodes; what they mean is said below."""
+    """Builds nodes, which ``plain`` turns into values."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text into quotes that would be read as something else, by these rules or by those of YAML 1.1."""
+    """Puts quotes around text that these rules, or those of YAML 1.1, would read as something else."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -65,15 +65,15 @@ def dump(values: Any) -> str:
 
 
 def plain(node: yaml.Node, source: str) -> Any:
-    """Return a node as plain Python: None, a bool, a number, text, a list or a dict.
+    """Return a value as plain Python: None, a bool, a number, text, a list or a dict.
 
     Args:
-        node: of a value.
-        source: where it stands, for messages: ``file.yaml:12``.
+        node: the node of the value.
+        source: its place, for messages: ``file.yaml:12``.
 
     Raises:
-        ConfigError: a number that is none, a type that no key takes, or too many values (an alias of lists of
-            aliases makes millions of them out of one line).
+        ConfigError: a malformed number, a type that no key takes, or too many values (aliases of
+            lists of aliases make millions of them out of one line).
     """
     return _plain(node, source, iter(range(_MOST_VALUES)), 0)
 
@@ -83,11 +83,11 @@ def pairs(mapping: yaml.MappingNode, shown: str, prefix: str = "") -> Iterator[t
 
     Args:
         mapping: a section, or a mapping in one.
-        shown: the file, for messages; without lines where it is no file.
-        prefix: what stands before a key in messages.
+        shown: the file, for messages.
+        prefix: the text before a key in messages.
 
     Raises:
-        ConfigError: a key that is no word, or comes twice.
+        ConfigError: a key that is no plain word, or that is given twice.
     """
     seen: dict[str, int] = {}
     for key_node, value_node in mapping.value:
@@ -104,11 +104,7 @@ def pairs(mapping: yaml.MappingNode, shown: str, prefix: str = "") -> Iterator[t
 
 
 def require_word(key: str, source: str) -> str:
-    """Return the name of a key or a section.
-
-    Raises:
-        ConfigError: it holds blanks or signs that no name has.
-    """
+    """Return the name of a key or a section; raise ConfigError if it holds blanks or unusual characters."""
     if not _WORD.fullmatch(key):
         raise ConfigError(f"{source}: a key must be a plain word, got {shortened(key)}")
     return key

@@ -1,4 +1,4 @@
-"""What published config files of this field say differently: other spellings, keys without effect here."""
+"""The keys of published config files that have another name, or no effect, here."""
 
 from __future__ import annotations
 
@@ -70,20 +70,19 @@ UNUSED: dict[str, str] = {
     "zoom_factor": "logits are always resized to the label",
     "merge": "a generalised test reports both ways to merge",
 }
-"""Known keys that change nothing here, each with the reason."""
+"""Keys that are accepted but have no effect here -> the reason."""
 
 
 def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
-    """Rewrite the published spellings.
+    """Return groups of entries with the published names of keys replaced by FewSeg's.
+
+    The last one of ``layers`` and ``vgg`` becomes ``backbone``.
 
     Args:
         groups: the entries of every file, deepest base first, and those of the command line.
-
-    Returns:
-        The same groups in our names; of ``layers`` and ``vgg`` the last one becomes ``backbone``.
     """
     network = [entry for group in groups for entry in group if entry.key in ("layers", "vgg")]
-    return [[ours for entry in group for ours in _translated(entry, network)] for group in groups]
+    return [[new for entry in group for new in _translated(entry, network)] for group in groups]
 
 
 def is_default(key_path: str, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The table of single classes: a row is a class of a fold, a column a method with its distinguishing traits."""
+"""The table of single classes: a row is a class of a fold, a column a method with its traits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What sets a run apart: the keys in which its config differs from another one, as a name and a short key.
+"""The keys in which the config of a run differs from another one, as a name and a short key.
 
-``base_lr0.1-width32_5d7c0a3e``: first what a person reads, then eight hex digits that no other setting has.
+``base_lr0.1-width32_5d7c0a3e``: first a readable part, then eight hex digits that are different for other
+settings.
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ from fewseg.util.config.schema import FREE_MAPPINGS, keys_marked
 from fewseg.util.config.types import Effect
 
 _READABLE = 60
-"""Characters of the readable part, at most; what does not fit is counted."""
+"""The most characters of the readable part; differences that do not fit are counted."""
 
 _ORDER = {"Train": 1, "Method": 2, "Data": 3}
-"""Sections as they come in names: first what is changed most. What is of a test comes before them."""
+"""The order of sections in names: first those that are changed most; ``Test_Finetune`` comes before them."""
 
 
 TRAINING = (Effect.TRAINING, Effect.BOTH)
 TEST = (Effect.BOTH, Effect.TEST)
-"""The effects that set two trainings, or two tests of one checkpoint, apart."""
+"""The effects of the keys in which two trainings, or two tests of one checkpoint, differ."""
 
 
 class Settings(Protocol):
-    """A config, as far as this module looks at it."""
+    """The part of a config that this module uses."""
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return the sections as plain values, fit for JSON."""
 
 
 def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -> dict[str, Any]:
-    """Return the keys with one of these effects in which two configs differ: key path -> our value.
+    """Return the keys with one of these effects in which two configs differ: key path -> value in ``ours``.
 
-    A path counts by its last two parts, so that a run has the same name on two machines.
+    Of a path only the last two parts are compared, so that a run has the same name on two machines.
     """
     our_values, their_values = values(ours, effects), values(theirs, effects)
     return {
@@ -49,15 +50,15 @@ def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -
 
 
 def short_key(config: Settings, defaults: Settings, effects: Collection[Effect]) -> str:
-    """Return eight hex digits of all that has one of these effects.
+    """Return eight hex digits of all keys that have one of these effects.
 
-    Data set, method and backbone count too; fold, shot and data root do not. A key that has the schema's
-    default is left out, so that a key that is added to the schema changes no name.
+    Data set, method and backbone count too; fold, shot and data root do not. Keys with the schema's default
+    are left out, so that a key that is added to the schema changes no name.
 
     Args:
-        config: of the run.
-        defaults: the schema's.
-        effects: that count; ``TRAINING`` or ``TEST``.
+        config: the config of the run.
+        defaults: a config of the schema's defaults.
+        effects: ``TRAINING`` or ``TEST``.
     """
     sections = config.as_dict()
     content = {
@@ -81,7 +82,7 @@ def readable(different: dict[str, Any]) -> str:
 
 
 def in_file_name(text: str) -> str:
-    """Return ``text`` without what is awkward in the name of a file."""
+    """Return ``text`` without characters that are awkward in the name of a file."""
     return re.sub(r"[^\w.+-]+", "", text, flags=re.ASCII).strip(".")
 
 
@@ -93,9 +94,9 @@ def _term(key: str, value: Any) -> str:
 
 
 def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
-    """Return the keys with one of these effects as plain values, a path by its last two parts.
+    """Return the keys with one of these effects as plain values, of a path the last two parts.
 
-    Options are keys of their own: ``Method.options.channels``.
+    Every option is a key: ``Method.options.channels``.
     """
     marked = keys_marked(*effects)
     return {
@@ -108,7 +109,7 @@ def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
 
 
 def _flat(key_path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a key and its value, or the entries of a free mapping, each by itself."""
+    """Yield a key and its value, or every entry of a free mapping."""
     if key_path not in FREE_MAPPINGS:
         yield key_path, value
         return
