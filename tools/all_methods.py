@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,7 +32,6 @@ from fewseg.engine.setup.script import run_script
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.setup.weights import base_weight_path
 from fewseg.engine.training.snapshot import BEST
-from fewseg.model.fewshot import FewShotModel
 from fewseg.util.command_line import command_line
 from fewseg.util.config import load_config
 from fewseg.util.errors import CheckpointError, ConfigError, ResultError
@@ -58,19 +58,19 @@ class Variant:
 
     Attributes:
         config: YAML file.
-        parts: what stands beside the method, in words.
-        parameters: of the whole network, in millions.
+        folder: of the run.
         training: changes to the config.
         testing: further changes that only the test has.
-        folder: of the run.
+        parts: what stands beside the method, in words.
+        parameters: of the whole network, in millions.
     """
 
     config: Path
-    parts: str
-    parameters: float
+    folder: Path
     training: tuple[str, ...]
     testing: tuple[str, ...]
-    folder: Path
+    parts: str
+    parameters: float
 
     @property
     def method(self) -> str:
@@ -120,14 +120,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--configs", type=Path, default=ROOT / "config/shapes", help="folder (default: config/shapes)")
     add("--methods", nargs="+", metavar="NAME", help="all of the folder by default")
-    add(
-        "--variants",
-        nargs="+",
-        choices=VARIANTS,
-        default=["published"],
-        help="composed: with the base learner and the ensemble, or without where the method has them; "
-        "adapted: as published, and EFTNet's adaptation around it",
-    )
+    about = "composed: with base learner and ensemble, or without; adapted: EFTNet's adaptation around it"
+    add("--variants", nargs="+", choices=VARIANTS, default=["published"], help=about)
     add("--fold", type=int, default=0)
     add("--shot", type=int, default=1)
     add("--epochs", type=int, default=10, help="of stage 2 (default: 10)")
@@ -174,37 +168,28 @@ def variants(given: argparse.Namespace) -> Iterator[Variant]:
 
 
 def _variant(file: Path, kind: str, given: argparse.Namespace) -> Iterator[Variant]:
-    common = ("split", str(given.fold), "shot", str(given.shot), *given.opts)
-    published = _network(file, common)
-    has_base = published.base_head is not None
-    if kind != "composed":
-        folder = given.out / file.stem / "published"
-        as_published = Variant(file, _words(published), _millions(published), common, (), folder)
-        adapted = replace(as_published, parts=f"{as_published.parts} + eftnet", testing=("adapt", "eftnet"))
-        yield as_published if kind == "published" else adapted
+    training = ("split", str(given.fold), "shot", str(given.shot), *given.opts)
+    folder = given.out / file.stem
+    if kind == "adapted":
+        yield _described(file, folder / "published", training, ("adapt", "eftnet"))
         return
-    toggled = (*common, *(WITHOUT_BASE if has_base else WITH_BASE))
-    try:
-        network = _network(file, toggled)
-    except ConfigError:
-        return  # docs/methods.md says which methods cannot do without, or with
-    folder = given.out / file.stem / ("without_base" if has_base else "with_base")
-    yield Variant(file, _words(network), _millions(network), toggled, (), folder)
+    published = _described(file, folder / "published", training)
+    if kind == "published":
+        yield published
+        return
+    changes, place = (WITH_BASE, "with_base") if published.parts == "-" else (WITHOUT_BASE, "without_base")
+    with suppress(ConfigError):  # docs/methods.md says which methods cannot do without, or with
+        yield _described(file, folder / place, (*training, *changes))
 
 
-def _network(file: Path, opts: Sequence[str]) -> FewShotModel:
-    config = load_config(file, opts)
-    return build_few_shot(config, fold_of(config).split)
-
-
-def _words(network: FewShotModel) -> str:
-    if network.base_head is None:
-        return "-"
-    return "base" if network.ensemble is None else "base + ensemble"
-
-
-def _millions(network: FewShotModel) -> float:
-    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+def _described(file: Path, folder: Path, training: tuple[str, ...], testing: tuple[str, ...] = ()) -> Variant:
+    config = load_config(file, training)
+    network = build_few_shot(config, fold_of(config).split)
+    parts = ["-" if network.base_head is None else "base"]
+    parts += ["ensemble"] if network.ensemble is not None else []
+    parts += ["eftnet"] if testing else []
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    return Variant(file, folder, training, testing, " + ".join(parts), millions)
 
 
 def measure(variant: Variant, given: argparse.Namespace) -> Line:
