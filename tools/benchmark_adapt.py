@@ -60,10 +60,11 @@ class ReEncodingEFTNet(EFTNet):
 
 def balance(model: FewShotModel, episode: Episode, share: float = 0.2) -> None:
     """Shift the classifier of random weights until ``share`` of the query is foreground."""
-    classifier = model.get_submodule("meta.decoder.classify")[-1]
+    *_, (name, bias) = model.get_submodule("meta.decoder.classify").named_parameters()
+    assert name.endswith("bias")
     with torch.no_grad():
         meta = model(episode).parts["meta"]
-        classifier.bias[1] -= (meta[:, 1] - meta[:, 0]).quantile(1 - share)
+        bias[1] -= (meta[:, 1] - meta[:, 0]).quantile(1 - share)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

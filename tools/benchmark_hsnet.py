@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,9 @@ def plain_convolution(layer: CentrePivotConv, x: Tensor) -> Tensor:
     return pivots + others.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2, 4, 5).contiguous()
 
 
-def plain_block(block: nn.Sequential, x: Tensor) -> Tensor:
+def plain_block(block: nn.Module, x: Tensor) -> Tensor:
     """Run a block of convolutions, normalisations and activations on [B,C,hq,wq,hs,ws]."""
-    for layer in block:
+    for layer in block.children():
         if isinstance(layer, CentrePivotConv):
             x = plain_convolution(layer, x)
         elif isinstance(layer, PivotGroupNorm):
@@ -54,7 +55,7 @@ def plain_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
         finer = plain_block(meta.squeeze[level], correlations[level])
         batch, channels, height, width, *cells = mixed.shape
         mixed = mixed.permute(0, 4, 5, 1, 2, 3).contiguous().view(-1, channels, height, width)
-        mixed = resize(mixed, tuple(finer.shape[2:4])).view(batch, *cells, channels, *finer.shape[2:4])
+        mixed = resize(mixed, finer.shape[2:4]).view(batch, *cells, channels, *finer.shape[2:4])
         mixed = plain_block(meta.mix[level - 1], mixed.permute(0, 3, 4, 5, 1, 2).contiguous() + finer)
     return mixed.mean((4, 5))
 
@@ -64,6 +65,7 @@ def our_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
     mixed: Tensor | None = None
     for level, x in enumerate(correlations):
         mixed = meta.mix_in(mixed, meta.squeeze[level](x), level)
+    assert mixed is not None  # there are levels
     return mixed.mean((1, 2))
 
 
@@ -82,7 +84,7 @@ def plain_correlations(query: Encoding, support: list[Tensor]) -> list[Tensor]:
 
 
 def compare_matching(
-    size: int, backbone: str, rounds: int, *, training: bool = False, **options: object
+    size: int, backbone: str, rounds: int, *, training: bool = False, **options: Any
 ) -> dict[str, float]:
     """Return processor seconds by name, and under ``difference`` the largest one of the squeezed maps.
 
@@ -96,6 +98,7 @@ def compare_matching(
     torch.manual_seed(0)
     model = create_model("hsnet", backbone=backbone, image_size=size, **options).eval()
     meta = model.meta
+    assert isinstance(meta, HSNet)
     episode = draw_episode(size, 1)
     with torch.no_grad():
         query = model.encode_query(episode.query)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class PlainChain:
         position = self.source.position[spec.query]
         image, label = self._read(position)
         np.unique(label)  # which classes the query can be asked for
-        base = cv2.imread(str(self.folder / f"base/{position}.png"), cv2.IMREAD_GRAYSCALE)
+        base = _imread(self.folder / f"base/{position}.png", cv2.IMREAD_GRAYSCALE)
         out = self._augment([image, _foreground(label, spec.class_ids[0]), base], rng)
         for name in spec.supports[0]:
             image, label = self._read(self.source.position[name])
@@ -68,9 +69,9 @@ class PlainChain:
         return default_collate([self[key] for key in keys])
 
     def _read(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        image = cv2.imread(str(self.source.root / self.source.images[position]), cv2.IMREAD_COLOR)
+        image = _imread(self.source.root / self.source.images[position], cv2.IMREAD_COLOR)
         image = np.float32(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        return image, cv2.imread(str(self.folder / f"labels/{position}.png"), cv2.IMREAD_GRAYSCALE)
+        return image, _imread(self.folder / f"labels/{position}.png", cv2.IMREAD_GRAYSCALE)
 
     def _augment(self, sample: Sample, rng: random.Random) -> list[torch.Tensor]:
         factor = 0.9 + 0.2 * rng.random()
@@ -87,6 +88,12 @@ class PlainChain:
         for channel, mean, std in zip(tensor, MEAN, STD, strict=True):
             channel.sub_(mean).div_(std)
         return [tensor, *(torch.from_numpy(label).long() for label in labels)]
+
+
+def _imread(path: Path, flags: int) -> np.ndarray:
+    image = cv2.imread(str(path), flags)
+    assert image is not None, path
+    return image
 
 
 def _foreground(label: np.ndarray, class_id: int) -> np.ndarray:
@@ -108,8 +115,8 @@ def _rotate(sample: Sample, angle: float) -> Sample:
 
     def turn(array: np.ndarray, way: int) -> np.ndarray:
         border = MEAN if array.ndim == 3 else 255
-        constant = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": border}
-        return cv2.warpAffine(array, matrix, (width, height), flags=way, **constant)
+        constant, size = cv2.BORDER_CONSTANT, (width, height)
+        return cv2.warpAffine(array, matrix, size, flags=way, borderMode=constant, borderValue=border)
 
     return _each(sample, turn)
 
@@ -170,7 +177,10 @@ def compare_loaders(fold: Fold, items: int = 200, cache_bytes: int = 0) -> dict[
             plain = PlainChain(ours, Path(folder))
             for first in progress(range(0, items, BATCH), "loading"):
                 keys = [(item // len(ours), item % len(ours)) for item in range(first, first + BATCH)]
-                load = {"plain": partial(plain.batch, keys), "ours": partial(ours.__getitems__, keys)}
+                load: dict[str, Callable[[], Any]] = {
+                    "plain": partial(plain.batch, keys),
+                    "ours": partial(ours.__getitems__, keys),
+                }
                 seconds, loaded = by_turns(load, REPEATS, warm_up=False, summary=min)
                 spent = {name: spent[name] + seconds[name] for name in load}
                 gap = loaded["plain"][0] - loaded["ours"].episode.query

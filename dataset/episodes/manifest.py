@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from fewseg.dataset.episodes.sampling import EpisodeSpec, complete, draw_for_query, generator
 from fewseg.dataset.lists.image_lists import EpisodeLists
@@ -193,9 +193,9 @@ def _is_well_typed(manifest: Manifest) -> bool:
     return known and all(type(name) is str for name in names) and all(type(i) is int for i in ids)
 
 
-def _spec(row: dict) -> EpisodeSpec:
+def _spec(row: dict[str, Any]) -> EpisodeSpec:
     return EpisodeSpec(row["query"], tuple(row["class_ids"]), tuple(tuple(way) for way in row["supports"]))
 
 
-def _canonical(value: dict) -> str:
+def _canonical(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -57,7 +57,7 @@ def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
     return tuple(positions)
 
 
-class BaseDataset(Dataset):
+class BaseDataset(Dataset[BaseBatch]):
     """Training images; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
 
     Attributes:
@@ -103,7 +103,7 @@ class BaseDataset(Dataset):
         return batch._replace(names=tuple(names))
 
 
-class BaseEvaluation(Dataset):
+class BaseEvaluation(Dataset[BaseBatch]):
     """Every image of a list once, resized, with its base labels at the network's size."""
 
     def __init__(self, store: ImageStore, split: ClassSplit, resize: Resize) -> None:

@@ -39,8 +39,8 @@ class PlannedEpisode(NamedTuple):
     auxiliary_names: Names = ()
 
     @property
-    def supports(self) -> list[Support]:
-        """The supports, way by way."""
+    def supports(self) -> list[tuple[str, int]]:
+        """The supports and their classes, way by way."""
         ways = zip(self.spec.class_ids, self.spec.supports, strict=True)
         return [(name, class_id) for class_id, names in ways for name in names]
 

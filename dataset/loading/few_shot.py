@@ -48,7 +48,7 @@ class EpisodeBatch(NamedTuple):
         ]
 
 
-class EpisodeDataset(Dataset):
+class EpisodeDataset(Dataset[EpisodeBatch]):
     """Training episodes; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
 
     Attributes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fewseg.dataset.classes.split import VOID
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.dataset.reading.mask import label_counts, read_image, read_mask
 from fewseg.dataset.shapes.files import voc_palette
@@ -216,7 +216,7 @@ def to_table(findings: Sequence[Finding], examples: int | None = EXAMPLES) -> st
     Args:
         examples: of each finding; None names all.
     """
-    rows = [("problem", "count", "for example", "remedy")]
+    rows: list[tuple[str, ...]] = [("problem", "count", "for example", "remedy")]
     for finding in sorted(findings, key=lambda f: not f.serious):
         shown = list(finding.where[:examples])
         if rest := len(finding.where) - len(shown):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fewseg.dataset.classes.class_folders import ClassFolders
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
@@ -85,7 +86,7 @@ def _unlisted(root: Path, lists: Iterable[ImageList]) -> Finding:
     return Finding("file that no list names", unlisted, remedy, serious=False)
 
 
-def _lists(root: Path, record: Mapping | None) -> dict[str, Path]:
+def _lists(root: Path, record: Mapping[str, Any] | None) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"{root}: no data root; prepare the data set first, or give --root")
     if record is not None:

@@ -139,7 +139,7 @@ def measure(config: Config, device: torch.device) -> Measurement:
 
 def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
     """Move a model to where it runs, in the layout in which convolutions run faster."""
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _adaptation(config: Config, adapter: Adapter | None) -> dict[str, Any]:

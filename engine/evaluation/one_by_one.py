@@ -70,10 +70,11 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
     classes = episode.class_id.flatten().repeat_interleave(episode.shots)
     images = zip(episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes, strict=True)
     supports = [model.encode_support(*(tensor[None] for tensor in image)) for image in images]
-    further = [] if episode.auxiliary is None else episode.auxiliary.flatten(0, 2)
-    auxiliary = [model.encode_auxiliary(image[None]) for image in further]
+    auxiliary: list[Encoding] = []
+    if episode.auxiliary is not None:
+        auxiliary = [model.encode_auxiliary(image[None]) for image in episode.auxiliary.flatten(0, 2)]
     encoded = grouped(supports, auxiliary, 1, episode.ways)
-    return model.decode(query, encoded, tuple(episode.query.shape[-2:]))
+    return model.decode(query, encoded, episode.size)
 
 
 def grouped(

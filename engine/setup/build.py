@@ -160,8 +160,9 @@ def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
     try:
         return create_adapter(test.adapt, model, **test.adapt_options)
     except ValueError as failure:
-        option = isinstance(failure, OptionError) and failure.key.startswith("options.")
-        key = f"Test_Finetune.adapt_{failure.key}" if option else "Test_Finetune.adapt"
+        key = "Test_Finetune.adapt"
+        if isinstance(failure, OptionError) and failure.key.startswith("options."):
+            key += f"_{failure.key}"
         raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
 
 

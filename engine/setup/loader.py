@@ -34,7 +34,7 @@ _CURE = (
 )
 
 
-class Loader(DataLoader):
+class Loader(DataLoader[Any]):
     """A ``DataLoader`` that fails with one clear line, and whose reader can be stopped while it waits.
 
     Attributes:

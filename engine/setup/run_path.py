@@ -9,8 +9,9 @@ from pathlib import Path, PurePath
 
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.util.config import Config, load_config
+from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
-from fewseg.util.runs.name import TRAINING, Effect, differences, in_file_name, readable, short_key
+from fewseg.util.runs.name import TRAINING, differences, in_file_name, readable, short_key
 
 RUN_CONFIG, RUN_LOG = "config.yaml", "train.log"
 """Files in the folder of every run: the complete config that it was started with, and its log."""

@@ -88,8 +88,8 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
     backbones = _backbones(entries)
     with torch.device("meta"):
-        for backbone in backbones:
-            for name in BASE_LEARNERS if classes is not None else ():
+        if classes is not None:
+            for backbone, name in itertools.product(backbones, BASE_LEARNERS):
                 base_learner = create_base_learner(name, backbone=backbone, classes=classes + 1)
                 yield Recognised(name, backbone, 1, classes, base_learner)
         for name, backbone in itertools.product(METHODS, backbones):

@@ -125,7 +125,7 @@ def difference_table(runs: Sequence[Run], metric: str, *, draws: int = 1000) -> 
     for run in runs:
         if run.counts is not None and metric in run.counts.names():
             rows.setdefault(row_key(run.result, sets), {})[run.result.fold] = run
-    references: dict[tuple, list[dict[int, Run]]] = {}
+    references: dict[tuple[object, ...], list[dict[int, Run]]] = {}
     for by_fold in rows.values():
         episodes = tuple(sorted((run.result.test, run.result.episode_hash) for run in by_fold.values()))
         references.setdefault(episodes, []).append(by_fold)
