@@ -59,7 +59,7 @@ class Config(BaseModel):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """A line for every key that was given and has no effect: where it stands, and the reason."""
+        """A line for every key that was given and has no effect: its place, and the reason."""
         return self._notices
 
     def where(self, key: str) -> str:

@@ -36,35 +36,21 @@ SPELLINGS: tuple[str, ...] = ("layers", "vgg", "use_coco", "loop_ft", *_ADAPTATI
 options of the adaptation.
 """
 
-_TORCHRUN = "processes are started by torchrun"
-_AMP = "mixed precision is Train.amp"
-_PANELS = "Test_Finetune.panels counts the pictures"
-_UNREAD = "nothing reads it in the published code either"
-_VOID = "255 is the label of pixels that do not count"
+_PROCESSES = (
+    *("train_gpu", "test_gpu", "multiprocessing_distributed"),
+    *("dist_url", "dist_backend", "world_size", "rank"),
+)
+_UNREAD = ("memo_weight", "memobank", "memolenth", "memochannel", "sr_aux_weight2")
 
 UNUSED: dict[str, str] = {
-    "train_gpu": _TORCHRUN,
-    "test_gpu": _TORCHRUN,
-    "multiprocessing_distributed": _TORCHRUN,
-    "dist_url": _TORCHRUN,
-    "dist_backend": _TORCHRUN,
-    "world_size": _TORCHRUN,
-    "rank": _TORCHRUN,
+    **dict.fromkeys(_PROCESSES, "processes are started by torchrun"),
     "sync_bn": "BatchNorm that learns is synchronised whenever there are several processes",
-    "use_apex": _AMP,
-    "opt_level": _AMP,
-    "keep_batchnorm_fp32": _AMP,
-    "loss_scale": _AMP,
-    "visualize": _PANELS,
-    "show": _PANELS,
-    "show_ft": _PANELS,
-    "memo_weight": _UNREAD,
-    "memobank": _UNREAD,
-    "memolenth": _UNREAD,
-    "memochannel": _UNREAD,
-    "sr_aux_weight2": _UNREAD,
-    "ignore_label": _VOID,
-    "padding_label": _VOID,
+    **dict.fromkeys(
+        ("use_apex", "opt_level", "keep_batchnorm_fp32", "loss_scale"), "mixed precision is Train.amp"
+    ),
+    **dict.fromkeys(("visualize", "show", "show_ft"), "Test_Finetune.panels counts the pictures"),
+    **dict.fromkeys(_UNREAD, "nothing reads it in the published code either"),
+    **dict.fromkeys(("ignore_label", "padding_label"), "255 is the label of pixels that do not count"),
     "classes": "the classes follow from the data set and the fold",
     "base_data_root": "base labels are made while masks are loaded, no folder of them is read",
     "zoom_factor": "logits are always resized to the label",
@@ -111,15 +97,17 @@ def _translated(entry: Entry, network: Sequence[Entry]) -> list[Entry]:
     if entry.key in ("layers", "vgg"):
         backbone = _backbone({other.key: other.value for other in network})
         last = entry is network[-1] and backbone is not None
-        return [Entry("Method", "backbone", backbone, entry.source)] if last else []
+        return [replace(entry, section="Method", key="backbone", value=backbone)] if last else []
     if entry.key == "use_coco":
-        return [Entry("Data", "data_set", "coco" if _is_true(entry.value) else "pascal", entry.source)]
+        data_set = "coco" if _is_true(entry.value) else "pascal"
+        return [replace(entry, section="Data", key="data_set", value=data_set)]
     if entry.key == "loop_ft":
-        return [Entry("Test_Finetune", "adapt", "eftnet" if _is_true(entry.value) else None, entry.source)]
+        adapt = "eftnet" if _is_true(entry.value) else None
+        return [replace(entry, section="Test_Finetune", key="adapt", value=adapt)]
     if entry.key in _ADAPTATION:
         section, key = ADAPT_OPTIONS.split(".")
-        option = _ADAPTATION[entry.key][0]
-        return [Entry(section, key, {option: replace(entry, section="", key=option)}, entry.source)]
+        option = replace(entry, section="", key=_ADAPTATION[entry.key][0])
+        return [replace(entry, section=section, key=key, value={option.key: option})]
     return [entry]
 
 

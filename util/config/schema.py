@@ -1,7 +1,7 @@
 """The typed sections of a config file. Key names are BAM's, because that is what this field's users edit.
 
-A key stands here alone: its type, range and default, what it changes (``Effect``), and in the text below it
-the description, which ``tools/config_page.py`` copies into docs/config.md.
+All that is said about a key is said here alone: its type, range and default, what it changes (``Effect``),
+and in the text below it the description, which ``tools/config_page.py`` copies into docs/config.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ class Effect(Enum):
     """What a key of the config changes; it decides which runs and results have different names."""
 
     NAME = auto()
-    """Where the folder of a run lies: the key's value, or the last part of a data root, is in its path."""
+    """The path of a run's folder, which holds the key's value or, of a data root, its last part."""
     TRAINING = auto()
     """The weights that a training gives."""
     BOTH = auto()

@@ -1,4 +1,4 @@
-"""Comparing results: which may stand in one table, 95 % intervals, and paired differences.
+"""Comparing results: which of them may share a table, 95 % intervals, and paired differences.
 
 Intervals come from a bootstrap over the episodes. Methods that were tested on the same episodes are drawn
 together: what is easy for one is mostly easy for the other, so differences have narrow intervals.
@@ -105,11 +105,10 @@ def comparison_table(
     counts = {id(run.result): run.counts for run in runs}
 
     def interval(results: Sequence[Result], name: str) -> Interval | None:
-        every = [counts[id(result)] for result in results]
-        stored = [entry for entry in every if entry is not None and name in entry.names()]
-        if len(stored) < len(every):
+        usable = [entry for entry in (counts[id(r)] for r in results) if entry and name in entry.names()]
+        if len(usable) < len(results):
             return None
-        return bounds(np.mean([entry.resample(name, draws) for entry in stored], axis=0))
+        return bounds(np.mean([entry.resample(name, draws) for entry in usable], axis=0))
 
     more = {"episode set": _episode_sets(runs)} if mixed else {}
     return build_table([run.result for run in runs], metric, last, interval=interval, more=more)
@@ -130,16 +129,16 @@ def difference_table(runs: Sequence[Run], metric: str, *, draws: int = 1000) -> 
         episodes = tuple(sorted((run.result.test, run.result.episode_hash) for run in by_fold.values()))
         references.setdefault(episodes, []).append(by_fold)
     folds = sorted({fold for by_fold in rows.values() for fold in by_fold})
-    found = [
+    pairs = [
         Row(_labels(by_fold, others[0]), _differences(by_fold, others[0], folds, metric, draws))
         for others in references.values()
         for by_fold in others[1:]
     ]
-    if not found:
+    if not pairs:
         return None
     columns = (*(f"fold{fold}" for fold in folds), "mean")
     title = f"{metric}, paired differences in points, with 95 % intervals"
-    return Table(title, ("difference", "shot"), columns, tuple(found))
+    return Table(title, ("difference", "shot"), columns, tuple(pairs))
 
 
 def bounds(values: np.ndarray) -> Interval:
@@ -157,23 +156,21 @@ def _labels(by_fold: dict[int, Run], reference: dict[int, Run]) -> tuple[str, st
 def _differences(
     by_fold: dict[int, Run], reference: dict[int, Run], folds: Sequence[int], metric: str, draws: int
 ) -> tuple[Value | None, ...]:
-    values, drawn = [], []
-    cells: list[Value | None] = []
-    for fold in folds:
-        if fold not in by_fold:
-            cells.append(None)
-            continue
+    values, resampled = {}, {}
+    for fold in sorted(by_fold):
         own, other = by_fold[fold].counts, reference[fold].counts
         assert own is not None and other is not None  # difference_table leaves out results without counts
-        values.append(own.value(metric) - other.value(metric))
-        drawn.append(own.resample(metric, draws) - other.resample(metric, draws))
-        cells.append(_points(values[-1], drawn[-1]))
-    return (*cells, _points(float(np.mean(values)), np.mean(drawn, axis=0)) if None not in cells else None)
+        values[fold] = own.value(metric) - other.value(metric)
+        resampled[fold] = own.resample(metric, draws) - other.resample(metric, draws)
+    cells = (_in_points(values[fold], resampled[fold]) if fold in values else None for fold in folds)
+    if len(values) < len(folds):
+        return *cells, None
+    return *cells, _in_points(np.mean([*values.values()]), np.mean([*resampled.values()], axis=0))
 
 
-def _points(value: float, drawn: np.ndarray) -> Value:
-    low, high = bounds(drawn)
-    return Value(100 * value, interval=(100 * low, 100 * high))
+def _in_points(value: float | np.floating, resampled: np.ndarray) -> Value:
+    low, high = bounds(resampled)
+    return Value(100 * float(value), interval=(100 * low, 100 * high))
 
 
 def _episode_sets(runs: Sequence[Run]) -> Trait:
@@ -189,6 +186,6 @@ def _episode_sets(runs: Sequence[Run]) -> Trait:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
-    aside = {BASELINES, EARLIER} - {path.name}
-    return [file for file in found if not aside.intersection(file.relative_to(path).parts[:-1])]
+    files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+    left_out = {BASELINES, EARLIER} - {path.name}
+    return [file for file in files if not left_out.intersection(file.relative_to(path).parts[:-1])]

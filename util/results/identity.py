@@ -25,13 +25,13 @@ _NOT_COMPARED = keys_marked(Effect.NOTHING) | {
     *("Method.pretrained", "Method.base_weight", "Test_Finetune.weight"),
     *("Test_Finetune.episodes", "Test_Finetune.seeds", "Test_Finetune.episodes_file"),
 }
-"""Keys that change no figure, and those that the hashes of the weights and of the episodes stand for."""
+"""Keys that change no figure, and those whose effect the hashes of weights and episodes show."""
 
 _COUNTS = ("episodes", "seeds")
 """Points of a protocol that have a part of their own in names."""
 
 _SEEDS_NAMED, _VARIANT = 5, 40
-"""The most seeds, and the longest variant, that stand in a name; longer ones are replaced by a short key."""
+"""The most seeds, and the longest variant, written out in a name; a short key replaces longer ones."""
 
 
 def same_measurement(one: Result, other: Result) -> bool:
@@ -78,7 +78,7 @@ def _identity(result: Result) -> tuple[object, ...]:
     settings = {
         f"{section}.{key}": value
         for section, key, value in _settings(result)
-        # The checkpoint stands for the training, but for the seed of an untrained network.
+        # The checkpoint's hash covers the training, except for the seed of an untrained network.
         if (key == "manual_seed" if section == "Train" else f"{section}.{key}" not in _NOT_COMPARED)
         # A key that was added to the schema since has its default in older results.
         and value != default_of(f"{section}.{key}")
