@@ -26,7 +26,6 @@ from fewseg.engine.training.board import Board
 from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
 from fewseg.engine.training.expectations import say_what_to_expect
 from fewseg.engine.training.loop import TrainingLoop
-from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.parallel import synchronised
 from fewseg.engine.training.saving import Snapshots
@@ -131,7 +130,7 @@ def prepare(
         ),
         board=board,
         reached=reached,
-        settings=settings_of(config),
+        settings=config.Train,
     )
 
 
@@ -162,23 +161,6 @@ def schedule_of(config: Config, steps_per_epoch: int) -> PolySchedule:
     warmup = steps_per_epoch // 2 if train.warmup else 0
     steps = train.epochs * steps_per_epoch
     return PolySchedule(train.base_lr, steps, train.power, train.index_split, warmup, train.milestones)
-
-
-def settings_of(config: Config) -> LoopSettings:
-    """Return how the loop runs."""
-    train = config.Train
-    return LoopSettings(
-        epochs=train.epochs,
-        stop_interval=train.stop_interval,
-        save_freq=train.save_freq,
-        print_freq=train.print_freq,
-        half_epochs=train.SubEpoch_val,
-        evaluate=train.evaluate,
-        val_freq=train.val_freq,
-        fix_bn=train.fix_bn,
-        amp=train.amp,
-        compile=train.compile,
-    )
 
 
 if __name__ == "__main__":

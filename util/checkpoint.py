@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fewseg.util.errors import CheckpointError, shortened
-from fewseg.util.files import is_path, write_atomically
+from fewseg.util.files import is_path, write_bytes
 from fewseg.util.log import get_log
 
 _DAMAGE = (
@@ -59,7 +59,7 @@ def write_checkpoint(path: str | Path, content: bytes) -> None:
     Raises:
         CheckpointError: the file cannot be written; an earlier file of that name is unchanged.
     """
-    write_atomically(path, lambda temporary: temporary.write_bytes(content), CheckpointError)
+    write_bytes(path, content, CheckpointError)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -68,6 +68,29 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
             part.unlink(missing_ok=True)
 
 
+def read_text(path: str | Path, what: str, remedy: str = "") -> str:
+    """Return the content of a text file.
+
+    Args:
+        path: of the file; a byte order mark at its start is left out.
+        what: the content, for the message: "the image list".
+        remedy: what the message goes on with.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise DataError(f"{path}: {what} cannot be read ({reason}){remedy}") from None
+
+
+def write_bytes(path: str | Path, content: bytes, error: type[UserError] = UserError) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content), error)
+
+
 def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:
     """Write ``text`` to ``path`` atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.util.errors import DataError
-from fewseg.util.files import write_text
+from fewseg.util.files import read_text, write_text
 
 FOLDS_FILE = "folds.txt"
 
@@ -84,11 +84,7 @@ def read_folds(path: str | Path, names: Sequence[str]) -> Folds:
     Raises:
         DataError: the file cannot be read, a fold is empty, a class is unknown or tested by two folds.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the folds cannot be read ({reason})") from None
+    lines = read_text(path, "the folds").splitlines()
     novel: list[tuple[int, ...]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

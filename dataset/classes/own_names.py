@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewseg.util.errors import DataError, shortened
+from fewseg.util.files import read_text
 
 CLASSES_FILE = "classes.txt"
 _BACKGROUND = "background"
@@ -35,11 +36,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing or names no class; some lines lack an id, or an id lacks a name.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the class names cannot be read ({reason})") from None
+    lines = read_text(path, "the class names").splitlines()
     return parse_class_names(lines, path)
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from fewseg.dataset.episodes.sampling import EpisodeSpec, complete, draw_for_query, generator
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.util.errors import DataError
-from fewseg.util.files import write_text
+from fewseg.util.files import read_text, write_text
 
 QUERY_ORDERS = ("list", "uniform", "class", "pairs")
 
@@ -157,12 +157,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         DataError: the file is missing, no manifest, or was changed after it was written.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: the manifest cannot be read ({getattr(error, 'strerror', 'not text')})"
-        ) from None
+    lines = read_text(path, "the manifest").splitlines()
     try:
         header, *rows = [json.loads(line) for line in lines]
         claimed = header.pop("hash")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.util.errors import DataError
+from fewseg.util.files import read_text
 
 Pairs = list[tuple[int, int]]
 """Position of an image and the class that it is listed for, in the order of the file."""
@@ -27,11 +28,7 @@ def read_hsnet_list(path: str | Path, fold: Fold) -> tuple[EpisodeLists, str]:
         DataError: no such list, or one of other images or classes than the fold's.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the list cannot be read ({reason})") from None
+    text = read_text(path, "the list")
     if text.lstrip().startswith("{"):
         return _lists(_coco_pairs(text, fold, path), fold, path), "class"
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -15,7 +15,7 @@ from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.area_index import AreaIndex, index_masks
 from fewseg.util.errors import DataError
-from fewseg.util.files import require_inside
+from fewseg.util.files import read_text, require_inside
 
 MIN_AREA = 2 * 32 * 32
 """Pixels at original resolution that a class must cover in an image to be listed for it."""
@@ -75,11 +75,7 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     root, path = Path(root), Path(path)
     if not root.is_dir():
         raise DataError(f"{root}: the data root is missing; set Data.data_root or prepare the data set first")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: the image list cannot be read ({reason})") from None
+    lines = read_text(path, "the image list").splitlines()
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise DataError(f"{path}: the image list is empty")

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.dataset.episodes.manifest import train_order
 from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.lists.area_index import AreaIndex
-from fewseg.dataset.loading.batches import Key
+from fewseg.dataset.loading.batches import EpochOrder, Key
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import Resize, TrainTransform, look_up, relabel
 from fewseg.util.errors import DataError
@@ -35,11 +34,6 @@ class BaseBatch(NamedTuple):
     def to(self, device: torch.device) -> BaseBatch:
         """Return the batch with its tensors on ``device``."""
         return self._replace(image=self.image.to(device), label=self.label.to(device))
-
-
-def collate_base(loaded: BaseBatch) -> BaseBatch:
-    """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""
-    return loaded
 
 
 def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
@@ -75,7 +69,7 @@ class BaseDataset(Dataset[BaseBatch]):
     ) -> None:
         self.store, self.split, self.transform, self.seed = store, split, transform, seed
         self.positions = tuple(range(len(store.source))) if positions is None else positions
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order = EpochOrder(len(self), seed)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -91,9 +85,7 @@ class BaseDataset(Dataset[BaseBatch]):
         """
         batch, names = _empty(len(keys), self.transform.size), []
         for row, (epoch, index) in enumerate(keys):
-            if self._order[0] != epoch:
-                self._order = (epoch, train_order(len(self), self.seed, epoch))
-            position = self.positions[self._order[1][index]]
+            position = self.positions[self._order.number(epoch, index)]
             names.append(self.store.source.names[position])
             image, mask = self.store.pair(position)
             label = relabel(mask, self.split.base_table)

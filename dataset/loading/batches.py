@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from torch.utils.data import Sampler
 
+from fewseg.dataset.episodes.manifest import train_order
 from fewseg.util.errors import ConfigError
+
+Batch = TypeVar("Batch")
 
 Key = tuple[int, int]
 """Epoch and index: what an item of a training set is a pure function of."""
+
+
+class EpochOrder:
+    """Which item an index of an epoch stands for; the order of the latest epoch is kept.
+
+    Args:
+        length: items of an epoch.
+        seed: of the orders.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self._length, self._seed = length, seed
+        self._epoch, self._order = -1, list[int]()
+
+    def number(self, epoch: int, index: int) -> int:
+        """Return the number of the item."""
+        if self._epoch != epoch:
+            self._epoch, self._order = epoch, train_order(self._length, self._seed, epoch)
+        return self._order[index]
+
+
+def as_loaded(batch: Batch) -> Batch:
+    """Hand on what a data set loaded as one batch; a loader would take it apart otherwise."""
+    return batch
 
 
 class EpochBatches(Sampler[list[Key]]):

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.dataset.episodes.manifest import EpisodeSpec, train_episode, train_order
+from fewseg.dataset.episodes.manifest import EpisodeSpec, train_episode
 from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.dataset.loading.auxiliary import AuxiliarySource
-from fewseg.dataset.loading.batches import Key
+from fewseg.dataset.loading.batches import EpochOrder, Key
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import PlainTransform, TrainTransform, class_table, relabel
 from fewseg.dataset.weak.annotations import annotate
@@ -81,7 +81,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         self.shot, self.ways, self.seed = shot, ways, seed
         self.annotation, self.annotation_seed, self.support_void = annotation, annotation_seed, support_void
         self.store = ImageStore(lists.source, cache_bytes)
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order = EpochOrder(len(self), seed)
 
     def __len__(self) -> int:
         return len(self.lists.queries)
@@ -89,7 +89,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
     def spec(self, key: Key) -> EpisodeSpec:
         """Return the names of an episode's images without reading them."""
         epoch, index = key
-        number = self._query_number(key)
+        number = self._order.number(*key)
         return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
 
     def __getitem__(self, key: Key) -> EpisodeBatch:
@@ -109,7 +109,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
             class_index=torch.tensor(index),
             query_mask=torch.empty(count, size, size, dtype=torch.int64),
             base_label=torch.empty(count, size, size, dtype=torch.int64),
-            query_number=torch.tensor([self._query_number(key) for key in keys]),
+            query_number=torch.tensor([self._order.number(*key) for key in keys]),
             **self._auxiliary_space(count),
         )
         for row, (key, spec) in enumerate(zip(keys, specs, strict=True)):
@@ -121,13 +121,6 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
             if self.auxiliary is not None:
                 self._load_auxiliary(self.auxiliary, key, spec, episode, row)
         return EpisodeBatch(episode, specs)
-
-    def _query_number(self, key: Key) -> int:
-        """Return which of ``lists.queries`` an episode asks for."""
-        epoch, index = key
-        if self._order[0] != epoch:
-            self._order = (epoch, train_order(len(self), self.seed, epoch))
-        return self._order[1][index]
 
     def _load_query(self, spec: EpisodeSpec, rng: random.Random, episode: Episode, row: int) -> None:
         assert episode.query_mask is not None and episode.base_label is not None  # made for training
@@ -182,11 +175,6 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
                 _, (mask,) = self.transform(image, [mask], rng, keep=UNLABELLED, out=out)
                 if labels is not None:
                     labels[place] = torch.from_numpy(mask)
-
-
-def collate(loaded: EpisodeBatch) -> EpisodeBatch:
-    """Hand on what the data set loaded as one batch; a loader would take it apart otherwise."""
-    return loaded
 
 
 def support_label(

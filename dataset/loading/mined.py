@@ -21,7 +21,7 @@ from fewseg.dataset.loading.auxiliary import Names
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import check_same_size, read_image, read_mask
 from fewseg.util.errors import DataError
-from fewseg.util.files import require_inside, write_atomically, write_text
+from fewseg.util.files import require_inside, write_bytes, write_text
 
 FACTS = "mined.json"
 LABELS = "labels"
@@ -112,13 +112,9 @@ def write_label(folder: Path, name: str, label: np.ndarray) -> None:
     """Write the mined label of an image, uint8 [H,W]."""
     _, encoded = cv2.imencode(".png", label)
     path = folder / LABELS / f"{name}.png"
-    write_atomically(path, lambda temporary: _write(temporary, encoded.tobytes()), DataError)
+    write_bytes(path, encoded.tobytes(), DataError)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write what the labels were made from; last, so that a folder that has it is complete."""
     write_text(folder / FACTS, json.dumps(facts, indent=1) + "\n", DataError)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

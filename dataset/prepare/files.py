@@ -20,7 +20,7 @@ from PIL import Image
 
 from fewseg.dataset.shapes.files import voc_palette
 from fewseg.util.errors import DataError, shortened
-from fewseg.util.files import is_inside, is_path
+from fewseg.util.files import is_inside, is_path, read_text
 from fewseg.util.progress import progress
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
@@ -204,11 +204,7 @@ def read_lines(path: Path, what: str = "the list", remedy: str = "") -> list[str
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or "not a text file"
-        raise DataError(f"{path}: {what} cannot be read ({reason}){remedy}") from None
+    lines = read_text(path, what, remedy).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from fewseg.util.errors import ResultError
-from fewseg.util.files import write_atomically, write_text
+from fewseg.util.files import write_bytes, write_text
 from fewseg.util.results.class_table import build_class_table
 from fewseg.util.results.result import Result
 from fewseg.util.results.tables import FORMATS, Table, build_table, to_terminal
@@ -93,7 +93,7 @@ def write_picture(path: Path, picture: np.ndarray) -> Path:
     """Write an RGB or a grey picture as PNG."""
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
     _, encoded = cv2.imencode(".png", stored)
-    write_atomically(path, lambda temporary: _write_bytes(temporary, encoded.tobytes()), ResultError)
+    write_bytes(path, encoded.tobytes(), ResultError)
     return path
 
 
@@ -151,7 +151,3 @@ def _classes(result: Result) -> str:
 
 def _relative(picture: Path, page: Path) -> str:
     return picture.relative_to(page.parent).as_posix()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

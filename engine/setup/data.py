@@ -8,10 +8,10 @@ from fewseg.dataset.classes.fold import Fold, open_fold
 from fewseg.dataset.episodes.manifest import Manifest, read_manifest
 from fewseg.dataset.episodes.manifest_check import check_manifest
 from fewseg.dataset.episodes.protocol import Protocol
-from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, collate_base, without_novel
-from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, without_novel
+from fewseg.dataset.loading.batches import EpochBatches, as_loaded
 from fewseg.dataset.loading.evaluation import EpisodeSet
-from fewseg.dataset.loading.few_shot import EpisodeDataset, collate
+from fewseg.dataset.loading.few_shot import EpisodeDataset
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import PlainTransform, TrainTransform
 from fewseg.engine.setup.auxiliary import test_auxiliary, training_auxiliary
@@ -95,7 +95,7 @@ def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple
     loader = Loader(
         data,
         batch_sampler=batches,
-        collate_fn=collate_base if trains_base_learner(config) else collate,
+        collate_fn=as_loaded,
         **_workers(config),
     )
     return loader, batches
@@ -109,7 +109,7 @@ def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
         data,
         batch_size=config.Train.batch_size_val,
         sampler=share,
-        collate_fn=collate_base,
+        collate_fn=as_loaded,
         **_workers(config),
     )
 

@@ -23,7 +23,6 @@ from fewseg.dataset.loading.few_shot import EpisodeBatch
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.loader import Loader, worker_deaths
 from fewseg.engine.training.board import Board
-from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.optimisation import PolySchedule
 from fewseg.engine.training.parallel import wrapped
 from fewseg.engine.training.safe_point import SafePoint
@@ -33,6 +32,7 @@ from fewseg.engine.training.step import NotFiniteError, training_step
 from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line
+from fewseg.util.config.schema import Train
 from fewseg.util.log import get_log
 from fewseg.util.progress import progress
 
@@ -51,7 +51,7 @@ class TrainingLoop:
         validate: scores the model.
         snapshots, board: where weights and curves go.
         reached: where to start from.
-        settings: see there.
+        settings: of the config.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TrainingLoop:
         snapshots: Snapshots,
         board: Board,
         reached: Progress,
-        settings: LoopSettings,
+        settings: Train,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.loader, self.batches, self.validate = loader, batches, validate
@@ -102,7 +102,7 @@ class TrainingLoop:
     def _epoch(self, stop: StopRequest) -> None:
         """Run the rest of the current epoch, validate, and enter the next one."""
         epoch, first, steps = self.reached.epoch, self.reached.step, len(self.batches)
-        half = steps // 2 if self.settings.half_epochs and epoch > 0 else None
+        half = steps // 2 if self.settings.SubEpoch_val and epoch > 0 else None
         self._set_training_mode()
         self.batches.start(epoch, first)
         sums: dict[str, float] = {}
@@ -127,7 +127,7 @@ class TrainingLoop:
             taken = steps - first
             means = ", ".join(f"{name} {value / taken:.4f}" for name, value in sums.items())
             self.log.info("%s: %s (%.3f s a step)", description, means, seconds / taken)
-        if self.settings.validates_after(epoch + 1):
+        if self._validates_after(epoch + 1):
             self._validate(epoch + 1, stop)
         self.reached = self.reached.after_epoch()
         is_last = epoch + 1 == self.settings.epochs or self._is_stale()
@@ -182,11 +182,16 @@ class TrainingLoop:
             self.reached = reached
         self.gathered = None
 
+    def _validates_after(self, epoch: int) -> bool:
+        """Return whether a validation follows this many epochs; the last one always has it."""
+        settings = self.settings
+        return settings.evaluate and (epoch % settings.val_freq == 0 or epoch == settings.epochs)
+
     def _is_stale(self) -> bool:
         """Return whether there was a validation after this epoch, and it has waited too long for a best."""
         epoch = self.reached.epoch
         waited = epoch - self.reached.best_epoch
-        return epoch > 0 and self.settings.validates_after(epoch) and waited > self.settings.stop_interval
+        return epoch > 0 and self._validates_after(epoch) and waited > self.settings.stop_interval
 
     def _save_last(self) -> None:
         """Write the state and the present weights; every process takes part."""

@@ -11,11 +11,11 @@ from fewseg.dataset.loading.base_classes import BaseBatch
 from fewseg.dataset.loading.batches import EpochBatches
 from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import TrainingLoop
-from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import STATE, Progress, Snapshot
 from fewseg.model.contract import BaseLearner
+from fewseg.util.config.schema import Train
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 24, 4
@@ -83,5 +83,5 @@ def small_loop(
         snapshots=Snapshots(folder, {"arch": "linear"}, {"epochs": epochs}, minutes, earlier),
         board=Board(folder / "board"),
         reached=earlier.progress if earlier else Progress(seed=3),
-        settings=LoopSettings(epochs=epochs, save_freq=save_freq),
+        settings=Train(epochs=epochs, save_freq=save_freq),
     )

@@ -16,10 +16,10 @@ import torch
 import fewseg.engine.setup.interrupt as interrupt
 import fewseg.engine.training.loop as training_loop
 from fewseg.engine.setup.interrupt import Interrupted, StopRequest
-from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.snapshot import STATE, Snapshot
 from fewseg.engine.training.step import NotFiniteError
 from fewseg.model.meta.canet.history import PredictionMemory
+from fewseg.util.config.schema import Train
 from fewseg.util.errors import DataError
 from fewseg.util.state_file import load_training_state
 from tests.engine.small_loop import small_loop
@@ -121,7 +121,7 @@ def test_error_of_saving_does_not_hide_the_first(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    loop.settings = LoopSettings(epochs=6, save_freq=100, evaluate=False)
+    loop.settings = Train(epochs=6, save_freq=100, evaluate=False)
     with pytest.raises(torch.OutOfMemoryError):
         loop.run()
     assert "epoch 2, step 2; no snapshot" in caplog.text and "No space left" in caplog.text
@@ -241,7 +241,6 @@ from pathlib import Path
 import pytest, torch
 import fewseg.engine.training.loop as training_loop
 from fewseg.engine.setup.interrupt import Interrupted
-from fewseg.engine.training.loop_settings import LoopSettings
 from fewseg.engine.training.snapshot import Snapshot
 from train import train
 from fewseg.util import distributed

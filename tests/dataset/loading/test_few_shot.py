@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from fewseg.dataset.classes.fold import open_fold
 from fewseg.dataset.episodes.protocol import load_protocol
-from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, collate_base, without_novel
-from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.dataset.loading.base_classes import BaseDataset, BaseEvaluation, without_novel
+from fewseg.dataset.loading.batches import EpochBatches, as_loaded
 from fewseg.dataset.loading.evaluation import EpisodeSet
-from fewseg.dataset.loading.few_shot import EpisodeDataset, collate, support_label
+from fewseg.dataset.loading.few_shot import EpisodeDataset, support_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import Resize, TrainTransform, square_label
 from fewseg.model.contract import UNLABELLED
@@ -44,7 +44,7 @@ def load(dataset, join, workers=0, batch_size=4, rank=0, processes=1, start=(0, 
 
 
 def test_an_episode_keeps_the_contract(fold, episodes):
-    batch = load(episodes, collate)[0]
+    batch = load(episodes, as_loaded)[0]
     episode = batch.episode
     assert episode.query.shape == (4, 3, SIZE, SIZE) and episode.query.dtype == torch.float32
     assert episode.support.shape == (4, 1, 2, 3, SIZE, SIZE)
@@ -63,7 +63,7 @@ def test_an_episode_keeps_the_contract(fold, episodes):
 
 def test_several_ways_are_labelled_in_their_order(fold):
     dataset = EpisodeDataset(fold.train_lists(1), fold.split, TrainTransform(SIZE), shot=1, ways=3, seed=5)
-    (first, *_) = load(dataset, collate, batch_size=2)
+    (first, *_) = load(dataset, as_loaded, batch_size=2)
     episode = first.episode
     assert episode.support.shape[:3] == (2, 3, 1) and episode.class_id.shape == (2, 3)
     assert set(episode.support_mask.unique().tolist()) <= {0, 1, UNLABELLED, 255}
@@ -76,7 +76,7 @@ def test_a_query_keeps_its_number_from_epoch_to_epoch(episodes):
     names: dict[int, str] = {}
     for epoch in range(2):
         for index in range(len(episodes)):
-            number, name = episodes._query_number((epoch, index)), episodes.spec((epoch, index)).query
+            number, name = episodes._order.number(epoch, index), episodes.spec((epoch, index)).query
             assert names.setdefault(number, name) == name
     assert sorted(names) == list(range(len(episodes)))
     batch = episodes[1, 0]
@@ -92,16 +92,16 @@ def assert_same(left, right):
 
 
 def test_workers_batches_and_restarts_never_change_an_episode(episodes):
-    alone = load(episodes, collate)
-    assert_same(alone, load(episodes, collate, workers=2))
-    assert_same(alone[1:], load(episodes, collate, start=(0, 1))[:2])
+    alone = load(episodes, as_loaded)
+    assert_same(alone, load(episodes, as_loaded, workers=2))
+    assert_same(alone[1:], load(episodes, as_loaded, start=(0, 1))[:2])
     single = [episodes[0, i].episode.query for i in range(4)]
     random.seed(1)
     np.random.seed(1)
     assert torch.equal(torch.cat(single), alone[0].episode.query)
-    halves = [load(episodes, collate, rank=rank, processes=2)[0] for rank in range(2)]
+    halves = [load(episodes, as_loaded, rank=rank, processes=2)[0] for rank in range(2)]
     assert [halves[i % 2].specs[i // 2] for i in range(4)] == list(alone[0].specs)
-    assert alone[0].specs != load(episodes, collate, start=(1, 0))[0].specs
+    assert alone[0].specs != load(episodes, as_loaded, start=(1, 0))[0].specs
 
 
 def test_a_cache_changes_nothing_and_keeps_to_its_budget(fold, episodes):
@@ -110,7 +110,7 @@ def test_a_cache_changes_nothing_and_keeps_to_its_budget(fold, episodes):
         fold.train_lists(2), fold.split, TrainTransform(SIZE), shot=2, seed=5, cache_bytes=budget
     )
     for _ in range(2):
-        assert_same(load(episodes, collate), load(cached, collate))
+        assert_same(load(episodes, as_loaded), load(cached, as_loaded))
     kept = sum(image.nbytes + mask.nbytes for image, mask in cached.store._kept.values())
     assert 0 < kept <= budget
 
@@ -126,7 +126,7 @@ def test_stage_1_keeps_every_image_and_makes_novel_classes_background(fold):
     store = ImageStore(fold.train_images)
     dataset = BaseDataset(store, fold.split, TrainTransform(SIZE, (0.5, 2.0)), seed=3)
     assert len(dataset) == len(fold.train_images)
-    one, other = load(dataset, collate_base), load(dataset, collate_base, workers=1)
+    one, other = load(dataset, as_loaded), load(dataset, as_loaded, workers=1)
     for left, right in zip(one, other, strict=True):
         assert left.names == right.names and torch.equal(left.image, right.image)
         assert torch.equal(left.label, right.label)
@@ -138,7 +138,7 @@ def test_stage_1_keeps_every_image_and_makes_novel_classes_background(fold):
 
 def test_stage_1_is_validated_on_every_image_once(fold):
     dataset = BaseEvaluation(ImageStore(fold.val_images), fold.split, Resize(SIZE))
-    batch = next(iter(DataLoader(dataset, batch_size=3, collate_fn=collate_base)))
+    batch = next(iter(DataLoader(dataset, batch_size=3, collate_fn=as_loaded)))
     assert batch.names == fold.val_images.names[:3] and len(dataset) == len(fold.val_images)
     assert batch.image.shape == (3, 3, SIZE, SIZE) and batch.label.shape == (3, SIZE, SIZE)
 
@@ -209,6 +209,6 @@ def test_a_small_real_set_survives_absent_classes(shared, tmp_path):
     with pytest.warns(UserWarning, match=r"aeroplane \(1\) has 0"):
         lists = opened.train_lists(1)
     dataset = EpisodeDataset(lists, opened.split, TrainTransform(SIZE), shot=1, seed=0)
-    assert load(dataset, collate)[0].episode.query.isfinite().all()
+    assert load(dataset, as_loaded)[0].episode.query.isfinite().all()
     with pytest.warns(UserWarning, match=r"bus \(6\) has 1"):
         assert {spec.class_ids[0] for spec in opened.manifest(seed=0, shot=5, episodes=50)} == {8, 9, 10}

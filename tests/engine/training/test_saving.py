@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -252,7 +253,7 @@ def test_what_other_processes_remember_is_not_made_up(monkeypatch):
     memory = {"a": torch.ones(1)}
     network = Network()
     for processes, remembers in ((1, memory), (1, {}), (3, {}), (2, memory)):
-        monkeypatch.setattr(network.memory, "state", lambda own=remembers: own)
+        monkeypatch.setattr(Network, "memory", SimpleNamespace(state=lambda own=remembers: own))
         monkeypatch.setattr("fewseg.util.distributed.world_size", lambda number=processes: number)
         if processes > 1 and remembers:
             with pytest.raises(RuntimeError, match="what the other processes remember is lost"):
