@@ -12,13 +12,14 @@ Four frozen records say what it wants beside that: ``Inputs``, ``Learning``, ``A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewseg.model.backbone.contract import Backbone
 from fewseg.model.encoding import SHOT_LOGITS, Encoding
 from fewseg.model.episode import IGNORE, UNLABELLED, Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
@@ -64,47 +65,6 @@ __all__ = [
 ]
 
 
-class Backbone(nn.Module):
-    """A network whose stages ``layer0`` .. ``layer4`` run one after the other.
-
-    Features go by name: ``layer3`` is the output of a stage, ``layer3.5`` the tap of its sixth block before
-    the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output), and
-    ``layer0.unpooled`` what goes into the pooling of a stage that ends with one.
-
-    Attributes:
-        channels: output channels of every stage.
-        stages: names of the stages in order.
-    """
-
-    channels: dict[str, int]
-    stages: tuple[str, ...]
-
-    def forward(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the named features of ``image`` [B,3,H,W], running no stage beyond the last one needed."""
-        wanted = frozenset(names)
-        last = max(self.stages.index(name.partition(".")[0]) for name in wanted)
-        features: dict[str, Tensor] = {}
-        x = image
-        for stage in self.stages[: last + 1]:
-            x, tapped = self._run(stage, x, wanted)
-            features |= tapped
-            if stage in wanted:
-                features[stage] = x
-        return features
-
-    def run_stage(self, name: str, x: Tensor) -> Tensor:
-        """Run the one stage ``name`` on the output ``x`` of the stage before it."""
-        raise NotImplementedError
-
-    def taps(self, stage: str) -> tuple[str, ...]:
-        """Return the names of the taps of ``stage``, shallow to deep."""
-        raise NotImplementedError
-
-    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the stage ``name`` on ``x`` and return its output and those of its taps that are wanted."""
-        raise NotImplementedError
-
-
 class TrainingMemory:
     """What training gathers beside the weights, and what a resumed training must have: nothing by default."""
 
@@ -121,10 +81,10 @@ class TrainingMemory:
 
 
 class BaseHead(nn.Module):
-    """The classifier of a base learner, ``layer4`` features [B,C,h,w] -> logits [B,classes,h,w]."""
+    """The classifier of a base learner, ``high`` features [B,C,h,w] -> logits [B,classes,h,w]."""
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the ``BASE_FEATURE`` of ``layer4`` features."""
+        """Return the ``BASE_FEATURE`` of ``high`` features."""
         raise NotImplementedError
 
     def classify(self, feature: Tensor) -> Tensor:
@@ -237,7 +197,7 @@ class BuildArguments:
         shot: supports per way, K.
         base_classes: number of base classes of the fold.
         image_size: side of the square input in pixels.
-        low_feature: backbone stage whose Gram matrices tell how alike two scenes are.
+        low_feature: feature or role whose Gram matrices tell how alike two scenes are.
     """
 
     backbone: Backbone

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from fewseg.model.adapt.eftnet import EFTNet
 from fewseg.model.backbone.resnet import BLOCKS, ResNet
 from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.base.pspnet import PSPNet
-from fewseg.model.contract import (
-    BASE_FEATURE,
-    Backbone,
-    BaseLearner,
-    BuildArguments,
-    MetaLearner,
-    SupportView,
-)
+from fewseg.model.compatibility import check_backbone, check_images, check_parts, check_shared_backbone
+from fewseg.model.contract import Backbone, BaseLearner, BuildArguments, MetaLearner
 from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.meta.bam import BAM
@@ -61,9 +56,9 @@ METHODS: dict[str, type[MetaLearner]] = {
 ADAPTERS: dict[str, type[EFTNet]] = {"eftnet": EFTNet}
 BASE_LEARNERS: dict[str, type[BaseLearner]] = {"pspnet": PSPNet}
 ENSEMBLES: dict[str, type[BaseMetaEnsemble]] = {"bam": BaseMetaEnsemble}
-BACKBONES: dict[str, Callable[..., Backbone]] = {
+BACKBONES: dict[str, partial[Any]] = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in BLOCKS},
-    "vgg16": VGG16,
+    "vgg16": partial(VGG16),
 }
 
 _METHOD_DEFAULT = "default"
@@ -104,13 +99,13 @@ def create_base_learner(
 def create_model(
     name: str,
     *,
-    backbone: str = "resnet50",
+    backbone: str | Backbone = "resnet50",
     shot: int = 1,
     base_classes: int = 15,
     image_size: int = 473,
     base: str | None = _METHOD_DEFAULT,
     ensemble: str | None = _METHOD_DEFAULT,
-    low_fea: str = "layer2",
+    low_fea: str = "low",
     base_dropout: bool = True,
     aux_weights: tuple[float, float] = (1.0, 1.0),
     backbone_options: Mapping[str, object] | None = None,
@@ -120,15 +115,15 @@ def create_model(
 
     Args:
         name: of the method, one of ``list_models()``.
-        backbone: of the feature extractor.
+        backbone: its name, or a network, which is taken as it is.
         shot: supports per way, K.
         base_classes: number of base classes of the fold.
         image_size: side of the square input in pixels.
         base: the base learner, ``pspnet`` or None; by default what the published method has.
         ensemble: how base and meta learner are merged, ``bam`` or None; by default as published.
-        low_fea: backbone stage whose Gram matrices tell how alike two scenes are.
+        low_fea: feature of the backbone, or role, whose Gram matrices tell how alike two scenes are.
         base_dropout, aux_weights: see ``FewShotModel``.
-        backbone_options: changes to the backbone that the published method is built on.
+        backbone_options: changes to the backbone, given by name, that the published method is built on.
         options: switches of the method; see the dataclass in its file.
 
     Raises:
@@ -138,19 +133,16 @@ def create_model(
     base = method.published.base if base == _METHOD_DEFAULT else base
     if ensemble == _METHOD_DEFAULT:
         ensemble = method.published.ensemble if base is not None else None
-    _check_parts(name, method, base, ensemble)
+    check_parts(name, method, base, ensemble)
     chosen = build_options(name, method.Options, options)
-    variant = method.published.backbone_variants.get(backbone.rstrip("0123456789"), {})
-    if "inputs" in (backbone_options or {}):
-        raise OptionError(
-            "backbone_options.inputs", f"{name} says itself how many channels it reads; leave out inputs"
-        )
-    extractor = create_backbone(backbone, **{**variant, **(backbone_options or {})})
-    known_part("low_fea", "stage", low_fea, dict.fromkeys(extractor.stages))
+    extractor = _extractor(name, method, backbone, backbone_options or {})
+    known_part("low_fea", "feature", low_fea, dict.fromkeys(["low", *extractor.spec.features]))
+    check_backbone(name, method, extractor)
     meta = method(BuildArguments(extractor, shot, base_classes, image_size, low_fea), chosen)
+    check_images(name, meta, extractor, image_size)
     head = None
     if base is not None:
-        _check_shared_backbone(name, meta, extractor)
+        check_shared_backbone(name, meta, extractor)
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
     merger = None if ensemble is None else known_part("ensemble", "ensemble", ensemble, ENSEMBLES)(low_fea)
     model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout, aux_weights=aux_weights)
@@ -177,32 +169,18 @@ def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
     return adapter(model, build_options(name, adapter.Options, options))
 
 
-def _check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble: str | None) -> None:
-    """Raise ValueError if these parts cannot stand together, before anything is built."""
-    if ensemble is not None and base is None:
-        raise ValueError(
-            f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
+def _extractor(
+    name: str, method: type[MetaLearner], backbone: str | Backbone, options: Mapping[str, object]
+) -> Backbone:
+    """Build the backbone of a method by name, or return the given one."""
+    if isinstance(backbone, Backbone):
+        if options:
+            raise OptionError("backbone_options", "options are for a backbone given by name; leave them out")
+        return backbone
+    if "inputs" in options:
+        raise OptionError(
+            "backbone_options.inputs", f"{name} says itself how many channels it reads; leave out inputs"
         )
-    if ensemble is not None and method.inputs.multi_way:
-        raise ValueError(
-            f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
-        )
-    if base is None and BASE_FEATURE in (
-        *method.inputs.query,
-        *method.inputs.support,
-    ):
-        raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
-
-
-def _check_shared_backbone(name: str, meta: MetaLearner, extractor: Backbone) -> None:
-    """Raise ValueError if a base learner cannot read the backbone as the method uses it."""
-    if meta.inputs.query_margin or meta.inputs.view is SupportView.MASK_CHANNEL:
-        raise ValueError(
-            f"{name}'s backbone is not shown plain images, so no base learner can share it; leave the base "
-            "learner out (base: none)"
-        )
-    if "layer4" not in extractor.stages:
-        raise ValueError(
-            f"{name} reads no further than {extractor.stages[-1]}, but the base learner needs layer4 of the "
-            "same frozen backbone; leave the base learner out (base: none)"
-        )
+    network = known_part("backbone", "backbone", backbone, BACKBONES)
+    variant = method.published.backbone_variants.get(network.func.family, {})
+    return create_backbone(backbone, **{**variant, **options})

@@ -21,10 +21,10 @@ class BaseMetaEnsemble(nn.Module):
     """Two 1x1 mixtures: meta probabilities with the scene distance, then background with base foreground.
 
     Args:
-        low_feature: backbone stage whose Gram matrices tell how alike two scenes are.
+        low_feature: feature or role of the backbone whose Gram matrices tell how alike two scenes are.
     """
 
-    def __init__(self, low_feature: str = "layer2") -> None:
+    def __init__(self, low_feature: str = "low") -> None:
         super().__init__()
         self.low_feature = low_feature
         self.gram_merge = _mixture()

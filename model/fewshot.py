@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.backbone.channels import with_own_channels
 from fewseg.model.contract import (
     BASE_FEATURE,
     IMAGE_FEATURE,
@@ -52,7 +51,7 @@ class FewShotModel(Network):
     Args:
         backbone: features of images; frozen unless the meta-learner trains it.
         meta: the method.
-        base_head: the base learner's classifier on ``layer4``, frozen; or None.
+        base_head: the base learner's classifier on ``high`` features, frozen; or None.
         ensemble: merges both; needs ``base_head``; or None.
         base_dropout: whether the frozen classifier's dropout is active in meta-training, as in published BAM.
         aux_weights: of the losses beside the ensemble's: the meta-learner's own prediction, and the base
@@ -206,7 +205,7 @@ class FewShotModel(Network):
             ValueError: it is of another build; nothing has been changed then.
         """
         own = self.backbone.state_dict()
-        theirs = with_own_channels(base_learner.backbone.state_dict(), self.backbone)
+        theirs = self.backbone.with_own_channels(base_learner.backbone.state_dict())
         differing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
         if differing:
             raise ValueError(
@@ -224,32 +223,31 @@ class FewShotModel(Network):
 
     def query_features(self, image: Tensor) -> Features:
         """Return the features of query images that some part reads."""
-        wanted = {*self.meta.inputs.query, *self._ensemble_features()}
-        if self.base_head is not None:
-            wanted.add("layer4")
+        wanted = {*self.meta.inputs.query, *self._shared_reads()}
         return self._features(query_input(self.meta.inputs, image), wanted)
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
         """Return the backbone features of support images, seen as the meta-learner wants them seen."""
         wanted = {*self.meta.inputs.support, *self._ensemble_features()}
         image = support_input(self.meta.inputs, image, mask)
-        if self.meta.inputs.view is SupportView.MASKED_LAYER4 and "layer4" in wanted:
-            return self.mask_layer4(self._features(image, wanted - {"layer4"} | {"layer3"}), mask)
-        return self._features(image, wanted)
+        if self.meta.inputs.view is not SupportView.MASKED_LAYER4:
+            return self._features(image, wanted)
+        return self.mask_high(self._features(image, wanted - {"high"} | {self._high_from}), mask)
 
-    def mask_layer4(self, features: Features, mask: Tensor) -> Features:
-        """Return ``features`` with the ``layer4`` that follows from layer3 under ``mask`` [B,H,W]."""
+    def mask_high(self, features: Features, mask: Tensor) -> Features:
+        """Return ``features`` with the ``high`` one that follows from masked features, mask [B,H,W]."""
+        spec = self.backbone.spec
+        (high,) = spec.names(("high",))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
-            masked = features["layer3"] * resize_like(foreground(mask), features["layer3"])
-            return {**features, "layer4": self.backbone.run_stage("layer4", masked)}
+            before = features[self._high_from]
+            masked = before * resize_like(foreground(mask), before)
+            return spec.by_role({**features, high: self.backbone.run_stage(high, masked)})
 
     def shared_features(self, image: Tensor) -> Features:
         """Return the backbone features of images that serve as query and as support in turn."""
-        wanted = {*self.meta.inputs.query, *self.meta.inputs.support, *self._ensemble_features()}
-        if self.base_head is not None:
-            wanted.add("layer4")
+        wanted = {*self.meta.inputs.query, *self.meta.inputs.support, *self._shared_reads()}
         if self.meta.inputs.view is SupportView.MASKED_LAYER4:
-            wanted.add("layer3")
+            wanted.add(self._high_from)
         return self._features(image, wanted)
 
     def as_support(self, features: Features, mask: Tensor) -> Features:
@@ -259,8 +257,7 @@ class FewShotModel(Network):
             raise ValueError(
                 "a support that is seen with its mask needs a pass of its own through the backbone"
             )
-        masked = view is SupportView.MASKED_LAYER4 and "layer4" in self.meta.inputs.support
-        return self.mask_layer4(features, mask) if masked else features
+        return self.mask_high(features, mask) if view is SupportView.MASKED_LAYER4 else features
 
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their features; gradients reach the trainable part of the encoder."""
@@ -271,7 +268,7 @@ class FewShotModel(Network):
             with torch.no_grad():
                 embedded = features.get(BASE_FEATURE)
                 if embedded is None:
-                    embedded = self.base_head.embed(features["layer4"])
+                    embedded = self.base_head.embed(features["high"])
                 encoding[BASE_LOGITS] = self.base_head.classify(embedded)
         return encoding
 
@@ -346,11 +343,22 @@ class FewShotModel(Network):
             parts = [] if self.meta.learning.backbone_affine else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
 
+    @property
+    def _high_from(self) -> str:
+        """The feature from which the backbone computes the high one alone."""
+        name = self.backbone.spec.high_from
+        assert name is not None  # create_model refuses a method that masks it on another backbone
+        return name
+
+    def _shared_reads(self) -> tuple[str, ...]:
+        """Return what the parts beside the meta-learner read of queries."""
+        return self._ensemble_features() if self.base_head is None else (*self._ensemble_features(), "high")
+
     def _ensemble_features(self) -> tuple[str, ...]:
         return () if self.ensemble is None else self.ensemble.features
 
     def _features(self, image: Tensor, names: set[str]) -> Features:
-        wanted = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"layer4"} if BASE_FEATURE in names else set())
+        wanted = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"high"} if BASE_FEATURE in names else set())
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
             features = self.backbone(image, sorted(wanted)) if wanted else {}
         if IMAGE_FEATURE in names:
@@ -358,7 +366,7 @@ class FewShotModel(Network):
         if BASE_FEATURE in names:
             assert self.base_head is not None  # create_model refuses a method that reads it without one
             with torch.no_grad():
-                features[BASE_FEATURE] = self.base_head.embed(features["layer4"])
+                features[BASE_FEATURE] = self.base_head.embed(features["high"])
         return features
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 BASE_FEATURE = "base"
 """Name of the frozen base learner's feature before its last activation and classifier, for learners that read
-it beside the backbone's features. Of an image as the backbone saw it: not with a masked ``layer4``."""
+it beside the backbone's features. Of an image as the backbone saw it: not with masked features."""
 
 IMAGE_FEATURE = "image"
 """Name of the image itself, as the backbone would see it, for learners with a branch of their own."""
@@ -20,7 +20,7 @@ class SupportView(Enum):
     """What the support branch of a meta-learner is fed."""
 
     PLAIN = "the image as it is"
-    MASKED_LAYER4 = "the image up to layer3; layer4 sees the masked layer3 features"
+    MASKED_LAYER4 = "the image up to the last stage of the backbone; that stage sees masked features"
     MASKED_IMAGE = "the image with everything but the object set to zero"
     MASK_CHANNEL = "the image with its mask as a fourth channel, which is empty for queries"
 
@@ -53,11 +53,13 @@ class Inputs:
     """What a meta-learner reads and is fed.
 
     Attributes:
-        query, support: names of the backbone features that it reads, ``BASE_FEATURE`` or ``IMAGE_FEATURE``.
+        query, support: roles or names of the backbone features that it reads, ``BASE_FEATURE`` or
+            ``IMAGE_FEATURE``. The steps get them under these names, those of a role of several as
+            ``middle.0`` and so on.
         view: what its support branch is fed.
         support_side: side of the square in pixels that supports are resized to before that; None leaves them.
         query_margin: width of the zero padding around the query in pixels.
-        pixel_scale: the scale of pixel values that its networks want, a name of ``model.input_view``.
+        pixel_scale: the scale of pixel values that its networks want, a name of ``model.pixels``.
         auxiliary: what images beside the supports it can use; it must work without them too.
         text: what it reads of the names of classes.
         multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
@@ -149,7 +151,7 @@ class Published:
 
     Attributes:
         base, ensemble: the parts that it is composed with, or None.
-        backbone_variants: backbone family (``resnet``, ``vgg``) -> options of the backbone that it is built
+        backbone_variants: ``Backbone.family`` -> options of the backbone that it is built
             on, where these are not the defaults.
         names: prefix of a parameter of the meta-learner -> its prefix in published checkpoints, where it
             differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the

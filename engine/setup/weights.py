@@ -13,7 +13,6 @@ from fewseg.engine.setup.lookup import find_base_learner, missing_base_learner
 from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.model import create_base_learner
-from fewseg.model.backbone.channels import on_rgb
 from fewseg.model.checkpoint.published import load_published, load_strict
 from fewseg.model.contract import Network
 from fewseg.model.create import BASE_LEARNERS, METHODS
@@ -101,7 +100,7 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
         what, origin = "base learner:", str(path)
     else:
         what = "backbone:"
-        origin = load_pretrained(network.backbone, method.backbone, method.pretrained, network=network)
+        origin = load_pretrained(network.backbone, method.pretrained, network=network)
     get_log("engine").info("%s %s", what, origin)
     return origin
 
@@ -130,10 +129,10 @@ def _base_name(config: Config) -> str:
 
 def _adopt_base_learner(model: Network, path: Path, config: Config, split: ClassSplit) -> None:
     name = _base_name(config)
-    whole = "layer4" in model.backbone.stages
+    whole = "high" in model.backbone.spec.roles
     learner = create_base_learner(
         name,
-        backbone=on_rgb(model.backbone) if whole else config.Method.backbone,
+        backbone=model.backbone.on_rgb() if whole else config.Method.backbone,
         classes=len(split.base) + 1,
         backbone_options=config.Method.backbone_options,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from fewseg.model.contract import Backbone
+from fewseg.model.backbone.contract import BackboneSpec, Feature, PublicWeights, renamed
+from fewseg.model.backbone.staged import StagedBackbone
 from fewseg.model.options import Dilation, Inputs, Width
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -22,6 +24,21 @@ DEEPLAB: Mapping[str, object] = {
     "last_stage": "layer3",
 }
 """The network of DeepLab as CANet and PMMs cut it: of stride 8, Caffe's strides, without its last stage."""
+
+_STANDARD_STEM = 4
+"""Layers of torchvision's stem; the deep one has more."""
+_DEEP_STEM = {
+    **{"conv1.": "layer0.0.", "bn1.": "layer0.1.", "conv2.": "layer0.3.", "bn2.": "layer0.4."},
+    **{"conv3.": "layer0.6.", "bn3.": "layer0.7."},
+}
+_NESTED_STEM = {"conv1.": "layer0.", "bn1.": "layer0.7."}
+"""The same stem as other files name it."""
+
+_PUBLISHED_AT = "https://drive.google.com/open?id=15wx9vOM0euyizq-M1uINgN0_wjVRf9J3"
+"""The folder that github.com/hszhao/semseg, where the deep-stem weights come from, shares its files in."""
+_MEGABYTES = {50: 103, 101: 179, 152: 242}
+"""What the tensors of a deep-stem ResNet take. No published checksum of its file is known."""
+_TORCHVISION = "--opts Method.backbone_options.stem standard (in stage 1 too, where a base learner is used)"
 
 
 class Bottleneck(nn.Module):
@@ -78,7 +95,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-class ResNet(Backbone):
+class ResNet(StagedBackbone):
     """A residual network in five stages.
 
     Args:
@@ -94,6 +111,8 @@ class ResNet(Backbone):
         last_stage: the deepest stage that exists, ``layer4`` or ``layer3``.
         inputs: channels of the image.
     """
+
+    family = "resnet"
 
     def __init__(
         self,
@@ -112,11 +131,13 @@ class ResNet(Backbone):
         block = BasicBlock if depth == 18 else Bottleneck
         self.stages = ("layer0", "layer1", "layer2", "layer3", "layer4")[: int(last_stage[-1]) + 1]
         self.layer0, channels = _stem(stem, inputs, width, ceil_pool)
-        self.channels = {"layer0": channels}
+        features = {"layer0.unpooled": Feature(channels, 2), "layer0": Feature(channels, 4)}
+        side = 4
         for index, name in enumerate(self.stages[1:]):
             planes, dilated = width << index, dilation[index]
             stride = 1 if index == 0 or dilated > 1 else 2
             before = dilation[index - 1] if index else 1
+            side *= stride
             blocks = []
             for number in range(BLOCKS[depth][index]):
                 first = number == 0
@@ -125,22 +146,41 @@ class ResNet(Backbone):
                     block(channels, planes, stride if first else 1, spread, stride_first=stride_first)
                 )
                 channels = planes * block.expansion
+                features[f"{name}.{number}"] = Feature(channels, side)
             self.add_module(name, nn.Sequential(*blocks))
-            self.channels[name] = channels
+            features[name] = Feature(channels, side)
+        self.spec = BackboneSpec(
+            name=f"resnet{depth}",
+            features=features,
+            roles=self._roles(signed=f"{self.stages[-1]}.{len(blocks) - 1}"),
+            levels=tuple(tuple(f for f in features if f.startswith(f"{s}.")) for s in self.stages[2:]),
+            high_from="layer3" if last_stage == "layer4" else None,
+            weights=_public_weights(depth, deep=stem == "deep"),
+        )
         _initialise(self)
 
-    def run_stage(self, name: str, x: Tensor) -> Tensor:
-        return self._run(name, x, frozenset())[0]
+    def may_be_in(self, entries: Iterable[str]) -> bool:
+        """Look for a normalisation of its blocks, and for as many blocks in ``layer3``."""
+        if not any(".bn1." in name for name in entries):
+            return False
+        numbers = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
+        return not numbers or len(self.layers("layer3")) == 1 + max(numbers)
 
-    def taps(self, stage: str) -> tuple[str, ...]:
-        return tuple(f"{stage}.{number}" for number in range(len(self.get_submodule(stage))))
+    def layer_names(self, source: str) -> dict[str, str]:
+        return {"layer0.0": "conv1", "layer0.1": "bn1"} if source == "torchvision" else {}
+
+    def from_public(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = {"conv1.": "layer0.0.", "bn1.": "layer0.1."}
+        if len(self.layer0) > _STANDARD_STEM:
+            names = _NESTED_STEM if "conv1.0.weight" in entries else _DEEP_STEM
+        return renamed(entries, names, () if "layer4" in self.stages else ("layer4.",))
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         if name == "layer0":
             x = self.layer0[:-1](x)
             return self.layer0[-1](x), dict.fromkeys({"layer0.unpooled"} & wanted, x)
         tapped = {}
-        for number, block in enumerate(self.get_submodule(name)):
+        for number, block in enumerate(self.layers(name)):
             x = block(x)
             key = f"{name}.{number}"
             if key in wanted:
@@ -168,3 +208,18 @@ def _initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _public_weights(depth: int, *, deep: bool) -> PublicWeights:
+    if not deep:
+        return PublicWeights(torchvision=f"resnet{depth}")
+    if depth not in _MEGABYTES:
+        return PublicWeights(
+            remedy=f"the deep-stem resnet{depth} has none, take torchvision's with {_TORCHVISION}"
+        )
+    file = f"resnet{depth}_v2.pth"
+    return PublicWeights(
+        file,
+        remedy=f"download initmodel/{file} ({_MEGABYTES[depth]} MB; no checksum is known) from "
+        f"{_PUBLISHED_AT} and put it there, take torchvision's weights instead: {_TORCHVISION}",
+    )

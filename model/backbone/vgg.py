@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 
-from fewseg.model.contract import Backbone
+from fewseg.model.backbone.contract import BackboneSpec, Feature, PublicWeights
+from fewseg.model.backbone.staged import StagedBackbone
 from fewseg.model.options import Dilation, Inputs, Stride, Width
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+_FILES = {"vgg16_bn": "vgg16_bn.pth", "vgg16": "vgg16-397923af.pth"}
+"""The files of torchvision's weights, with and without BatchNorm, as published codes call them."""
 
 WITHOUT_LAST_POOLINGS: Mapping[str, object] = {
     "batch_norm": False,
@@ -30,7 +34,7 @@ WITHOUT_LAST_STRIDES: Mapping[str, object] = {
 """VGG16 as SG-One and PMMs cut it: of stride 8, with all poolings and without dilation."""
 
 
-class VGG16(Backbone):
+class VGG16(StagedBackbone):
     """VGG16 whose groups ``layer0`` .. ``layer4`` each end with their pooling, except the last.
 
     Args:
@@ -43,6 +47,7 @@ class VGG16(Backbone):
         width: channels of the first group; 64 in every published network.
     """
 
+    family = "vgg"
     stages = ("layer0", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(
@@ -58,37 +63,60 @@ class VGG16(Backbone):
     ) -> None:
         super().__init__()
         groups = [[channels * width // _WIDTHS[0][0] for channels in widths] for widths in _WIDTHS]
-        self.channels = {name: widths[-1] for name, widths in zip(self.stages, groups, strict=True)}
+        features: dict[str, Feature] = {}
+        side = 1
         for name, widths, stride, spread in zip(self.stages, groups, pool_stride, dilation, strict=True):
             layers: list[nn.Module] = []
-            for outputs in widths:
+            for number, outputs in enumerate(widths):
                 layers.append(nn.Conv2d(inputs, outputs, 3, padding=spread, dilation=spread))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(outputs))
                 layers.append(nn.ReLU(inplace=True))
                 inputs = outputs
+                features[f"{name}.{number}"] = Feature(outputs, side)
             if stride:
                 layers.append(
                     nn.MaxPool2d(
                         pool_kernel, stride, pool_kernel // 2 if pool_kernel == 3 else 0, ceil_mode=ceil_pool
                     )
                 )
+                features[f"{name}.unpooled"] = Feature(inputs, side)
+                side *= stride
             self.add_module(name, nn.Sequential(*layers))
+            features[name] = Feature(inputs, side)
+        taps = [tuple(f"{stage}.{number}" for number in range(3)) for stage in ("layer3", "layer4")]
+        network = "vgg16_bn" if batch_norm else "vgg16"
+        self.spec = BackboneSpec(
+            name="vgg16",
+            features=features,
+            roles=self._roles(signed=taps[-1][-1]),
+            levels=(*taps, ("layer4",)),
+            high_from="layer3",
+            weights=PublicWeights(_FILES[network], network),
+        )
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
-    def taps(self, stage: str) -> tuple[str, ...]:
-        convolutions = [m for m in self.get_submodule(stage) if isinstance(m, nn.Conv2d)]
-        return tuple(f"{stage}.{number}" for number in range(len(convolutions)))
+    def may_be_in(self, entries: Iterable[str]) -> bool:
+        """Look for a normalisation of a residual block, which it has not."""
+        return not any(".bn1." in name for name in entries)
 
-    def run_stage(self, name: str, x: Tensor) -> Tensor:
-        return self.get_submodule(name)(x)
+    def layer_names(self, source: str) -> dict[str, str]:
+        if source == "torchvision":
+            layers = [f"{s}.{place}" for s in self.stages for place in range(len(self.layers(s)))]
+            return {layer: f"features.{number}" for number, layer in enumerate(layers)}
+        names: dict[str, str] = {}
+        for group, stage in enumerate(self.stages, 1):
+            places = [n for n, layer in enumerate(self.layers(stage)) if isinstance(layer, nn.Conv2d)]
+            names |= {f"{stage}.{place}": f"conv{group}_{number}" for number, place in enumerate(places, 1)}
+        return names
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        tapped, number = {}, 0
-        for module in self.get_submodule(name):
+        tapped: dict[str, Tensor] = {}
+        number = 0
+        for module in self.layers(name):
             if isinstance(module, nn.MaxPool2d):
                 tapped |= dict.fromkeys({f"{name}.unpooled"} & wanted, x)
             x = module(x)

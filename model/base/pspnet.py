@@ -15,7 +15,7 @@ _HIDDEN = 512
 
 
 class PyramidHead(BaseHead):
-    """Pyramid pooling and a classifier on ``layer4`` features."""
+    """Pyramid pooling and a classifier on ``high`` features."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class PSPNet(BaseLearner):
     """Backbone, pyramid pooling, classifier.
 
     Args:
-        backbone: features up to ``layer4``.
+        backbone: features up to the ``high`` one.
         classes: output channels: the background and the base classes in ascending order of their ids.
     """
 
@@ -58,11 +58,11 @@ class PSPNet(BaseLearner):
         super().__init__()
         self.backbone = backbone
         self.classes = classes
-        self.head = PyramidHead(backbone.channels["layer4"], classes)
+        self.head = PyramidHead(backbone.spec.channels("high"), classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment images [B,3,H,W] -> logits [B,classes,H,W]."""
-        logits = self.head(self.backbone(image, ("layer4",))["layer4"])
+        logits = self.head(self.backbone(image, ("high",))["high"])
         return resize(logits, image.shape[-2:])
 
     def losses(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 _SHOWN = 3
 _STEM = "layer0.0.weight"
-"""The end of the name of a backbone's first convolution, which every backbone has."""
+"""The end of the name of the first convolution of ResNets and VGG16."""
 _CLASSIFIERS = ("base_head.cls.", "head.cls.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.backbone.resnet import BLOCKS
 from fewseg.model.checkpoint.misfit import Misfit, shorten
 from fewseg.model.checkpoint.published import to_ours
 from fewseg.model.contract import TextInput
-from fewseg.model.create import BACKBONES, BASE_LEARNERS, METHODS, create_base_learner, create_model
+from fewseg.model.create import (
+    BACKBONES,
+    BASE_LEARNERS,
+    METHODS,
+    create_backbone,
+    create_base_learner,
+    create_model,
+)
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
 """The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
@@ -86,8 +91,8 @@ def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     shot, options = _shots(entries)
     classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
-    backbones = _backbones(entries)
     with torch.device("meta"):
+        backbones = _backbones(entries)
         if classes is not None:
             for backbone, name in itertools.product(backbones, BASE_LEARNERS):
                 base_learner = create_base_learner(name, backbone=backbone, classes=classes + 1)
@@ -117,9 +122,6 @@ def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
 
 
 def _backbones(entries: Mapping[str, Tensor]) -> list[str]:
-    """Return the backbones that may be inside: by their normalisations, then by the blocks of ``layer3``."""
-    if not any(".bn1." in name for name in entries):
-        return [name for name in BACKBONES if name.startswith("vgg")]
-    found = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
-    depths = [depth for depth, blocks in BLOCKS.items() if not found or blocks[2] == 1 + max(found)]
-    return [f"resnet{depth}" for depth in depths or BLOCKS]
+    """Return the backbones that may be inside, as far as they can tell; all where none may."""
+    likely = [name for name in BACKBONES if create_backbone(name).may_be_in(entries)]
+    return likely or list(BACKBONES)

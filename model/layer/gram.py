@@ -21,8 +21,8 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def scene_gram(features: Mapping[str, Tensor], name: str) -> Tensor:
-    """Return the Gram matrix of the named feature, taken on the grid of ``layer3`` where that is there."""
-    return gram_matrix(resize_like(features[name], features.get("layer3", features[name])))
+    """Return the Gram matrix of the named feature, on the grid of the last middle one where that is there."""
+    return gram_matrix(resize_like(features[name], features.get("middle.1", features[name])))
 
 
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.model.backbone.resnet import DEEPLAB
-from fewseg.model.backbone.vgg import VGG16, WITHOUT_LAST_STRIDES
+from fewseg.model.backbone.vgg import WITHOUT_LAST_STRIDES
 from fewseg.model.contract import (
     Adaptation,
-    Backbone,
     BatchNorm,
     BuildArguments,
     Encoding,
@@ -24,13 +23,40 @@ from fewseg.model.contract import (
     Published,
 )
 from fewseg.model.layer.block import activated
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
 from fewseg.model.layer.mixture import PrototypeMixture
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.options import Channels, Count, Dropout, Factor
+
+_PUBLISHED_HEADS: Mapping[str, str] = {
+    "reduce": "layer5",
+    "comparison.conv": "layer55.0",
+    "comparison.finish.0": "layer55.1",
+    "match_maps": "layer56",
+    **published_refinement_names("refine", "layer6.layer6_"),
+}
+_NETWORKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "resnet": (
+        "middle",
+        {
+            "backbone.": "model_res.",
+            "backbone.layer0.0": "model_res.conv1",
+            "backbone.layer0.1": "model_res.bn1",
+        },
+    ),
+    "vgg": (
+        "high",
+        {
+            **{f"backbone.layer{n}": f"model_backbone.features_{n + 1}" for n in range(5)},
+            "project": "model_backbone.cls.0",
+        },
+    ),
+}
+"""Family of backbones -> the role of the features that the published network reads there, and its names.
+Other families are read as ResNets are."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +122,11 @@ class MixtureGuided(MetaLearner):
             },
         )
         self.options, self.components = options, components
-        self.deep = isinstance(backbone, VGG16)
-        read = ("layer4",) if self.deep else ("layer2", "layer3")
-        self.inputs = Inputs(support_first=True).reading(*read)
-        self.published = replace(self.published, names=_published_names(backbone))
-        inputs = backbone.channels["layer4"] if self.deep else middle_channels(backbone)
-        self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if self.deep else None
+        role, names = _NETWORKS.get(backbone.family, ("middle", {}))
+        self.inputs = Inputs(support_first=True).reading(role)
+        self.published = replace(self.published, names={**_PUBLISHED_HEADS, **names})
+        inputs = backbone.spec.channels(role)
+        self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if role == "high" else None
         dropout = 0.0 if normalise else options.dropout
         self.reduce = activated(inputs, channels, dilation=2, normalise=True)
         self.comparison = DenseComparison(channels, normalise=normalise, dropout=dropout)
@@ -140,20 +165,5 @@ class MixtureGuided(MetaLearner):
 
     def _reduced(self, features: Mapping[str, Tensor]) -> Tensor:
         if self.project is not None:
-            return self.reduce(self.project(features["layer4"]))
-        return self.reduce(middle_features(features, ("layer2", "layer3")))
-
-
-def _published_names(backbone: Backbone) -> dict[str, str]:
-    heads = {
-        "reduce": "layer5",
-        "comparison.conv": "layer55.0",
-        "comparison.finish.0": "layer55.1",
-        "match_maps": "layer56",
-        **published_refinement_names("refine", "layer6.layer6_"),
-    }
-    if isinstance(backbone, VGG16):
-        stages = {f"backbone.layer{n}": f"model_backbone.features_{n + 1}" for n in range(5)}
-        return {**heads, **stages, "project": "model_backbone.cls.0"}
-    stem = {"backbone.layer0.0": "model_res.conv1", "backbone.layer0.1": "model_res.bn1"}
-    return {**heads, "backbone.": "model_res.", **stem}
+            return self.reduce(self.project(features["high"]))
+        return self.reduce(middle_features(features, SHALLOWER_FIRST))

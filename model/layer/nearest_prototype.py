@@ -17,19 +17,18 @@ class NearestPrototype(MetaLearner):
     There is no head: what learns is the backbone.
 
     Args:
-        feature: name of the only backbone feature that is read, signed, because cosines want signs.
         scale: what cosines are multiplied by to become logits.
     """
 
     adaptation = Adaptation(blended=("prototype",))
 
-    def __init__(self, feature: str, scale: float) -> None:
+    def __init__(self, scale: float) -> None:
         super().__init__()
-        self.feature, self.scale = feature, scale
-        self.inputs = self.inputs.reading(feature)
+        self.scale = scale
+        self.inputs = self.inputs.reading("signed")  # because cosines want signs
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": features[self.feature]}
+        return {"feature": features["signed"]}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         """Average over the shots, and the background over the ways too -> prototypes [B,1+N,C].

@@ -1,4 +1,4 @@
-"""How PFENet and its descendants see images: reduced middle features, and layer4 for the prior."""
+"""How PFENet and its descendants see images: reduced middle features, and high ones for the prior."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewseg.model.contract import Adaptation, Backbone, Encoding, Inputs, MetaLearner, Published, SupportView
 from fewseg.model.layer.block import reduction
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.prior import object_features
 from fewseg.model.layer.resize import resize_like
@@ -23,20 +23,20 @@ class PriorGuided(MetaLearner):
         dropout: share of the reduced features' channels that training drops.
     """
 
-    inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("layer2", "layer3", "layer4")
+    inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("middle", "high")
     adaptation: Adaptation | None = Adaptation(blended=("prototype", "prior"))
     published = Published(names={"query_reduction": "down_query", "support_reduction": "down_supp"})
 
     def __init__(self, backbone: Backbone, channels: int, dropout: float = 0.5) -> None:
         super().__init__()
-        inputs = middle_channels(backbone)
+        inputs = backbone.spec.channels("middle")
         self.query_reduction = reduction(inputs, channels, dropout)
         self.support_reduction = reduction(inputs, channels, dropout)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
-            "prior_query": features["layer4"],
+            "prior_query": features["high"],
         }
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
@@ -44,5 +44,5 @@ class PriorGuided(MetaLearner):
         feature = self.support_reduction(middle_features(features))
         return {
             "prototype": masked_average_pool(feature, resize_like(mask, feature)),
-            "prior_object": object_features(features["layer4"], mask),
+            "prior_object": object_features(features["high"], mask),
         }

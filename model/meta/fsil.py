@@ -91,13 +91,12 @@ class FSIL(NearestPrototype):
     published = Published(backbone_variants={"vgg": WITHOUT_LAST_POOLINGS}, names={"backbone.": "encoder."})
 
     def __init__(self, build: BuildArguments, options: FSILOptions) -> None:
-        # the last tap is the output before its activation
-        super().__init__(build.backbone.taps("layer4")[-1], options.scale)
+        super().__init__(options.scale)
         self.options = options
         self.learning = Learning(backbone=True, auxiliary_gradient=options.auxiliary_gradient)
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        feature = features[self.feature]
+        feature = features["signed"]
         encoding = {
             "foreground": self._pool(feature, mask == 1),
             "background": self._pool(feature, mask == 0),
@@ -105,7 +104,7 @@ class FSIL(NearestPrototype):
         return encoding | ({"feature": feature} if self.training else {})
 
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
-        positions = features[self.feature].flatten(2)  # images of unequal size can be padded so
+        positions = features["signed"].flatten(2)  # images of unequal size can be padded so
         return {"auxiliary": positions, "auxiliary_inside": torch.ones_like(positions[:, 0])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:

@@ -36,7 +36,7 @@ from fewseg.model.layer.enrichment import (
     enrichment_losses,
     grid_sizes,
 )
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.prior import stretch, unit
 from fewseg.model.layer.resize import resize, resize_like
@@ -55,8 +55,8 @@ class MIANetOptions:
         embeddings: word vectors, float [1 + classes, 300], row 0 the background's. They are no part of a
             checkpoint; one trained with other vectors does not fit.
         ppm_scales: grids of priors and decoder, finest first: sides in positions, or fractions of the query's
-            feature grid. Published for 473 px: 60, 30, 15, 8. Unset: the grid of ``layer2`` and three
-            halvings, rounded up, which gives the same.
+            feature grid. Published for 473 px: 60, 30, 15, 8. Unset: the grid of the shallower middle
+            feature and three halvings, rounded up, which gives the same.
         aux_weight: of the inner losses.
         fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
             False, where it normalises by the batch and its statistics drift away from the pretrained ones.
@@ -96,7 +96,7 @@ class MIANet(MetaLearner):
 
     Options = MIANetOptions
     embeddings: Tensor
-    inputs = Inputs(text=TextInput.WORD_VECTORS).reading("layer2", "layer3", "layer4")
+    inputs = Inputs(text=TextInput.WORD_VECTORS).reading("middle", "high")
     published = Published(
         names={
             "reduction": "down_features",
@@ -111,11 +111,11 @@ class MIANet(MetaLearner):
         super().__init__()
         self.options = options
         self.learning = Learning().with_stored_statistics(options.fix_bn)
-        self.scales = options.ppm_scales or _halved(build.image_size)
+        self.scales = options.ppm_scales or _halved(build)
         self.priors = tuple(f"prior{level}" for level in range(len(self.scales)))
         self.adaptation = Adaptation(blended=("prototype", *self.priors))
         width = options.channels
-        self.reduction = reduction(middle_channels(build.backbone), width, dropout=0.5)
+        self.reduction = reduction(build.backbone.spec.channels("middle"), width, dropout=0.5)
         self.local_features = _local_features(width)
         self.generator = _generator(WORD_WIDTH + width, width)
         self.decoder = EnrichmentDecoder(width, len(self.scales))
@@ -123,7 +123,7 @@ class MIANet(MetaLearner):
         self.register_buffer("embeddings", options.embeddings.float().clone(), persistent=False)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": self.reduction(middle_features(features)), "layer4": features["layer4"]}
+        return {"feature": self.reduction(middle_features(features)), "high": features["high"]}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature = self.reduction(middle_features(features))
@@ -131,14 +131,14 @@ class MIANet(MetaLearner):
         sizes = grid_sizes(self.scales, feature.shape[-2:])
         encoding = {
             "prototype": masked_average_pool(feature, mask),
-            "prior_support": support_means(features["layer4"], mask, sizes),
+            "prior_support": support_means(features["high"], mask, sizes),
         }
         return {**encoding, **self._local(feature, mask)} if self.training else encoding
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         sizes = grid_sizes(self.scales, query["feature"].shape[-2:])
         shots = [
-            hierarchical_prior(query["layer4"], means, sizes) for means in support["prior_support"].unbind(1)
+            hierarchical_prior(query["high"], means, sizes) for means in support["prior_support"].unbind(1)
         ]
         priors = [torch.stack(level).mean(0) for level in zip(*shots, strict=True)]
         return {
@@ -186,43 +186,43 @@ class MIANet(MetaLearner):
         return self.embeddings[class_id]
 
 
-def support_means(layer4: Tensor, mask: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+def support_means(high: Tensor, mask: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     """Return the mean unit feature of a masked support at every level, [B,levels,C].
 
     The published prior is the mean cosine with all support positions, masked ones counting zero. That is the
     query's product with this one vector.
 
     Args:
-        layer4: features [B,C,h,w] of the unmasked image.
+        high: features [B,C,h,w] of the unmasked image.
         mask: soft foreground [B,1,h,w].
         sizes: grid of every level. The mask shrinks from level to level, as published.
     """
     means, current = [], mask
     for level, size in enumerate(sizes):
         scaled = resize(current, size)
-        means.append(unit(resize(layer4, size) * scaled).mean((2, 3)))
-        if not _apart(level, size, layer4):
+        means.append(unit(resize(high, size) * scaled).mean((2, 3)))
+        if not _apart(level, size, high):
             current = scaled
     return torch.stack(means, 1)
 
 
-def hierarchical_prior(layer4: Tensor, means: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+def hierarchical_prior(high: Tensor, means: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Return the prior of every level, [B,1,b,b], each level weighted by the prior of the one before.
 
     Args:
-        layer4: query features [B,C,h,w].
+        high: query features [B,C,h,w].
         means: what ``support_means`` gives for one support, [B,levels,C].
         sizes: grid of every level.
     """
-    priors, current = [], layer4
+    priors, current = [], high
     for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
-        apart = _apart(level, size, layer4)
-        scaled = resize(layer4, size) if apart else adaptive_avg_pool2d(current, size)
+        apart = _apart(level, size, high)
+        scaled = resize(high, size) if apart else adaptive_avg_pool2d(current, size)
         # Mean cosines vary by thousandths over an image: in single precision, stretching them would magnify
         # the rounding from level to level.
         wide = scaled.double()
         cosine = torch.einsum("bchw,bc->bhw", wide, mean.double()) / wide.norm(dim=1).clamp_min(1e-7)
-        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size).to(layer4.dtype))
+        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size).to(high.dtype))
         if not apart:
             current = scaled * priors[-1]
     return priors
@@ -246,13 +246,14 @@ def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
     return loss.sum() / counted.sum().clamp_min(1)
 
 
-def _apart(level: int, size: tuple[int, int], layer4: Tensor) -> bool:
-    """Whether a level finer than ``layer4`` (VGG16's first) is computed on an enlargement of its own."""
-    return level == 0 and size[0] > layer4.shape[-2]
+def _apart(level: int, size: tuple[int, int], high: Tensor) -> bool:
+    """Whether a level finer than the high feature (VGG16's first) is computed on an enlarged copy."""
+    return level == 0 and size[0] > high.shape[-2]
 
 
-def _halved(image_size: int) -> tuple[int, ...]:
-    side = (image_size - 1) // 8 + 1
+def _halved(build: BuildArguments) -> tuple[int, ...]:
+    spec = build.backbone.spec
+    side = -(-build.image_size // spec.features[spec.names(("middle",))[0]].stride)
     return tuple(-(-side // factor) for factor in (1, 2, 4, 8))
 
 

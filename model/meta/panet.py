@@ -62,12 +62,11 @@ class PANet(NearestPrototype):
     )
 
     def __init__(self, build: BuildArguments, options: PANetOptions) -> None:
-        # the last tap is the output before its activation
-        super().__init__(build.backbone.taps("layer4")[-1], options.scale)
+        super().__init__(options.scale)
         self.options = options
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        feature = features[self.feature]
+        feature = features["signed"]
         encoding = {
             "foreground": pool_at_image_resolution(feature, mask == 1),
             "background": pool_at_image_resolution(feature, self._background(mask)),

@@ -106,7 +106,7 @@ class RARE(PriorGuided):
         inside = resize_like(mask, feature)
         lost = resize_like((mask - survivors(mask, feature)).clamp_min(0), feature)
         encoding = {
-            "prior_object": object_features(features["layer4"], mask),
+            "prior_object": object_features(features["high"], mask),
             "error_prone_share": lost.mean((1, 2, 3)) / (inside.mean((1, 2, 3)) + _EPSILON),
         }
         for region, weight in (("", inside), ("error_prone_", lost)):

@@ -70,7 +70,7 @@ class SGOne(MetaLearner):
 
     Options = SGOneOptions
     align_corners = False
-    inputs = Inputs(query=("layer2", "layer3", "layer4"), support=("layer4",))
+    inputs = Inputs(query=("middle", "high"), support=("high",))
     learning = Learning(
         backbone=True,
         separate_biases=True,
@@ -100,13 +100,14 @@ class SGOne(MetaLearner):
         self.options = options
         if options.channel_order == "bgr":
             self.inputs = replace(self.inputs, pixel_scale="swapped")
-        inputs, width = build.backbone.channels, options.channels
-        self.side2 = nn.Sequential(*_convolution(inputs["layer2"], width))
-        self.side3 = nn.Sequential(*_convolution(width + inputs["layer3"], width))
-        self.side4 = nn.Sequential(_convolution(width + inputs["layer4"], width)[0])
+        spec, width = build.backbone.spec, options.channels
+        fine, middle, deep = (spec.channels(name) for name in spec.names(self.inputs.query))
+        self.side2 = nn.Sequential(*_convolution(fine, width))
+        self.side3 = nn.Sequential(*_convolution(width + middle, width))
+        self.side4 = nn.Sequential(_convolution(width + deep, width)[0])
         self.classifier = nn.Sequential(*_convolution(width, width))
         self.exit = nn.Conv2d(width, 2, 1, padding=options.exit_padding)
-        self.guidance = nn.Conv2d(inputs["layer4"], inputs["layer4"], 3, padding=1)
+        self.guidance = nn.Conv2d(deep, deep, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -114,7 +115,7 @@ class SGOne(MetaLearner):
                     nn.init.zeros_(module.bias)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        fine, middle, deep = (features[name] for name in self.inputs.query)
+        fine, middle, deep = (features[name] for name in ("middle.0", "middle.1", "high"))
         fused = resize_like(self.side2(fine), middle)
         fused = self.side3(torch.cat([fused, middle], 1))
         fused = self.side4(torch.cat([resize_like(fused, deep), deep], 1))
@@ -124,7 +125,7 @@ class SGOne(MetaLearner):
         inside = mask == 1
         if self.training and self.options.void_as_foreground:
             inside = inside | (mask == IGNORE)
-        guidance = self.guidance(features["layer4"])
+        guidance = self.guidance(features["high"])
         return {"prototype": pool_at_image_resolution(guidance, inside, epsilon=_EPSILON)}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:

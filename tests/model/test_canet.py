@@ -196,7 +196,7 @@ class TestCANet(MetaLearnerTester):
         assert all(p.grad is not None for group in model.param_groups().values() for p in group)
 
     def test_base_learner_needs_the_last_stage(self) -> None:
-        with pytest.raises(ValueError, match="needs layer4"):
+        with pytest.raises(ValueError, match="reads no further than layer3, but the base learner needs"):
             self.build(base="pspnet")
 
     def test_starts_from_a_base_learner_of_the_same_build(self) -> None:

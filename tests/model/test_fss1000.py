@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from fewseg.model import create_adapter, create_base_learner, create_model
-from fewseg.model.backbone.channels import on_rgb
 from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode
-from fewseg.model.input_view import MEAN, STD, query_input, support_input
+from fewseg.model.input_view import query_input, support_input
 from fewseg.model.meta.fss1000.batch_statistics import BatchStatistics
+from fewseg.model.pixels import MEAN, STD
 from tests.model.tester import MetaLearnerTester, random_episode
 
 
@@ -98,7 +98,7 @@ class TestFSS1000(MetaLearnerTester):
     def test_a_base_learner_gives_its_weights_to_all_but_the_mask(self) -> None:
         model = self.build()
         drawn = next(model.backbone.parameters())[:, 3:].clone()
-        learner = create_base_learner("pspnet", backbone=on_rgb(model.backbone), classes=4)
+        learner = create_base_learner("pspnet", backbone=model.backbone.on_rgb(), classes=4)
         for parameter in learner.parameters():
             parameter.data.add_(1)
         model.adopt(learner)

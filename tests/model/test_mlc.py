@@ -56,10 +56,6 @@ class TestMLC(MetaLearnerTester):
         with pytest.raises(ValueError, match=r"mlc reads no further than layer3.*base: none"):
             self.build(base="pspnet")
 
-    def test_vgg_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="mlc cuts off the last stage of a ResNet"):
-            create_model("mlc", backbone="vgg16")
-
 
 def with_mined(episode: Episode, count: int = 2) -> Episode:
     """Add mined images: two latent classes, background, void."""

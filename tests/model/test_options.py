@@ -20,7 +20,7 @@ SMALL = {"backbone": "resnet18", "image_size": 65, "backbone_options": {"width":
         ("bam", {"dropout": float("nan")}, "option 'dropout' of bam must be a finite number, got nan"),
         ("bam", {"dropout": -0.1}, "option 'dropout' of bam must be at least 0, got -0.1"),
         ("bam", {"shot_weights": True}, "must be 'learned' or 'uniform', got True"),
-        ("bam", {"low_fea": "layer9"}, "there is no stage 'layer9'"),
+        ("bam", {"low_fea": "layer9"}, "there is no feature 'layer9'"),
         ("rpmm", {"components": [1, "three"]}, "must be a list of values each of which is a whole number"),
         ("rpmm", {"components": []}, "option 'components' of rpmm must be a list in brackets, got ()"),
         ("rpmm", {"components": [1] * 17}, "must be a list of at most 16 values"),

@@ -11,8 +11,9 @@ from fewseg.model.checkpoint.published import load_published, published_names, t
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
-from fewseg.model.input_view import CAFFE_MEAN, MEAN, STD, query_input, support_input
+from fewseg.model.input_view import query_input, support_input
 from fewseg.model.meta.oslsm.weight_hash import WeightHash
+from fewseg.model.pixels import CAFFE_MEAN, MEAN, STD
 from tests.model.tester import MetaLearnerTester, random_episode
 
 SMALL = {"fc_dim": 24, "code_dim": 12, "support_side": 64, "fc_kernel": 3, "query_margin": 16}

@@ -47,6 +47,22 @@ def random_episode(
     )
 
 
+def decode_encoded(model: FewShotModel, episode: Episode) -> Tensor:
+    """Segment the queries of a one-way episode one by one, every image encoded by itself -> [B,2,H,W]."""
+    singles = []
+    for item in range(len(episode.query)):
+        query = model.encode_query(episode.query[item : item + 1])
+        supports = [
+            model.encode_support(
+                episode.support[item, :, k], episode.support_mask[item, :, k], episode.class_id[item]
+            )
+            for k in range(episode.shots)
+        ]
+        support = group_encoding(stack_encodings(supports), 1, 1, episode.shots)
+        singles.append(model.decode(query, support, tuple(episode.query.shape[-2:])).logits)
+    return torch.cat(singles)
+
+
 class MetaLearnerTester:
     """Inherit and set ``method``; ``build`` may be given further options by ``options``."""
 
@@ -120,18 +136,8 @@ class MetaLearnerTester:
             pytest.skip("its encodings depend on the other images of the batch")
         episode = random_episode(65, shots=shot)
         with torch.no_grad():
-            whole = model(episode).logits
-            for item in range(2):
-                query = model.encode_query(episode.query[item : item + 1])
-                supports = [
-                    model.encode_support(
-                        episode.support[item, :, k], episode.support_mask[item, :, k], episode.class_id[item]
-                    )
-                    for k in range(shot)
-                ]
-                support = group_encoding(stack_encodings(supports), 1, 1, shot)
-                single = model.decode(query, support, (65, 65)).logits
-                torch.testing.assert_close(single, whole[item : item + 1], atol=1e-5, rtol=1e-4)
+            single, whole = decode_encoded(model, episode), model(episode).logits
+            torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-4)
 
     def test_same_answer_twice(self) -> None:
         model = self.build().eval()

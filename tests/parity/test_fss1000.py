@@ -87,7 +87,7 @@ def test_outputs_and_intermediates(name: str) -> None:
     assert logit.std() > 0.3
     found = {
         "support_feature": support["feature"],
-        "query_feature": query["layer4"],
+        "query_feature": query["high"],
         **{recorded: query[ours] for recorded, ours in TAPS.items()},
         **seen,
     }

@@ -28,7 +28,7 @@ from fewseg.model.contract import (
 )
 from fewseg.model.encoding import CLASS_ID, QUERY_NUMBER, SHOT_LOGITS
 from fewseg.model.layer.block import activated
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
 from fewseg.model.layer.resize import resize_like
@@ -74,7 +74,7 @@ class CANet(MetaLearner):
 
     Options = CANetOptions
     memory: PredictionMemory
-    inputs = Inputs().reading("layer2", "layer3")
+    inputs = Inputs().reading("middle")
     learning = Learning(shot_bound={"attention": ("fusion", "feature_average")})
     adaptation = Adaptation(blended=("prototype",))
     published = Published(
@@ -93,7 +93,8 @@ class CANet(MetaLearner):
         channels, dropout = options.channels, options.dropout
         self.options = options
         self.learning = self.learning.with_stored_statistics(options.fix_bn)
-        self.reduce = activated(middle_channels(build.backbone), channels, dilation=2, dropout=dropout)
+        inputs = build.backbone.spec.channels("middle")
+        self.reduce = activated(inputs, channels, dilation=2, dropout=dropout)
         self.comparison = DenseComparison(channels, dropout=dropout)
         self.refine = HistoryRefinement(channels, dropout=dropout)
         attends = options.fusion == "attention" and build.shot > 1
@@ -137,7 +138,7 @@ class CANet(MetaLearner):
 
     def reduce_middle(self, features: Mapping[str, Tensor]) -> Tensor:
         """Reduce the middle features of queries or supports to [B,channels,h,w]."""
-        return self.reduce(middle_features(features, ("layer2", "layer3")))
+        return self.reduce(middle_features(features, SHALLOWER_FIRST))
 
     def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
         """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""

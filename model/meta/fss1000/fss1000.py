@@ -16,8 +16,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.backbone.torchvision_names import torchvision_names
-from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.contract import (
     Backbone,
     BatchNorm,
@@ -59,6 +57,7 @@ class FSS1000(MetaLearner):
     """Embed image and mask together, relate query and supports, decode along the query's features."""
 
     Options = FSS1000Options
+    inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL)
     learning = Learning(backbone=True, batch_norm=BatchNorm.BATCH)
     published = Published(
         backbone_variants={
@@ -72,18 +71,15 @@ class FSS1000(MetaLearner):
         super().__init__()
         self.options = options
         self.skips = _skips(build.backbone)
-        self.inputs = Inputs(
-            query=("layer4", *self.skips),
-            support=("layer4",),
-            view=SupportView.MASK_CHANNEL,
+        self.inputs = replace(
+            self.inputs,
+            query=("high", *self.skips),
             pixel_scale=options.pixels,
             batch_dependent=options.bn_mode == "batch",
         )
         self.published = replace(self.published, names=_published_names(build.backbone))
-        channels = build.backbone.channels
-        self.relation = RelationNetwork(
-            channels["layer4"], [channels[name.partition(".")[0]] for name in self.skips]
-        )
+        channels = build.backbone.spec.channels
+        self.relation = RelationNetwork(channels("high"), [channels(name) for name in self.skips])
         if self.inputs.batch_dependent:
             use_batch_statistics(build.backbone)
             use_batch_statistics(self.relation)
@@ -92,14 +88,14 @@ class FSS1000(MetaLearner):
         return {name: features[name] for name in self.inputs.query}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        return {"feature": features["layer4"]}
+        return {"feature": features["high"]}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         feature = support["feature"]
         return {"support": feature.sum(1) if self.options.fusion == "sum" else feature.mean(1)}
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        pair = torch.cat([guidance["support"], query["layer4"]], 1)
+        pair = torch.cat([guidance["support"], query["high"]], 1)
         foreground = self.relation(pair, [query[name] for name in self.skips])
         return Prediction(two_logits(foreground), dict(guidance))
 
@@ -157,18 +153,23 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def _skips(backbone: Backbone) -> tuple[str, ...]:
-    """Return the names of the features that the decoder climbs along, coarse to fine."""
-    if isinstance(backbone, VGG16):
-        return tuple(f"{stage}.unpooled" for stage in reversed(backbone.stages))
-    return "layer3", "layer2", "layer1", "layer0.unpooled"
+    """Return the deepest feature of every grid finer than the high one's, coarse to fine."""
+    spec = backbone.spec
+    deepest = {feature.stride: name for name, feature in spec.features.items()}
+    finer = sorted((stride for stride in deepest if stride < spec.stride("high")), reverse=True)
+    if not finer:
+        raise ValueError(
+            f"fss1000 decodes along features that are finer than the high one, and {spec.name} has none"
+        )
+    return tuple(deepest[stride] for stride in finer)
 
 
 def _published_names(backbone: Backbone) -> dict[str, str]:
     relate = {0: "layer1.0", 1: "layer1.1", 3: "layer2.0", 4: "layer2.1"}
     names = {f"relation.relate.{ours}": f"relation_network.{theirs}" for ours, theirs in relate.items()}
     names |= {f"relation.climb.{n}": f"relation_network.double_conv{n + 1}" for n in range(5)}
-    for ours, theirs in torchvision_names(backbone).items():
-        if isinstance(backbone, VGG16):  # the widened first convolution has a place of its own
+    for ours, theirs in backbone.layer_names("torchvision").items():
+        if theirs.startswith("features."):  # VGG16's widened first convolution has a place of its own
             number = int(theirs.removeprefix("features."))
             theirs = f"features.{number - 1}" if number else "layer1.0"
         names[f"backbone.{ours}"] = f"feature_encoder.{theirs}"

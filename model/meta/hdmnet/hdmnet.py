@@ -28,7 +28,7 @@ from fewseg.model.contract import (
 )
 from fewseg.model.encoding import SHOT_WEIGHTS
 from fewseg.model.layer.block import reduction
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.loss import binary_tasks, pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from fewseg.model.layer.prior import largest_cosine
@@ -71,7 +71,7 @@ class HDMNet(MetaLearner):
     """Prototype and two similarities guide a transformer that matches query and support object."""
 
     Options = HDMNetOptions
-    inputs = Inputs(view=SupportView.MASKED_IMAGE).reading("layer2", "layer3", "layer4", BASE_FEATURE)
+    inputs = Inputs(view=SupportView.MASKED_IMAGE).reading("middle", "high", BASE_FEATURE)
     learning = Learning(shot_bound=SHOT_BOUND)
     published = Published(
         base="pspnet",
@@ -91,7 +91,7 @@ class HDMNet(MetaLearner):
     def __init__(self, build: BuildArguments, options: HDMNetOptions) -> None:
         super().__init__()
         self.options = options
-        width, inputs = options.channels, middle_channels(build.backbone)
+        width, inputs = options.channels, build.backbone.spec.channels("middle")
         self.transformer = MatchingTransformer(options.matching_channels)  # first: it learns more slowly
         self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.query_reduction = reduction(inputs, width, dropout=0.5)
@@ -103,7 +103,7 @@ class HDMNet(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             "feature": self.query_reduction(middle_features(features)),
-            "high": features["layer4"],
+            "high": features["high"],
             "embedding": features[BASE_FEATURE],
             **self.shot_weights.encode(features),
         }
@@ -115,7 +115,7 @@ class HDMNet(MetaLearner):
         merged = self.support_merge(torch.cat([feature, tile(prototype, feature)], 1))
         encoding = {
             "prototype": prototype,
-            "high_object": _object(features["layer4"], mask),
+            "high_object": _object(features["high"], mask),
             "embedding_object": _object(features[BASE_FEATURE], mask),
             **self.shot_weights.encode(features),
         }

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.backbone.torchvision_names import torchvision_names
-from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.backbone.contract import LEVELS
 from fewseg.model.contract import (
     Backbone,
     BuildArguments,
@@ -31,6 +30,8 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.hsnet.centre_pivot import squeeze_block
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from fewseg.model.options import Channels
+
+_LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class HSNet(MetaLearner):
     """Correlate, squeeze the support, decode; several supports vote."""
 
     Options = HSNetOptions
+    inputs = Inputs().reading(LEVELS)
     published = Published(
         backbone_variants={
             "resnet": {"stem": "standard", "dilation": (1, 1, 1, 1)},
@@ -66,15 +68,10 @@ class HSNet(MetaLearner):
     def __init__(self, build: BuildArguments, options: HSNetOptions) -> None:
         super().__init__()
         self.options = options
-        self.levels = _levels(build.backbone)
-        self.inputs = Inputs().reading(*(name for level in self.levels for name in level))
+        self.levels = tuple(reversed(build.backbone.spec.levels))  # coarse to fine
         self.published = replace(self.published, names=_published_names(build.backbone))
-        narrow, middle, wide = options.channels // 8, options.channels // 2, options.channels
-        plans = (
-            ((narrow, 3, 2), (middle, 3, 2), (wide, 3, 2)),
-            ((narrow, 5, 4), (middle, 3, 2), (wide, 3, 2)),
-            ((narrow, 5, 4), (middle, 5, 4), (wide, 3, 2)),
-        )
+        middle, wide = options.channels // 2, options.channels
+        plans = _plans(build.backbone, wide)
         self.squeeze = nn.ModuleList(
             squeeze_block(len(level), plan) for level, plan in zip(self.levels, plans, strict=True)
         )
@@ -151,11 +148,25 @@ class HSNet(MetaLearner):
         return x if coarser is None else self.mix[level - 1](enlarge_query(coarser, x) + x)
 
 
-def _levels(backbone: Backbone) -> tuple[tuple[str, ...], ...]:
-    """Return the taps of the three levels, coarse to fine."""
-    if isinstance(backbone, VGG16):
-        return ("layer4",), backbone.taps("layer4"), backbone.taps("layer3")
-    return backbone.taps("layer4"), backbone.taps("layer3"), backbone.taps("layer2")
+def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ...]]:
+    """Return the convolutions of every level, coarse to fine, as channels, kernels and strides.
+
+    All levels end on one support grid: the coarsest, and what is as coarse, goes down to an eighth.
+    """
+    narrow, middle, spec = wide // 8, wide // 2, backbone.spec
+    plans = {
+        1: ((narrow, 3, 2), (middle, 3, 2), (wide, 3, 2)),
+        2: ((narrow, 5, 4), (middle, 3, 2), (wide, 3, 2)),
+        4: ((narrow, 5, 4), (middle, 5, 4), (wide, 3, 2)),
+    }
+    strides = [spec.stride(level[0]) for level in reversed(spec.levels)]
+    finer = [strides[0] // stride if strides[0] % stride == 0 else 0 for stride in strides]
+    if len(finer) != _LEVELS or not set(finer) <= set(plans):
+        raise ValueError(
+            f"hsnet correlates {_LEVELS} levels of features, each as fine as the one behind it or up to four "
+            f"times as fine as the last; {spec.name} as built has positions {strides} pixels apart"
+        )
+    return [plans[ratio] for ratio in finer]
 
 
 def enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
@@ -177,7 +188,7 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _published_names(backbone: Backbone) -> dict[str, str]:
-    entries = {"": "", **torchvision_names(backbone)}
+    entries = {"": "", **backbone.layer_names("torchvision")}
     names = {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in entries.items()}
     blocks = {f"squeeze.{i}": f"encoder_layer{4 - i}" for i in range(3)}
     blocks |= {"mix.0": "encoder_layer4to3", "mix.1": "encoder_layer3to2"}

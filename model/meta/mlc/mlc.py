@@ -60,13 +60,11 @@ class MLC(NearestPrototype):
     )
 
     def __init__(self, build: BuildArguments, options: MLCOptions) -> None:
-        if "layer4" in build.backbone.stages:
-            raise ValueError("mlc cuts off the last stage of a ResNet, which vgg16 has not; choose a ResNet")
-        super().__init__(build.backbone.taps("layer3")[-1], options.scale)  # before its last activation
+        super().__init__(options.scale)
         self.options = options
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        feature = features[self.feature]
+        feature = features["signed"]
         return {
             name: pool_at_image_resolution(feature, mask == value, align_corners=True)
             for value, name in enumerate(("background", "foreground"))
@@ -122,7 +120,7 @@ class MLCReconstruction(MLC):
 
     def __init__(self, build: BuildArguments, options: MLCReconstructionOptions) -> None:
         super().__init__(build, options)
-        channels = build.backbone.channels["layer3"]
+        channels = build.backbone.spec.channels("signed")
         self.register_buffer("global_background", torch.zeros(channels))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("region_bank", torch.zeros(options.region_bank, channels))
@@ -130,7 +128,7 @@ class MLCReconstruction(MLC):
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
         if label is None:
             raise ValueError("mlc-reconstruction learns from mined labels: pass them with auxiliary images")
-        feature = features[self.feature]
+        feature = features["signed"]
         return {"auxiliary": feature, "auxiliary_label": at_positions(label, feature.shape[-2:])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:

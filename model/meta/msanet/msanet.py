@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fewseg.model.backbone.vgg import VGG16
+from fewseg.model.backbone.contract import LEVELS
 from fewseg.model.contract import (
     Adaptation,
     Backbone,
@@ -30,7 +30,7 @@ from fewseg.model.contract import (
 from fewseg.model.encoding import GRAM, SHOT_WEIGHTS
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
-from fewseg.model.layer.features import middle_channels, middle_features
+from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.gram import gram_matrix
 from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
 from fewseg.model.layer.prior import object_features, shot_priors
@@ -62,7 +62,7 @@ class Taps:
     """Where the similarities are taken.
 
     Attributes:
-        first: feature whose grid the mask pyramid starts from.
+        first: feature from whose grid the mask shrinks: the one before the shallowest tap.
         shallow, deep: names of the taps, shallow to deep; set apart because the published code takes the
             shallow ones of VGG16 from the last support alone.
     """
@@ -77,12 +77,11 @@ class Taps:
 
     @classmethod
     def of(cls, backbone: Backbone) -> Taps:
-        """Residual sums of all blocks of the last three stages; in VGG16, the convolutions of the last two
-        and the final output."""
-        if isinstance(backbone, VGG16):
-            shallow = backbone.taps("layer3")
-            return cls(shallow[0], shallow, (*backbone.taps("layer4"), "layer4"))
-        return cls("layer1", backbone.taps("layer2"), backbone.taps("layer3") + backbone.taps("layer4"))
+        """Take the blocks of all levels that the backbone declares."""
+        shallow, *deep = backbone.spec.levels
+        names = list(backbone.spec.features)
+        before = max(0, names.index(shallow[0]) - 1)
+        return cls(names[before], shallow, tuple(name for level in deep for name in level))
 
 
 class ChannelAttention(nn.Module):
@@ -111,6 +110,7 @@ class MSANet(MetaLearner):
     """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
 
     Options = MSANetOptions
+    inputs = Inputs().reading("middle", "high", LEVELS)
     learning = Learning(shot_bound=SHOT_BOUND)
     adaptation = Adaptation(
         blended=("prototype", "multi_similarity", "prior", "attention"),
@@ -132,12 +132,12 @@ class MSANet(MetaLearner):
 
     def __init__(self, build: BuildArguments, options: MSANetOptions) -> None:
         super().__init__()
-        width, inputs = options.channels, middle_channels(build.backbone)
+        width, inputs = options.channels, build.backbone.spec.channels("middle")
         self.taps = Taps.of(build.backbone)
         self.low_feature = build.low_feature
-        read = ("layer2", "layer3", "layer4", self.low_feature, *self.taps.all)
+        read = (*self.inputs.query, self.low_feature)
         self.inputs = Inputs(query=read, support=(*read, self.taps.first))
-        self.last_shot_alone = isinstance(build.backbone, VGG16) and options.vgg_corr2 == "last"
+        self.last_shot_alone = {"vgg": options.vgg_corr2}.get(build.backbone.family) == "last"
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.support_reduction = reduction(inputs, width, dropout=0.5)
         self.merge = reduction(3 * width + options.similarity_channels + 1, width)
@@ -153,7 +153,7 @@ class MSANet(MetaLearner):
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
             **self.trainable_query(features),
-            "prior_query": features["layer4"],
+            "prior_query": features["high"],
             **{f"tap {name}": normalise(features[name]) for name in self.taps.all},
             GRAM: gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
@@ -163,7 +163,7 @@ class MSANet(MetaLearner):
         objects, counts = self._objects(features, inside)
         return {
             **self.trainable_support(features, mask),
-            "prior_object": object_features(features["layer4"], inside),
+            "prior_object": object_features(features["high"], inside),
             "counts": counts,
             **objects,
             GRAM: gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's

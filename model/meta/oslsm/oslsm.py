@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, conv_transpose2d
 
-from fewseg.model.backbone.vgg import VGG16
 from fewseg.model.contract import (
     IGNORE,
     IMAGE_FEATURE,
@@ -120,7 +119,7 @@ class OSLSM(MetaLearner):
         super().__init__()
         self.options = options
         self.inputs = Inputs(
-            query=("layer4",),
+            query=("high",),
             support=(IMAGE_FEATURE,),
             view=SupportView.MASKED_IMAGE,
             support_side=options.support_side,
@@ -132,7 +131,7 @@ class OSLSM(MetaLearner):
         self.condition = ConditioningBranch(build.backbone, options)
         self.hash = WeightHash(options.code_dim, width + 1, options.hash_seed)
         self.cells = nn.Sequential(
-            nn.Conv2d(build.backbone.channels["layer4"], width, kernel),
+            nn.Conv2d(build.backbone.spec.channels("high"), width, kernel),
             nn.ReLU(inplace=True),
             nn.Dropout(options.dropout),
             nn.Conv2d(width, width, 1),
@@ -155,7 +154,7 @@ class OSLSM(MetaLearner):
                         own.data.copy_(given.view_as(own))
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {"feature": self.cells(features["layer4"])}
+        return {"feature": self.cells(features["high"])}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         parameters = self.hash(self.condition(features[IMAGE_FEATURE]))
@@ -213,7 +212,7 @@ class ConditioningBranch(nn.Module):
         self.grid = options.fc_kernel
         self.backbone = copy.deepcopy(backbone)
         self.classifier = nn.Sequential(
-            nn.Linear(backbone.channels["layer4"] * self.grid**2, options.fc_dim),
+            nn.Linear(backbone.spec.channels("high") * self.grid**2, options.fc_dim),
             nn.ReLU(inplace=True),
             nn.Dropout(options.dropout),
             nn.Linear(options.fc_dim, options.fc_dim),
@@ -224,7 +223,7 @@ class ConditioningBranch(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn masked supports [B,3,H,W] into codes [B,code_dim]."""
-        feature = self.backbone(image, ["layer4"])["layer4"]
+        feature = self.backbone(image, ("high",))["high"]
         return self.classifier(adaptive_avg_pool2d(feature, self.grid).flatten(1))
 
 
@@ -232,12 +231,6 @@ def _published_names(backbone: Backbone) -> dict[str, str]:
     """Return the names of Caffe's layers: ``f`` is the conditioning branch, ``s`` the segmentation branch."""
     names = {f"condition.classifier.{place}": f"fc{n + 6}f" for n, place in enumerate(_CLASSIFIER)}
     names |= {"cells.0": "fc6s", "cells.3": "fc7s"}
-    if isinstance(backbone, VGG16):
-        for group, stage in enumerate(backbone.stages):
-            layers = backbone.get_submodule(stage)
-            places = [place for place, layer in enumerate(layers.children()) if isinstance(layer, nn.Conv2d)]
-            for number, place in enumerate(places):
-                published = f"conv{group + 1}_{number + 1}"
-                names[f"backbone.{stage}.{place}"] = f"{published}s"
-                names[f"condition.backbone.{stage}.{place}"] = f"{published}f"
+    for ours, theirs in backbone.layer_names("caffe").items():
+        names |= {f"backbone.{ours}": f"{theirs}s", f"condition.backbone.{ours}": f"{theirs}f"}
     return names

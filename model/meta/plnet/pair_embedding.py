@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from fewseg.model.backbone.vgg import VGG16
-from fewseg.model.contract import Backbone
+from fewseg.model.backbone.contract import Backbone
 from fewseg.model.layer.resize import resize_like
 
 MaskMode = Literal["late", "early", "channel"]
@@ -58,44 +57,29 @@ class PairEmbedding(nn.Module):
 
     def initialise(self, backbone: Backbone) -> None:
         """Copy the weights of ``backbone``, of which this module's own is a copy."""
-        state = dict(backbone.state_dict())
-        if self.mask_mode == "channel":
-            name = f"{_first_convolution(backbone)}.weight"
-            state[name] = torch.cat([state[name], torch.zeros_like(state[name][:, :1])], 1)
-        self.backbone.load_state_dict(state)
+        self.backbone.load_state_dict(self.backbone.with_own_channels(backbone.state_dict()))
 
     def _features(self, image: Tensor) -> Tensor:
         features = self.project(self.backbone(image, (self.feature,))[self.feature])
         return features if self.signed else features.relu()
 
     def _add_mask_channel(self) -> None:
-        name = _first_convolution(self.backbone)
-        old = self.backbone.get_submodule(name)
-        assert isinstance(old, nn.Conv2d)
-        new = nn.Conv2d(
-            old.in_channels + 1,
-            old.out_channels,
-            old.kernel_size[0],  # as everything here, square
-            old.stride[0],
-            old.padding[0],
-            bias=old.bias is not None,
-        )
-        new.load_state_dict(
-            old.state_dict() | {"weight": torch.cat([old.weight, torch.zeros_like(old.weight[:, :1])], 1)}
-        )
-        self.backbone.set_submodule(name, new)
+        _, first = self.backbone.first_convolution()
+        widened = torch.cat([first.weight, torch.zeros_like(first.weight[:, :1])], 1)
+        first.weight, first.in_channels = nn.Parameter(widened.detach()), first.in_channels + 1
 
 
 def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
-    """Return the name of the deepest feature and what brings it to ``channels``: nothing where it has them.
+    """Return the name of a deep feature and what brings it to ``channels``.
 
-    VGG16 ends with its last convolution before the activation, a ResNet with layer3 and a 1x1 convolution.
+    It is the signed feature, unchanged where it has these channels. Of a backbone without its last stage it
+    is the last middle feature, which is activated and so goes through a 1x1 convolution.
     """
-    vgg = isinstance(backbone, VGG16)
-    name, stage = (backbone.taps("layer4")[-1], "layer4") if vgg else ("layer3", "layer3")
-    if vgg and backbone.channels[stage] == channels:
-        return name, nn.Identity()
-    return name, nn.Conv2d(backbone.channels[stage], channels, 1)
+    spec = backbone.spec
+    whole = "high" in spec.roles
+    name = spec.names(("signed" if whole else "middle",))[-1]
+    own = spec.channels(name)
+    return name, nn.Identity() if whole and own == channels else nn.Conv2d(own, channels, 1)
 
 
 def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:
@@ -107,7 +91,3 @@ def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor
     if distance == "cosine":
         return _COSINE_SCALE * cosine_similarity(vectors, prototypes, dim=-1)
     return -(vectors - prototypes).square().mean(-1)
-
-
-def _first_convolution(network: nn.Module) -> str:
-    return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))

@@ -65,7 +65,7 @@ def test_published_flat_keys_become_options(configure: Callable[..., Config]) ->
         (
             {"kshot_trans_dim": 4000, "low_fea": "layer9"},
             "--opts low_fea",
-            "Method.low_fea: there is no stage",
+            "Method.low_fea: there is no feature",
         ),
         ({"base": "pspnit"}, "--opts base", "Method.base: there is no base learner 'pspnit'"),
         ({"ensemble": "bum"}, "--opts ensemble", "Method.ensemble: there is no ensemble 'bum'"),

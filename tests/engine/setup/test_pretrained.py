@@ -9,7 +9,6 @@ import torch
 
 from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.model import create_backbone, create_model
-from fewseg.model.backbone.torchvision_names import torchvision_names
 from fewseg.util.errors import CheckpointError
 
 SEMSEG_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
@@ -33,7 +32,7 @@ def test_deep_stem_file_is_found_by_name(tmp_path):
     source = create_backbone("resnet50", width=8)
     torch.save(published(source.state_dict(), SEMSEG_STEM), tmp_path / "resnet50_v2.pth")
     target = create_backbone("resnet50", width=8)
-    assert "resnet50_v2.pth" in load_pretrained(target, "resnet50", None, tmp_path)
+    assert "resnet50_v2.pth" in load_pretrained(target, None, tmp_path)
     assert_same_weights(source, target)
 
 
@@ -41,7 +40,7 @@ def test_torchvision_names_fit_the_standard_stem(tmp_path):
     source = create_backbone("resnet18", width=8, stem="standard")
     torch.save(published(source.state_dict(), {"0": "conv1", "1": "bn1"}), tmp_path / "weights.pth")
     target = create_backbone("resnet18", width=8, stem="standard")
-    load_pretrained(target, "resnet18", str(tmp_path / "weights.pth"))
+    load_pretrained(target, str(tmp_path / "weights.pth"))
     assert_same_weights(source, target)
 
 
@@ -52,7 +51,7 @@ def test_a_backbone_without_its_last_stage_leaves_that_stage_out(tmp_path):
         path = tmp_path / f"{number}.pth"
         torch.save(published(source.state_dict(), stem), path)
         target = create_backbone("resnet50", width=8, last_stage="layer3")
-        load_pretrained(target, "resnet50", str(path))
+        load_pretrained(target, str(path))
         own = source.state_dict()
         assert all(torch.equal(value, own[name]) for name, value in target.state_dict().items())
 
@@ -69,14 +68,14 @@ def test_layers_of_vgg_are_cut_into_groups(tmp_path, options):
             number += 1
     name = "vgg16-397923af.pth" if options else "vgg16_bn.pth"
     torch.save(entries, tmp_path / name)
-    assert name in load_pretrained(target, "vgg16", "imagenet", tmp_path)
+    assert name in load_pretrained(target, "imagenet", tmp_path)
     assert_same_weights(source, target)
 
 
 def test_none_leaves_the_weights_alone():
     backbone = create_backbone("resnet18", width=8)
     before = backbone.layer0[0].weight.clone()
-    assert load_pretrained(backbone, "resnet18", "none") == "random weights"
+    assert load_pretrained(backbone, "none") == "random weights"
     assert torch.equal(before, backbone.layer0[0].weight)
 
 
@@ -93,7 +92,7 @@ def test_none_leaves_the_weights_alone():
 )
 def test_missing_file_says_how_to_go_on(tmp_path, name, said):
     with pytest.raises(CheckpointError, match=said) as caught:
-        load_pretrained(create_backbone(name, width=8), name, "imagenet", tmp_path)
+        load_pretrained(create_backbone(name, width=8), "imagenet", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -110,13 +109,13 @@ def test_without_a_network_the_download_says_how_to_go_on(tmp_path, monkeypatch,
     with pytest.raises(
         CheckpointError, match=rf"{name}: .*no network.*or go on without: --opts pretrained none"
     ):
-        load_pretrained(backbone, name, None, tmp_path)
+        load_pretrained(backbone, None, tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(create_backbone("resnet18", width=16).state_dict(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"misshaped.*pretrained none"):
-        load_pretrained(create_backbone("resnet18", width=8), "resnet18", str(tmp_path / "other.pth"))
+        load_pretrained(create_backbone("resnet18", width=8), str(tmp_path / "other.pth"))
 
 
 def test_filters_of_further_channels_stay_as_drawn(tmp_path):
@@ -124,7 +123,7 @@ def test_filters_of_further_channels_stay_as_drawn(tmp_path):
     torch.save(published(source.state_dict(), {"0": "conv1", "1": "bn1"}), tmp_path / "weights.pth")
     target = create_backbone("resnet18", width=8, stem="standard", inputs=4)
     drawn = target.layer0[0].weight[:, 3:].clone()
-    load_pretrained(target, "resnet18", str(tmp_path / "weights.pth"))
+    load_pretrained(target, str(tmp_path / "weights.pth"))
     assert torch.equal(target.layer0[0].weight, torch.cat([source.layer0[0].weight, drawn], 1))
 
 
@@ -133,14 +132,14 @@ def test_a_second_branch_starts_from_the_same_file_and_its_classifier(tmp_path):
     one, other = (
         create_model("oslsm", backbone="vgg16", backbone_options={"width": 8}, **options) for _ in range(2)
     )
-    names = torchvision_names(one.backbone)
+    names = one.backbone.layer_names("torchvision")
     entries = {
         f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v
         for k, v in one.backbone.state_dict().items()
     }
     classifier = one.meta.condition.classifier.state_dict()
     torch.save(entries | {f"classifier.{k}": v for k, v in classifier.items()}, tmp_path / "weights.pth")
-    load_pretrained(other.backbone, "vgg16", str(tmp_path / "weights.pth"), network=other)
+    load_pretrained(other.backbone, str(tmp_path / "weights.pth"), network=other)
     assert_same_weights(other.meta.condition.backbone, one.backbone)
     assert_same_weights(other.meta.condition.classifier, one.meta.condition.classifier)
     assert torch.equal(other.meta.cells[3].weight.flatten(1), one.meta.condition.classifier[3].weight)
@@ -153,4 +152,4 @@ def test_a_failed_download_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     said = r"no network.*https://download.pytorch.org/models/resnet50-0676ba61.pth.*pretrained PATH"
     with pytest.raises(CheckpointError, match=said):
-        load_pretrained(create_backbone("resnet50", width=8, stem="standard"), "resnet50", None, tmp_path)
+        load_pretrained(create_backbone("resnet50", width=8, stem="standard"), None, tmp_path)

@@ -73,7 +73,7 @@ class TestTrouble:
         backbone = create_backbone("resnet18", width=8)
         torch.save(damaged(backbone.state_dict(), change), tmp_path / "imagenet.pth")
         with pytest.raises(CheckpointError, match=f"imagenet.pth: .*{said}"):
-            load_pretrained(backbone, "resnet18", str(tmp_path / "imagenet.pth"))
+            load_pretrained(backbone, str(tmp_path / "imagenet.pth"))
 
 
 def test_half_precision_is_converted_and_told(opened, tmp_path, caplog):

@@ -1,0 +1,45 @@
+"""The scales of pixels that networks want, made from normalised images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+"""How images are normalised where they come from: RGB on the scale of 0..255."""
+
+CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
+"""What Caffe's ImageNet networks subtract: BGR."""
+
+
+def _unit(image: Tensor) -> Tensor:
+    return _grey_levels(image) / 255
+
+
+def _swapped(image: Tensor) -> Tensor:
+    return (_grey_levels(image).flip(1) - _per_channel(MEAN, image)) / _per_channel(STD, image)
+
+
+def _caffe(image: Tensor) -> Tensor:
+    return _grey_levels(image).flip(1) - _per_channel(CAFFE_MEAN, image)
+
+
+def _grey_levels(image: Tensor) -> Tensor:
+    return image * _per_channel(STD, image) + _per_channel(MEAN, image)
+
+
+def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+
+
+PIXELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normalised": lambda image: image,
+    "swapped": _swapped,
+    "unit": _unit,
+    "caffe": _caffe,
+}
+"""``normalised`` as they come, ``swapped`` BGR under the constants of RGB, ``unit`` RGB of 0..1, ``caffe``
+BGR of 0..255 without Caffe's mean."""
