@@ -24,7 +24,7 @@ WHOLE = RECORDED.parents[3] / "shared" / "parity"
 MANIFEST = "manifest"
 TABLES = "embeddings"
 
-looked_at: set[tuple[str, bool]] = set()
+cases_read: set[tuple[str, bool]] = set()
 """Cases whose figures the running test has read, as (name, whether the whole arrays were there)."""
 
 
@@ -64,12 +64,12 @@ class Case:
     @property
     def meta(self) -> dict:
         """The json as it stands; its notes say what each array is."""
-        looked_at.add((self.name, self.whole is not None))
+        cases_read.add((self.name, self.whole is not None))
         return self.contents
 
     @property
     def arrays(self) -> dict[str, Figures]:
-        looked_at.add((self.name, self.whole is not None))
+        cases_read.add((self.name, self.whole is not None))
         forms = [self.thinned] if self.whole is None else [self.thinned, self.whole]
         return {name: Figures(tuple(form[name] for form in forms)) for name in self.thinned}
 

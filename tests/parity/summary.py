@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 
 import pytest
 
-from tests.parity.cases import looked_at
+from tests.parity.cases import cases_read
 
 NOTE = "recorded cases"
 """The property of a test's report that lists the cases which the test compared."""
@@ -14,7 +14,7 @@ NOTE = "recorded cases"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    looked_at.clear()
+    cases_read.clear()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -22,7 +22,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
-        item.user_properties.append((NOTE, sorted(looked_at)))
+        item.user_properties.append((NOTE, sorted(cases_read)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from tests.parity import inputs, summary
-from tests.parity.cases import RECORDED, TABLES, WHOLE, Figures, case_names, load_case, looked_at
+from tests.parity.cases import RECORDED, TABLES, WHOLE, Figures, case_names, cases_read, load_case
 from tests.parity.comparison import agreement, assert_close
 from tests.parity.pictures import LIST, draw_pictures
 from tests.parity.storage import KEPT, kept, pack, unpack
-from tests.parity.thin import recorded_variants, tables_of, thinned_files
+from tests.parity.thin import main, recorded_variants, tables_of, thinned_files
 
 LARGEST = 5 * 2**20
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +117,15 @@ def test_a_comparison_covers_every_form_and_every_kept_entry() -> None:
         Figures((thinned,)).whole()
 
 
+def test_an_unknown_variant_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["thin.py", "bam/resnet34"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "bam/resnet34 holds no recorded case" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_missing_record_tells_how_to_make_it() -> None:
     with pytest.raises(FileNotFoundError, match=re.escape("python tests/parity/thin.py bam/resnet34")):
         load_case("bam/resnet34", "eval_1shot")
@@ -143,9 +152,9 @@ def test_the_line_at_the_end_counts_a_case_only_where_all_its_tests_pass() -> No
 def test_reading_figures_is_noted_until_the_next_test() -> None:
     for figures in ("meta", "arrays"):
         _, case = load_case("data", "val_transform")
-        assert not looked_at
+        assert not cases_read
         getattr(case, figures)
-        assert looked_at == {("data/val_transform", WHOLE.is_dir())}
+        assert cases_read == {("data/val_transform", WHOLE.is_dir())}
         summary.pytest_runtest_setup()
 
 

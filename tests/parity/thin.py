@@ -68,7 +68,10 @@ def main() -> None:
     )
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help="folders below ../shared/parity")
     for variant in parser.parse_args().variants or recorded_variants():
-        files = thinned_files(variant)
+        try:
+            files = thinned_files(variant)
+        except FileNotFoundError as error:
+            parser.error(str(error))
         shutil.rmtree(RECORDED / variant, ignore_errors=True)  # cases that are gone
         write(RECORDED / variant, files)
         write(RECORDED / TABLES, tables_of(variant))
