@@ -51,13 +51,10 @@ def plain_forward(model: FewShotModel, episode: Episode) -> Tensor:
 
 
 def _features(backbone: Backbone, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    x, outputs = image, []
-    for stage in backbone.stages:
-        if stage == "layer4" and mask is not None:
-            x = x * _enlarge(mask, x)
-        x = backbone.run_stage(stage, x)
-        outputs.append(x)
-    return outputs[2], outputs[3], outputs[4]
+    features = backbone(image, ("middle", "high") if mask is None else ("middle",))
+    fine, deep = features["middle.0"], features["middle.1"]
+    high = features["high"] if mask is None else backbone.run_stage("layer4", deep * _enlarge(mask, deep))
+    return fine, deep, high
 
 
 def _enlarge(x: Tensor, like: Tensor) -> Tensor:
