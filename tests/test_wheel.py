@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import fewseg
-from fewseg.dataset.prepare.own_lists import PASCAL_COUNTS
+from fewseg.dataset.prepare.shipped_lists import PASCAL_COUNTS
 from fewseg.model import create_model
 from fewseg.util.config import load_config
 from fewseg.engine.setup.run_path import shipped_config

@@ -103,7 +103,7 @@ def compare_matching(
     with torch.no_grad():
         query = model.encode_query(episode.query)
         support = model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
-        whole = [_spread(support, level) for level in range(3)]
+        whole = [_grid_of_vectors(support, level) for level in range(3)]
         ours = [
             hypercorrelation(query[f"level{n}"], support[f"object{n}"], support[f"occupied{n}"])
             for n in range(3)
@@ -128,7 +128,7 @@ def compare_matching(
     return seconds
 
 
-def _spread(support: Encoding, level: int) -> Tensor:
+def _grid_of_vectors(support: Encoding, level: int) -> Tensor:
     """Put the object's vectors back into their grid -> [B,L,C,hs,ws], zero elsewhere; for a single image."""
     vectors, occupied = support[f"object{level}"], support[f"occupied{level}"]
     grid = vectors.new_zeros(*vectors.shape[:3], occupied[0].numel())

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 from fewseg.dataset.lists.image_lists import read_image_list
-from fewseg.dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
 from fewseg.dataset.prepare.pascal import FILES
+from fewseg.dataset.prepare.shipped_lists import COUNTS_FILE, SYSTEMS, fold_counts, tables, to_text
 from fewseg.engine.setup.script import run_script
 from fewseg.util.command_line import command_line
 from fewseg.util.files import write_text

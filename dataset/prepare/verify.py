@@ -15,7 +15,7 @@ from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, ImageList, read_image
 from fewseg.dataset.prepare import coco, folder, fss1000, pascal
 from fewseg.dataset.prepare.doctor import Finding, examine
 from fewseg.dataset.prepare.layout import changed_lists, changed_masks, list_path, read_record
-from fewseg.dataset.prepare.own_lists import PASCAL_COUNTS, fold_counts
+from fewseg.dataset.prepare.shipped_lists import PASCAL_COUNTS, fold_counts
 from fewseg.util.errors import DataError
 
 PARTS = ("train", "val", "test")

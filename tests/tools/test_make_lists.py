@@ -12,7 +12,7 @@ import pytest
 from fewseg.dataset.classes.split import class_split
 from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import read_image_list
-from fewseg.dataset.prepare.own_lists import COUNTS_FILE, SYSTEMS, fold_counts, to_text
+from fewseg.dataset.prepare.shipped_lists import COUNTS_FILE, SYSTEMS, fold_counts, to_text
 from fewseg.util.errors import UserError
 from tools.make_lists import main
 
