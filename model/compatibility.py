@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fewseg.model.backbone.contract import ROLES, Backbone
-from fewseg.model.contract import BASE_FEATURE, MetaLearner, SupportView
+from fewseg.model.contract import MetaLearner
+from fewseg.model.records import BASE_FEATURE, SupportView
 
 _WITHOUT_BASE = "leave the base learner out (base: none)"
 

@@ -9,23 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import (
-    BASE_FEATURE,
-    IMAGE_FEATURE,
-    AuxiliarySet,
-    Backbone,
-    BaseHead,
-    BaseLearner,
-    BatchNorm,
-    Encoding,
-    Episode,
-    GroupRule,
-    MetaLearner,
-    Network,
-    Prediction,
-    SupportView,
-    TrainingMemory,
-)
+from fewseg.model.contract import Backbone, BaseHead, BaseLearner, MetaLearner, Network, TrainingMemory
 from fewseg.model.encoding import (
     BASE_LOGITS,
     CLASS_ID,
@@ -33,14 +17,17 @@ from fewseg.model.encoding import (
     META_LOGITS,
     QUERY_NUMBER,
     SHOT_WEIGHTS,
+    Encoding,
     group_encoding,
     repeat_encoding,
 )
 from fewseg.model.ensemble import BaseMetaEnsemble
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.input_view import query_input, support_input
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.records import BASE_FEATURE, IMAGE_FEATURE, AuxiliarySet, BatchNorm, GroupRule, SupportView
 
 Features = dict[str, Tensor]
 

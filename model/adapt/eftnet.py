@@ -18,8 +18,9 @@ from torch import nn
 
 from fewseg.model.adapt.episode import AdaptedEpisode
 from fewseg.model.adapt.options import EFTNetOptions
-from fewseg.model.contract import Episode, Prediction, SupportView
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.records import SupportView
 
 
 class EFTNet:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.model.adapt.options import EFTNetOptions
-from fewseg.model.contract import IGNORE, Encoding, Episode, Prediction
-from fewseg.model.encoding import META_LOGITS, group_encoding, stack_encodings
+from fewseg.model.encoding import META_LOGITS, Encoding, group_encoding, stack_encodings
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.loss import pixel_cross_entropy, total
 

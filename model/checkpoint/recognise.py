@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fewseg.model.checkpoint.misfit import Misfit, shorten
 from fewseg.model.checkpoint.published import to_ours
-from fewseg.model.contract import TextInput
 from fewseg.model.create import (
     BACKBONES,
     BASE_LEARNERS,
@@ -21,6 +20,7 @@ from fewseg.model.create import (
     create_base_learner,
     create_model,
 )
+from fewseg.model.records import TextInput
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
 """The last entry of the base learner's classifier, as the methods and the base learner itself call it."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from fewseg.model.contract import IGNORE
+from fewseg.model.episode import IGNORE
 from fewseg.model.layer.nearest_prototype import cosine_scores
 from fewseg.model.layer.resize import resize
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from fewseg.model.contract import IGNORE
+from fewseg.model.episode import IGNORE
 from fewseg.model.layer.loss import binary_tasks
 
 

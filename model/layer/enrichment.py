@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from fewseg.model.contract import Prediction
+from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import Residual, classifier, reduction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import tile

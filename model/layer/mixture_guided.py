@@ -11,17 +11,8 @@ from torch import Tensor, nn
 
 from fewseg.model.backbone.resnet import DEEPLAB
 from fewseg.model.backbone.vgg import WITHOUT_LAST_STRIDES
-from fewseg.model.contract import (
-    Adaptation,
-    BatchNorm,
-    BuildArguments,
-    Encoding,
-    GroupRule,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Published,
-)
+from fewseg.model.contract import BuildArguments, MetaLearner
+from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
 from fewseg.model.layer.mixture import PrototypeMixture
@@ -30,6 +21,7 @@ from fewseg.model.layer.refinement import HistoryRefinement, published_refinemen
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.options import Channels, Count, Dropout, Factor
+from fewseg.model.records import Adaptation, BatchNorm, GroupRule, Inputs, Learning, Published
 
 _PUBLISHED_HEADS: Mapping[str, str] = {
     "reduce": "layer5",

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from fewseg.model.contract import Adaptation, Encoding, MetaLearner, Prediction
+from fewseg.model.contract import MetaLearner
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Prediction
+from fewseg.model.records import Adaptation
 
 
 class NearestPrototype(MetaLearner):

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fewseg.model.contract import Adaptation, Backbone, Encoding, Inputs, MetaLearner, Published, SupportView
+from fewseg.model.contract import Backbone, MetaLearner
+from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.prior import object_features
 from fewseg.model.layer.resize import resize_like
+from fewseg.model.records import Adaptation, Inputs, Published, SupportView
 
 
 class PriorGuided(MetaLearner):

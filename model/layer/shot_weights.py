@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import BuildArguments, Encoding
-from fewseg.model.encoding import GRAM
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import GRAM, Encoding
 from fewseg.model.layer.gram import gram_distance, scene_gram
 from fewseg.model.options import Hidden
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import BuildArguments, Encoding, Learning, Prediction, Published
-from fewseg.model.encoding import SHOT_WEIGHTS
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import SHOT_WEIGHTS, Encoding
+from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.pooling import tile
@@ -22,6 +23,7 @@ from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeightOptions, ShotWeights, fuse_shots
 from fewseg.model.options import Channels, Dropout
+from fewseg.model.records import Learning, Published
 
 
 @dataclass(frozen=True)

@@ -22,23 +22,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from fewseg.model.contract import (
-    IGNORE,
-    AuxiliarySet,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    Prediction,
-    Published,
-)
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.alignment import alignment_loss, score_supports
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import masked_average_pool, pool_at_image_resolution
 from fewseg.model.layer.resize import resize
 from fewseg.model.options import Cosine, CountOrNone, Factor, Weight
+from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
 
 _EPSILON = 1e-5
 _TOO_LITTLE = 1e-3

@@ -15,19 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, pairwise_distance
 
-from fewseg.model.contract import (
-    Adaptation,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-    TextInput,
-)
-from fewseg.model.encoding import CLASS_ID
+from fewseg.model.contract import BuildArguments, MetaLearner
+from fewseg.model.encoding import CLASS_ID, Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
@@ -41,6 +31,7 @@ from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.prior import stretch, unit
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.options import Channels, Scales, Share, Weight
+from fewseg.model.records import Adaptation, Inputs, Learning, Published, TextInput
 
 WORD_WIDTH = 300
 _HIDDEN = 128

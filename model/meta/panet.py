@@ -15,20 +15,14 @@ import torch
 from torch import Tensor
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from fewseg.model.contract import (
-    IGNORE,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    Prediction,
-    Published,
-)
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.alignment import alignment_loss
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.options import Factor, Weight
+from fewseg.model.records import Inputs, Learning, Published
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import BuildArguments, Encoding, Episode, Learning, Prediction, Published
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.enrichment import (
     PUBLISHED_NAMES,
     EnrichmentDecoder,
@@ -24,6 +26,7 @@ from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize
 from fewseg.model.options import Channels, Scales, Weight
+from fewseg.model.records import Learning, Published
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from fewseg.model.contract import IGNORE, Adaptation, BuildArguments, Encoding, Episode, Prediction, Published
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_features
@@ -24,6 +26,7 @@ from fewseg.model.layer.prior import object_features, shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Channels, Weight
+from fewseg.model.records import Adaptation, Published
 
 _EPSILON = 1e-7
 

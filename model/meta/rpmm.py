@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.model.contract import BuildArguments, Encoding, Episode, Prediction
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.mixture import object_posterior
 from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions

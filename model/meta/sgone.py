@@ -17,24 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_STRIDES
-from fewseg.model.contract import (
-    IGNORE,
-    Adaptation,
-    BuildArguments,
-    Encoding,
-    Episode,
-    GroupRule,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-)
-from fewseg.model.encoding import SHOT_LOGITS
+from fewseg.model.contract import BuildArguments, MetaLearner
+from fewseg.model.encoding import SHOT_LOGITS, Encoding
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Channels
+from fewseg.model.records import Adaptation, GroupRule, Inputs, Learning, Published
 
 _EPSILON = 1e-8
 """Added to the pixels of a mask; the published code adds nothing and an empty mask gives NaN."""

@@ -16,17 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.model.backbone.resnet import DEEPLAB
-from fewseg.model.contract import (
-    Adaptation,
-    BuildArguments,
-    Encoding,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-)
-from fewseg.model.encoding import CLASS_ID, QUERY_NUMBER, SHOT_LOGITS
+from fewseg.model.contract import BuildArguments, MetaLearner
+from fewseg.model.encoding import CLASS_ID, QUERY_NUMBER, SHOT_LOGITS, Encoding
+from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
@@ -37,6 +29,7 @@ from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.meta.canet.history import PredictionMemory, Sample
 from fewseg.model.meta.canet.shot_attention import ShotAttention
 from fewseg.model.options import Channels, Count, Dropout, Share
+from fewseg.model.records import Adaptation, Inputs, Learning, Published
 
 _FEATURE_FUSIONS = ("attention", "feature_average")
 

@@ -16,22 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import (
-    Backbone,
-    BatchNorm,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-    SupportView,
-)
+from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.binary import pixel_binary_loss, two_logits
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.meta.fss1000.batch_statistics import use_batch_statistics
+from fewseg.model.records import BatchNorm, Inputs, Learning, Published, SupportView
 
 
 @dataclass(frozen=True)

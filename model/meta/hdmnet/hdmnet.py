@@ -14,19 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from fewseg.model.contract import (
-    BASE_FEATURE,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-    SupportView,
-)
-from fewseg.model.encoding import SHOT_WEIGHTS
+from fewseg.model.contract import BuildArguments, MetaLearner
+from fewseg.model.encoding import SHOT_WEIGHTS, Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.loss import binary_tasks, pixel_cross_entropy
@@ -36,6 +26,7 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights
 from fewseg.model.meta.hdmnet.matching import LEVELS, MatchingTransformer, published_matching_names
 from fewseg.model.options import Channels, Factor, Weight
+from fewseg.model.records import BASE_FEATURE, Inputs, Learning, Published, SupportView
 
 _FAR = -1e9
 

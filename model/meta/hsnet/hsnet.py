@@ -13,23 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.model.backbone.contract import LEVELS
-from fewseg.model.contract import (
-    Backbone,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    MetaLearner,
-    Prediction,
-    Published,
-)
-from fewseg.model.encoding import SHOT_LOGITS
+from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
+from fewseg.model.encoding import SHOT_LOGITS, Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.hsnet.centre_pivot import squeeze_block
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from fewseg.model.options import Channels
+from fewseg.model.records import Inputs, Published
 
 _LEVELS = 3
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from fewseg.model.contract import IGNORE
+from fewseg.model.episode import IGNORE
 
 _EPSILON = 1e-5
 

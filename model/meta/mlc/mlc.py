@@ -16,20 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fewseg.model.contract import (
-    AuxiliarySet,
-    BuildArguments,
-    Encoding,
-    Episode,
-    Inputs,
-    Learning,
-    Prediction,
-    Published,
-)
+from fewseg.model.contract import BuildArguments
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.meta.mlc.latent_classes import Regions, at_positions, find_regions, mining_loss
 from fewseg.model.options import Between, Cosine, Count, Factor, Share, Weight
+from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fewseg.model.backbone.contract import LEVELS
-from fewseg.model.contract import (
-    Adaptation,
-    Backbone,
-    BuildArguments,
-    Encoding,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-)
-from fewseg.model.encoding import GRAM, SHOT_WEIGHTS
+from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
+from fewseg.model.encoding import GRAM, SHOT_WEIGHTS, Encoding
+from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_features
@@ -38,6 +29,7 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights, fuse_shots
 from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
 from fewseg.model.options import Channels
+from fewseg.model.records import Adaptation, Inputs, Learning, Published
 
 
 @dataclass(frozen=True)

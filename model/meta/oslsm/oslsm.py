@@ -17,24 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, conv_transpose2d
 
-from fewseg.model.contract import (
-    IGNORE,
-    IMAGE_FEATURE,
-    Backbone,
-    BuildArguments,
-    Encoding,
-    Episode,
-    GroupRule,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-    SupportView,
-)
+from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.binary import pixel_binary_loss, two_logits
 from fewseg.model.meta.oslsm.weight_hash import WeightHash, hash_of_matrix
 from fewseg.model.options import Between, Channels, Dropout, Seed
+from fewseg.model.records import IMAGE_FEATURE, GroupRule, Inputs, Learning, Published, SupportView
 
 _CLASSIFIER = (0, 3, 6)
 """Places of the linear layers in torchvision's classifier of VGG16, and in ours."""

@@ -28,24 +28,14 @@ from torch.func import functional_call
 from torch.nn.functional import pad
 
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
-from fewseg.model.contract import (
-    IMAGE_FEATURE,
-    Adaptation,
-    Backbone,
-    BuildArguments,
-    Encoding,
-    Episode,
-    GroupRule,
-    Inputs,
-    Learning,
-    MetaLearner,
-    Prediction,
-    Published,
-)
+from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
+from fewseg.model.encoding import Encoding
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.plnet.map_head import MapHead
 from fewseg.model.meta.plnet.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
 from fewseg.model.options import Between, Channels, Count
+from fewseg.model.records import IMAGE_FEATURE, Adaptation, GroupRule, Inputs, Learning, Published
 
 _SCORE_EPSILON = 1e-6
 
