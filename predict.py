@@ -50,7 +50,7 @@ INCOMPLETE = 1
 PANEL = "panel.png"
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add = parser.add_argument
@@ -62,27 +62,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--auxiliary", metavar="PATH", help="images that show the class, without masks, for fsil")
     add("--query", required=True, metavar="PATH", help="an image, or a folder of images")
     add("--out", required=True, metavar="FOLDER", help="where masks and overlays go")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Segment as the command line says."""
-    given = parse_arguments(arguments)
-    if len(given.support) % 2:
-        raise UserError(f"--support: {given.support[-1]} has no mask; give pairs of image and mask")
-    pairs = list(zip(given.support[::2], given.support[1::2], strict=True))
-    opts = with_changes(given.opts, {"shot": len(pairs)})
-    weight = ["Test_Finetune.weight", given.weight] if given.weight else []
-    config = load_config(given.config, [*weight, *opts])
+    args = parse_arguments(argv)
+    if len(args.support) % 2:
+        raise UserError(f"--support: {args.support[-1]} has no mask; give pairs of image and mask")
+    pairs = list(zip(args.support[::2], args.support[1::2], strict=True))
+    opts = with_changes(args.opts, {"shot": len(pairs)})
+    weight = ["Test_Finetune.weight", args.weight] if args.weight else []
+    config = load_config(args.config, [*weight, *opts])
     require_few_shot(config)
     log = start_log()
     log_notices([config])
 
-    examples = [read_example(*pair, given.class_id) for pair in pairs]
-    paths, out = query_paths(given.query), Path(given.out)
-    further = query_paths(given.auxiliary) if given.auxiliary else []
-    check_outputs(outputs(paths, out), [*given.support, *paths, *further])
-    segmenter = build_segmenter(config, examples, [read_image(path) for path in further], given.class_name)
+    examples = [read_example(*pair, args.class_id) for pair in pairs]
+    paths, out = query_paths(args.query), Path(args.out)
+    further = query_paths(args.auxiliary) if args.auxiliary else []
+    check_outputs(outputs(paths, out), [*args.support, *paths, *further])
+    segmenter = build_segmenter(config, examples, [read_image(path) for path in further], args.class_name)
     done, found = segment(segmenter, examples, paths, require_writable(out))
     log.info(
         "%d images segmented from %d examples, the class found in %d; see %s", done, len(examples), found, out

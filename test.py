@@ -40,7 +40,7 @@ _PATIENCE = 600.0
 """Seconds to wait for another test that writes the tables of the same folder."""
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add_config(parser, "what the models were trained by", "cache_gib 8")
@@ -51,38 +51,38 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
     add("--again", action="store_true", help="measure anew what the folder of results holds already")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Test as the command line says."""
-    given = parse_arguments(arguments)
-    runs = list(runs_of(given))
+    args = parse_arguments(argv)
+    runs = list(runs_of(args))
     device = distributed.start()
     start_log()
     log_notices(runs)
     plans = look_up(runs)
-    folder = ResultFolder(require_writable(given.out or results_folder(plans)))
+    folder = ResultFolder(require_writable(args.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")
     with locked(folder, plans):
-        tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=given.again)]
+        tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=args.again)]
     for table in tables_with(tested, overview(folder)):
         log.info("\n%s", to_terminal(table).rstrip())
     log.info("results, tables and pictures are in %s; open %s", folder.path, folder.report)
 
 
-def runs_of(given: argparse.Namespace) -> Iterator[Config]:
+def runs_of(args: argparse.Namespace) -> Iterator[Config]:
     """Yield one config per fold and shot."""
     chosen = {
-        "episodes": given.episodes,
-        "seeds": given.seeds,
-        "test_protocol": given.protocol,
-        "generalized": given.generalized or None,
-        "untrained": given.untrained or None,
-        "episodes_file": given.episodes_file,
+        "episodes": args.episodes,
+        "seeds": args.seeds,
+        "test_protocol": args.protocol,
+        "generalized": args.generalized or None,
+        "untrained": args.untrained or None,
+        "episodes_file": args.episodes_file,
     }
-    weight = [] if given.weight is None else ["Test_Finetune.weight", given.weight]
-    for config in configs_of_runs(given.config, [*weight, *given.opts], chosen, given.folds, given.shots):
+    weight = [] if args.weight is None else ["Test_Finetune.weight", args.weight]
+    for config in configs_of_runs(args.config, [*weight, *args.opts], chosen, args.folds, args.shots):
         require_few_shot(config)
         yield config
 

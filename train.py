@@ -39,7 +39,7 @@ from fewseg.util.log import get_log, start_log
 from fewseg.util.seed import set_seed
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add_config(parser, "what to train, on what and how", "split 1 shot 5")
@@ -49,17 +49,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--allow-changes", action="store_true", help="go on under other settings than the run had so far"
     )
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
-    given = parse_arguments(arguments)
-    config = load_config(given.config, given.opts)
+    args = parse_arguments(argv)
+    config = load_config(args.config, args.opts)
     device = distributed.start()
     start_log()
     log_notices([config])
-    train(config, device, overwrite=given.overwrite, allow_changes=given.allow_changes)
+    train(config, device, overwrite=args.overwrite, allow_changes=args.allow_changes)
 
 
 def train(

@@ -114,7 +114,7 @@ COLUMNS = (
 )
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add = parser.add_argument
@@ -129,47 +129,47 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=int, default=[321])
     add("--out", type=Path, default=Path("exp/all_methods"), help="folder (default: exp/all_methods)")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to every config")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train, test, tabulate."""
-    given = parse_arguments(arguments)
-    _train_base_learner(given)
+    args = parse_arguments(argv)
+    _train_base_learner(args)
     lines: list[Line] = []
     refused: list[str] = []
-    for variant in progress([*variants(given)], "methods"):
+    for variant in progress([*variants(args)], "methods"):
         try:
-            lines.append(measure(variant, given))
+            lines.append(measure(variant, args))
         except ResultError as failure:
             refused.append(f"{variant.method} {variant.parts}: {failure}")
     if not lines:
         raise ResultError("; ".join(refused))
-    lines += baselines(lines[0], given)
+    lines += baselines(lines[0], args)
     table = "\n".join([markdown(lines), *(f"\nLeft out: {text}." for text in refused)])
-    write_text(given.out / "table.md", f"{table}\n", ResultError)
+    write_text(args.out / "table.md", f"{table}\n", ResultError)
     print(table)
 
 
-def variants(given: argparse.Namespace) -> Iterator[Variant]:
+def variants(args: argparse.Namespace) -> Iterator[Variant]:
     """Yield what is to be trained and tested.
 
     Raises:
         ConfigError: a method without a config in the folder.
     """
-    files = {path.stem.rpartition("_")[0]: path for path in sorted(given.configs.glob("*.yaml"))}
-    for method in given.methods or files:
+    files = {path.stem.rpartition("_")[0]: path for path in sorted(args.configs.glob("*.yaml"))}
+    for method in args.methods or files:
         if method not in files:
-            raise ConfigError(f"--methods {method}: {given.configs} has configs of {', '.join(files)}")
+            raise ConfigError(f"--methods {method}: {args.configs} has configs of {', '.join(files)}")
         if trains_base_learner(load_config(files[method])):
             continue
-        for kind in given.variants:
-            yield from _variant(files[method], kind, given)
+        for kind in args.variants:
+            yield from _variant(files[method], kind, args)
 
 
-def _variant(file: Path, kind: str, given: argparse.Namespace) -> Iterator[Variant]:
-    training = ("split", str(given.fold), "shot", str(given.shot), *given.opts)
-    folder = given.out / file.stem
+def _variant(file: Path, kind: str, args: argparse.Namespace) -> Iterator[Variant]:
+    training = ("split", str(args.fold), "shot", str(args.shot), *args.opts)
+    folder = args.out / file.stem
     if kind == "adapted":
         yield _described(file, folder / "published", training, ("adapt", "eftnet"))
         return
@@ -192,7 +192,7 @@ def _described(file: Path, folder: Path, training: tuple[str, ...], testing: tup
     return Variant(file, folder, training, testing, " + ".join(parts), millions)
 
 
-def measure(variant: Variant, given: argparse.Namespace) -> Line:
+def measure(variant: Variant, args: argparse.Namespace) -> Line:
     """Train and test a variant.
 
     Raises:
@@ -200,53 +200,53 @@ def measure(variant: Variant, given: argparse.Namespace) -> Line:
     """
     folder = variant.folder
     results = folder / ("results" if not variant.testing else "adapted")
-    opts = [*_schedule(variant.training, folder, given), *_mined_labels(variant, given)]
+    opts = [*_schedule(variant.training, folder, args), *_mined_labels(variant, args)]
     train = _run("train.py", variant.config, [], [*opts, "val_episodes", "100", "resume", "auto"])
-    count = ["--episodes", str(given.episodes), "--seeds", *map(str, given.seeds), "--out", str(results)]
-    if not variant.testing and not any(given.out.glob(f"{_BASELINES}/{UNTRAINED}-*.json")):
+    count = ["--episodes", str(args.episodes), "--seeds", *map(str, args.seeds), "--out", str(results)]
+    if not variant.testing and not any(args.out.glob(f"{_BASELINES}/{UNTRAINED}-*.json")):
         count.append("--untrained")  # the first method's network stands for all
-    if not (results / _PEAK).is_file() or _result(results, given) is None:
+    if not (results / _PEAK).is_file() or _result(results, args) is None:
         test = _run("test.py", variant.config, count, [*opts, *variant.testing])
         write_text(results / _PEAK, f"{max(test, _peak_before(folder), train)}\n", ResultError)
-    result = _result(results, given)
+    result = _result(results, args)
     if result is None:
-        raise ResultError(f"{results}: holds no result of {given.episodes} episodes; name another --out")
+        raise ResultError(f"{results}: holds no result of {args.episodes} episodes; name another --out")
     steps = [float(seconds) for seconds in _STEP.findall((folder / "train.log").read_text())]
     peak = float((results / _PEAK).read_text())
     step = statistics.median(steps) if steps else None
     return Line(variant.method, variant.parts, variant.parameters, step, peak, result)
 
 
-def _result(folder: Path, given: argparse.Namespace) -> Result | None:
+def _result(folder: Path, args: argparse.Namespace) -> Result | None:
     """Return the result of as many episodes and of the same seeds; None where there is none."""
-    wanted = given.episodes, given.seeds
+    wanted = args.episodes, args.seeds
     found = ResultFolder(folder).results().values()
     return next((r for r in found if (r.episodes, [seed.seed for seed in r.seeds]) == wanted), None)
 
 
-def _schedule(training: Sequence[str], folder: Path, given: argparse.Namespace) -> list[str]:
-    return [*training, "save_path", str(folder), "epochs", str(given.epochs), "val_freq", "99"]
+def _schedule(training: Sequence[str], folder: Path, args: argparse.Namespace) -> list[str]:
+    return [*training, "save_path", str(folder), "epochs", str(args.epochs), "val_freq", "99"]
 
 
-def _mined_labels(variant: Variant, given: argparse.Namespace) -> list[str]:
+def _mined_labels(variant: Variant, args: argparse.Namespace) -> list[str]:
     """Mine the labels that a method learns from, by the method it builds on, and return where they are."""
     if load_config(variant.config, variant.training).Data.mined_labels is None:
         return []
     plain = variant.config.with_name(variant.config.name.replace("-reconstruction_", "_"))
-    folder = given.out / plain.stem / "published"
+    folder = args.out / plain.stem / "published"
     mined = folder / "mined"
     if not any(mined.glob("*.json")):
-        opts = _schedule(variant.training, folder, given)
+        opts = _schedule(variant.training, folder, args)
         _run("train.py", plain, [], [*opts, "val_episodes", "100", "resume", "auto"])
-        arguments = ["--weight", str(folder / BEST), "--out", str(mined), "--clusters", _CLUSTERS]
-        _run("tools/mine_latent_classes.py", plain, arguments, variant.training)
+        argv = ["--weight", str(folder / BEST), "--out", str(mined), "--clusters", _CLUSTERS]
+        _run("tools/mine_latent_classes.py", plain, argv, variant.training)
     return ["mined_labels", str(mined)]
 
 
-def baselines(line: Line, given: argparse.Namespace) -> list[Line]:
+def baselines(line: Line, args: argparse.Namespace) -> list[Line]:
     """Return the rows of what needs no training, each from the first run that has it."""
     found: dict[str, Result] = {}
-    for path in sorted(given.out.glob(f"{_BASELINES}/*.json")):
+    for path in sorted(args.out.glob(f"{_BASELINES}/*.json")):
         result = read_result(path)
         found.setdefault(result.method, result)
     return [
@@ -262,11 +262,11 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _train_base_learner(given: argparse.Namespace) -> None:
+def _train_base_learner(args: argparse.Namespace) -> None:
     """Train the fold's base learner by its own config, where the methods expect it and it is missing."""
-    files = sorted(given.configs.glob("*.yaml"))
+    files = sorted(args.configs.glob("*.yaml"))
     file = next(path for path in files if trains_base_learner(load_config(path)))
-    opts = ["split", str(given.fold), *given.opts]
+    opts = ["split", str(args.fold), *args.opts]
     first = next(path for path in files if not trains_base_learner(load_config(path)))
     methods = load_config(first, opts)
     try:
@@ -275,13 +275,13 @@ def _train_base_learner(given: argparse.Namespace) -> None:
         _run("train.py", file, [], [*opts, "resume", "auto"])
 
 
-def _run(script: str, config: Path, arguments: Sequence[str], opts: Sequence[str]) -> float:
+def _run(script: str, config: Path, argv: Sequence[str], opts: Sequence[str]) -> float:
     """Run a script and return its peak memory in GiB.
 
     Raises:
         ResultError: it failed.
     """
-    command = [sys.executable, script, "--config", str(config), *arguments, "--opts", *opts]
+    command = [sys.executable, script, "--config", str(config), *argv, "--opts", *opts]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

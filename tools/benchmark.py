@@ -90,7 +90,7 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measure what the command line names."""
     parser = command_line(__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT")
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     evaluation.set_defaults(run=lambda g: measure_evaluation(g.shot, g.size, g.episodes, g.rounds))
     step = commands.add_parser("step", help="one stage-2 training step")
     step.add_argument("--batch", type=int, default=2)
-    step.set_defaults(run=lambda given: measure_step(given.size, given.batch, given.rounds))
+    step.set_defaults(run=lambda args: measure_step(args.size, args.batch, args.rounds))
     for command in (evaluation, step):
         command.add_argument("--size", type=int, default=473, help="side of the input in pixels")
         command.add_argument("--rounds", type=int, default=5)
@@ -108,9 +108,9 @@ def main(arguments: list[str] | None = None) -> None:
         command = commands.add_parser(name, help=(other.__doc__ or "").splitlines()[0])
         other.add_arguments(command)
         command.set_defaults(run=other.run)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    given.run(given)
+    args.run(args)
 
 
 if __name__ == "__main__":

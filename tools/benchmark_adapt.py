@@ -76,14 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the adaptation")
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
-    for shots in given.shots:
+    for shots in args.shots:
         torch.manual_seed(0)
-        model = create_model(given.arch, backbone=given.backbone, shot=shots, image_size=given.size).eval()
-        episode = draw_episode(given.size, shots)
+        model = create_model(args.arch, backbone=args.backbone, shot=shots, image_size=args.size).eval()
+        episode = draw_episode(args.size, shots)
         balance(model, episode)
-        adapter = create_adapter("eftnet", model, rounds=given.rounds, lr=1e-4)
+        adapter = create_adapter("eftnet", model, rounds=args.rounds, lr=1e-4)
         published = ReEncodingEFTNet(model, adapter.options)
         adapter(draw_episode(97, shots))  # torch imports and prepares much when it is first used
         actions = {"adapted": partial(adapter, episode), "encoding anew": partial(published, episode)}
@@ -93,7 +93,7 @@ def run(given: argparse.Namespace) -> None:
         difference = (results["adapted"].logits - results["encoding anew"].logits).abs().max().item()
         taken = ", ".join(f"{name} {value:.1f} s" for name, value in (seconds | learning).items())
         print(
-            f"{given.arch} {given.backbone} {given.size} px {shots}-shot: {taken}: "
+            f"{args.arch} {args.backbone} {args.size} px {shots}-shot: {taken}: "
             f"{learning['encoding anew'] / learning['adapted']:.1f} times; logits differ by {difference:.1e}",
             flush=True,
         )

@@ -144,10 +144,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training", action="store_true", help="measure the backward pass too")
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
-    found = compare_matching(given.size, given.backbone, given.rounds, training=given.training)
-    print(f"HSNet, {given.backbone}, {given.size} px, 1-shot; processor seconds")
+    found = compare_matching(args.size, args.backbone, args.rounds, training=args.training)
+    print(f"HSNet, {args.backbone}, {args.size} px, 1-shot; processor seconds")
     for what in ("convolutions", "matching", "training"):
         if f"our {what}" in found:
             plain, ours = found[f"plain {what}"], found[f"our {what}"]

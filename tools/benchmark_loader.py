@@ -200,15 +200,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-gib", type=float, default=0.0, help="memory for decoded images")
 
 
-def run(given: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
     protocol = load_protocol("bam", novel_in_train="background", small_classes="leave_out")
     with tempfile.TemporaryDirectory() as folder:
-        root = given.root or Path(folder) / "photographs"
-        if given.root is None:
+        root = args.root or Path(folder) / "photographs"
+        if args.root is None:
             draw_photographs(root)
-        fold = open_fold("pascal", root, 0, protocol, train_list=given.list)
-        found = compare_loaders(fold, given.items, int(given.cache_gib * 2**30))
+        fold = open_fold("pascal", root, 0, protocol, train_list=args.list)
+        found = compare_loaders(fold, args.items, int(args.cache_gib * 2**30))
     print(f"published chain, re-created: {found['plain']:6.1f} episodes/s")
     print(f"this loader:                 {found['ours']:6.1f} episodes/s, {found['ratio']:.2f} times as many")
     print(f"largest difference of a normalised pixel: {found['difference']:.1e}")

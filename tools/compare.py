@@ -32,7 +32,7 @@ LAST = {"mIoU": "FB-IoU", "mIoU_meta": "FB-IoU_meta", "mIoU_t": "FB-IoU"}
 """Metric -> another one that ends the rows of its table."""
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add = parser.add_argument
@@ -42,32 +42,32 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--out", metavar="FOLDER", help="also write the tables in every format")
     add("--draws", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
     add("--mixed", action="store_true", help="allow other protocols, episodes and oracles, in columns")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Compare as the command line says."""
-    given = parse_arguments(arguments)
-    if given.draws < 40:
-        raise ResultError(f"--draws {given.draws}: a 95 % interval needs at least 40")
-    runs = read_runs(given.results)
-    if not given.mixed:
+    args = parse_arguments(argv)
+    if args.draws < 40:
+        raise ResultError(f"--draws {args.draws}: a 95 % interval needs at least 40")
+    runs = read_runs(args.results)
+    if not args.mixed:
         require_comparable(runs)
-    for name, table in tables_of(runs, given).items():
-        print(FORMATS[given.format][1](table))
-        if given.out:
+    for name, table in tables_of(runs, args).items():
+        print(FORMATS[args.format][1](table))
+        if args.out:
             for suffix, write in FORMATS.values():
-                write_text(Path(given.out) / f"{name}.{suffix}", write(table), ResultError)
+                write_text(Path(args.out) / f"{name}.{suffix}", write(table), ResultError)
     without = [str(run.path) for run in runs if run.counts is None]
     if without:
         print(f"no counts of episodes, hence no interval: {', '.join(without)}", file=sys.stderr)
 
 
-def tables_of(runs: list[Run], given: argparse.Namespace) -> dict[str, Table]:
+def tables_of(runs: list[Run], args: argparse.Namespace) -> dict[str, Table]:
     """Return the tables by name."""
-    metric = given.metric or next((m for m in ("mIoU", "mIoU_n") if m in runs[0].result.mean), "mIoU")
-    table = comparison_table(runs, metric, LAST.get(metric), draws=given.draws, mixed=given.mixed)
-    difference = difference_table(runs, metric, draws=given.draws)
+    metric = args.metric or next((m for m in ("mIoU", "mIoU_n") if m in runs[0].result.mean), "mIoU")
+    table = comparison_table(runs, metric, LAST.get(metric), draws=args.draws, mixed=args.mixed)
+    difference = difference_table(runs, metric, draws=args.draws)
     return {metric: table} | ({f"{metric}_difference": difference} if difference else {})
 
 

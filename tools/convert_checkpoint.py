@@ -59,7 +59,7 @@ def convert(
     return meta
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Convert as the command line says."""
     parser = command_line(__doc__)
     add = parser.add_argument
@@ -68,11 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
     add("--out", type=Path, help="file to write (default: the source's name, .safetensors)")
     add("--fold", type=int, help="fold it was trained for, kept in the metadata")
     add("--data-set", help="pascal, coco, ...; kept in the metadata")
-    given = parser.parse_args(arguments)
-    target = given.out or given.source.with_suffix(".safetensors")
-    facts = {"fold": given.fold, "data_set": given.data_set}
+    args = parser.parse_args(argv)
+    target = args.out or args.source.with_suffix(".safetensors")
+    facts = {"fold": args.fold, "data_set": args.data_set}
     facts = {name: value for name, value in facts.items() if value is not None}
-    meta = convert(given.source, target, facts, given.further)
+    meta = convert(args.source, target, facts, args.further)
     told = ", ".join(f"{name} {value}" for name, value in meta.items() if value not in (None, {}))
     print(f"{target}: {told}")
 

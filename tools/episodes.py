@@ -33,7 +33,7 @@ from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,34 +49,34 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     verify = commands.add_parser("verify", help="check hashes and, with a config, images and masks")
     verify.add_argument("files", nargs="+", metavar="JSONL")
     add_config(verify, "whose data the episodes must fit", required=False)
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Do as the command line says."""
-    given = parse_arguments(arguments)
-    if given.command == "write":
-        for config in runs_of(given):
-            for manifest in drawn(config, given.hsnet_list):
-                path = Path(given.out) / file_name(manifest)
+    args = parse_arguments(argv)
+    if args.command == "write":
+        for config in runs_of(args):
+            for manifest in drawn(config, args.hsnet_list):
+                path = Path(args.out) / file_name(manifest)
                 manifest.write(path)
                 print(f"{path}: {len(manifest)} episodes, {manifest.hash[:16]}")
-    elif given.command == "show":
-        for path in given.files:
-            print(described(read_manifest(path), given.first))
+    elif args.command == "show":
+        for path in args.files:
+            print(described(read_manifest(path), args.first))
     else:
-        verify(given)
+        verify(args)
 
 
-def runs_of(given: argparse.Namespace) -> Iterator[Config]:
+def runs_of(args: argparse.Namespace) -> Iterator[Config]:
     """Return a config per fold and shot."""
     chosen = {
-        "episodes": given.episodes,
-        "seeds": given.seeds,
-        "test_protocol": given.protocol,
-        "generalized": given.generalized or None,
+        "episodes": args.episodes,
+        "seeds": args.seeds,
+        "test_protocol": args.protocol,
+        "generalized": args.generalized or None,
     }
-    return configs_of_runs(given.config, given.opts, chosen, given.folds, given.shots)
+    return configs_of_runs(args.config, args.opts, chosen, args.folds, args.shots)
 
 
 def drawn(config: Config, hsnet_list: str | None) -> Iterator[Manifest]:
@@ -130,7 +130,7 @@ def described(manifest: Manifest, first: int) -> str:
     return "\n".join(lines)
 
 
-def verify(given: argparse.Namespace) -> None:
+def verify(args: argparse.Namespace) -> None:
     """Check every file; report all that are wrong.
 
     Raises:
@@ -138,13 +138,13 @@ def verify(given: argparse.Namespace) -> None:
     """
     folds: dict[int, Fold] = {}
     wrong = []
-    for path in given.files:
+    for path in args.files:
         try:
             manifest = read_manifest(path)
-            if given.config:
+            if args.config:
                 if manifest.fold not in folds:
-                    opts = with_changes(given.opts, {"split": manifest.fold})
-                    folds[manifest.fold] = test_fold_of(load_config(given.config, opts))
+                    opts = with_changes(args.opts, {"split": manifest.fold})
+                    folds[manifest.fold] = test_fold_of(load_config(args.config, opts))
                 check_manifest(
                     manifest,
                     folds[manifest.fold],
@@ -159,7 +159,7 @@ def verify(given: argparse.Namespace) -> None:
         else:
             print(f"{path}: {len(manifest)} episodes, in order, {manifest.hash[:16]}")
     if wrong:
-        raise UserError(f"{len(wrong)} of {len(given.files)} manifests are wrong: {', '.join(wrong)}")
+        raise UserError(f"{len(wrong)} of {len(args.files)} manifests are wrong: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

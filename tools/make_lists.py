@@ -21,18 +21,18 @@ from fewseg.util.command_line import command_line
 from fewseg.util.files import write_text
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Write the files."""
     parser = command_line(__doc__)
     parser.add_argument("--lists", type=Path, default=Path("lists"), help="folder to write")
     parser.add_argument("--pascal", type=Path, metavar="ROOT", help="a prepared PASCAL, to count anew")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     for data_set in SYSTEMS:
         for name, text in tables(data_set).items():
-            write_text(given.lists / data_set / name, text)
-    if given.pascal is not None:
-        folder = given.lists / "pascal"
-        train, val = (read_image_list(given.pascal, folder / FILES[part]) for part in ("merged", "val"))
+            write_text(args.lists / data_set / name, text)
+    if args.pascal is not None:
+        folder = args.lists / "pascal"
+        train, val = (read_image_list(args.pascal, folder / FILES[part]) for part in ("merged", "val"))
         counts = fold_counts(train, train.index(), val, val.index(), "pascal")
         write_text(folder / COUNTS_FILE, to_text(counts))
 

@@ -34,7 +34,7 @@ from fewseg.util.errors import UserError
 from fewseg.util.log import start_log
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     add_config(parser, "of the trained baseline, whose features are clustered", "shot 5")
@@ -47,27 +47,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--drop", type=float, default=0.0, metavar="SHARE", help="of least certain pixels to leave out")
     add("--protect-base", action="store_true", help="let pixels of base classes keep a label of their own")
     add("--extra", metavar="FOLDER", help="further images, without any label, to be labelled too")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Mine as the command line says."""
-    given = parse_arguments(arguments)
-    if given.clusters < 1:
-        raise UserError(f"--clusters: must be at least 1, got {given.clusters}")
-    if not 0 <= given.drop < 1:
-        raise UserError(f"--drop: must be at least 0 and less than 1, got {given.drop}")
-    settings = MiningSettings(given.clusters, given.seed, given.drop, given.protect_base)
-    weight = ["Test_Finetune.weight", given.weight] if given.weight else []
-    opts = [*weight, *given.opts]
-    config = load_config(given.config, opts)
+    args = parse_arguments(argv)
+    if args.clusters < 1:
+        raise UserError(f"--clusters: must be at least 1, got {args.clusters}")
+    if not 0 <= args.drop < 1:
+        raise UserError(f"--drop: must be at least 0 and less than 1, got {args.drop}")
+    settings = MiningSettings(args.clusters, args.seed, args.drop, args.protect_base)
+    weight = ["Test_Finetune.weight", args.weight] if args.weight else []
+    opts = [*weight, *args.opts]
+    config = load_config(args.config, opts)
     require_few_shot(config)
     log = start_log()
     log_notices([config])
-    for number in given.folds or [config.Data.split]:
-        config = load_config(given.config, with_changes(opts, {"split": number}))
-        folder = fill(given.out, config) if given.out else run_folder(config) / "mined"
-        extra = query_paths(given.extra) if given.extra else []
+    for number in args.folds or [config.Data.split]:
+        config = load_config(args.config, with_changes(opts, {"split": number}))
+        folder = fill(args.out, config) if args.out else run_folder(config) / "mined"
+        extra = query_paths(args.extra) if args.extra else []
         count = mine(config, require_writable(folder), settings, extra)
         log.info("fold %d: labels of %d images are in %s", number, count, folder)
 

@@ -182,7 +182,7 @@ def limit_of(tests: list[str], checkout: Path) -> float:
     return ENDLESS * (1 + spent)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Report the share of noticed faults and the others one by one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,18 +192,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     reach = "of the module's name alone (fast), also of its package, or all that import it"
     parser.add_argument("--tests", choices=REACHES, default="package", help=reach)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     files = [
         file.relative_to(ROOT)
-        for path in given.paths
+        for path in args.paths
         for file in ([ROOT / path] if (ROOT / path).is_file() else sorted((ROOT / path).rglob("*.py")))
     ]
-    tests = {file: tests_of(file, given.tests) for file in files}
+    tests = {file: tests_of(file, args.tests) for file in files}
     for file in (file for file in files if not tests[file]):
         print(f"{file}: no test imports it")
     possible = [fault for file in files if tests[file] for fault in faults(file)]
-    drawn = random.Random(given.seed).sample(possible, min(given.count, len(possible)))
+    drawn = random.Random(args.seed).sample(possible, min(args.count, len(possible)))
     unnoticed = 0
     with tempfile.TemporaryDirectory() as folder:
         checkout = _copied(Path(folder))

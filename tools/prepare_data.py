@@ -49,38 +49,38 @@ NEED_SOURCE = {
 """What is said where ``--source`` is missing."""
 
 
-def options_of(given: argparse.Namespace) -> Options:
+def options_of(args: argparse.Namespace) -> Options:
     """Collect what all data sets share."""
     checksums = {}
-    for pair in given.checksum:
+    for pair in args.checksum:
         name, equals, value = pair.partition("=")
         if not equals or not value.startswith(("md5:", "sha256:")):
             raise UserError(f"--checksum {pair}: give ARCHIVE=md5:... or ARCHIVE=sha256:...")
         checksums[name] = value.lower()
-    places = given.root, given.downloads, given.lists
-    return Options(*places, given.mirror, checksums, given.subset, given.workers)
+    places = args.root, args.downloads, args.lists
+    return Options(*places, args.mirror, checksums, args.subset, args.workers)
 
 
-def prepare(given: argparse.Namespace) -> str:
+def prepare(args: argparse.Namespace) -> str:
     """Prepare the data set that is named; return what to say about it."""
-    if given.data_set in NEED_SOURCE and given.source is None:
-        raise UserError(f"{given.data_set}: {NEED_SOURCE[given.data_set]}")
-    if given.data_set == "shapes":
-        drawn = draw_shapes(given.root, given.images, given.size, given.seed, given.workers)
-        return f"{given.root}: Shapes, {given.images} images, {'drawn' if drawn else 'already there'}"
-    options = options_of(given)
-    if given.data_set == "pascal":
-        return prepare_pascal(options, given.voc, given.sbd, given.masks)
-    if given.data_set == "coco":
-        return prepare_coco(options, given.source)
-    if given.data_set == "fss1000":
-        classes = given.test_classes, given.validation_classes
-        return prepare_fss1000(options, given.source, *classes, given.seed)
-    folds = given.folds, given.folds_file
-    return prepare_folder(options, given.source, given.classes, *folds, given.val_share, given.seed)
+    if args.data_set in NEED_SOURCE and args.source is None:
+        raise UserError(f"{args.data_set}: {NEED_SOURCE[args.data_set]}")
+    if args.data_set == "shapes":
+        drawn = draw_shapes(args.root, args.images, args.size, args.seed, args.workers)
+        return f"{args.root}: Shapes, {args.images} images, {'drawn' if drawn else 'already there'}"
+    options = options_of(args)
+    if args.data_set == "pascal":
+        return prepare_pascal(options, args.voc, args.sbd, args.masks)
+    if args.data_set == "coco":
+        return prepare_coco(options, args.source)
+    if args.data_set == "fss1000":
+        classes = args.test_classes, args.validation_classes
+        return prepare_fss1000(options, args.source, *classes, args.seed)
+    folds = args.folds, args.folds_file
+    return prepare_folder(options, args.source, args.classes, *folds, args.val_share, args.seed)
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_line(__doc__)
     commands = parser.add_subparsers(required=True, metavar="DATA_SET", dest="data_set")
@@ -121,20 +121,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--folds-file", type=Path, help="the folds themselves: a line each, classes by commas")
     add("--val-share", type=float, default=0.34, help="test share where there are no lists")
     add("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prepare or check; return the exit status: 1 for problems, 2 for a mistake, 130 if stopped."""
-    given = parse_arguments(arguments)
+    args = parse_arguments(argv)
     start_log()
     try:
-        if not given.verify:
-            print(prepare(given))
+        if not args.verify:
+            print(prepare(args))
             return 0
-        findings = verify(given.data_set, given.root, subset=given.subset, workers=given.workers)
-        table = to_table(findings, None if given.all else EXAMPLES)
-        print(table if findings else f"{given.root}: nothing is wrong")
+        findings = verify(args.data_set, args.root, subset=args.subset, workers=args.workers)
+        table = to_table(findings, None if args.all else EXAMPLES)
+        print(table if findings else f"{args.root}: nothing is wrong")
         return 1 if any(finding.serious for finding in findings) else 0
     except UserError as error:
         print(f"prepare_data: {error}", file=sys.stderr)

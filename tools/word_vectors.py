@@ -143,17 +143,17 @@ def _read_binary(path: Path, count: int, words: frozenset[str]) -> dict[str, np.
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Make the table that the command line describes."""
     parser = command_line(__doc__)
     parser.add_argument("word2vec", type=Path, help="word2vec vectors of 300 numbers, text or binary")
     parser.add_argument("classes", type=Path, help="text file, one class name per line")
     parser.add_argument("table", type=Path, help="the .npy file to write")
-    given = parser.parse_args(arguments)
-    names = read_names(given.classes)
-    vectors = read_vectors(given.word2vec, {word for name in names for word in name.split()})
-    save_table(given.table, make_table(names, vectors, given.word2vec))
-    print(f"{given.table}: word vectors of the background and {len(names) - 1} classes")
+    args = parser.parse_args(argv)
+    names = read_names(args.classes)
+    vectors = read_vectors(args.word2vec, {word for name in names for word in name.split()})
+    save_table(args.table, make_table(names, vectors, args.word2vec))
+    print(f"{args.table}: word vectors of the background and {len(names) - 1} classes")
 
 
 if __name__ == "__main__":
