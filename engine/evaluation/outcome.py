@@ -14,10 +14,10 @@ from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
 from fewseg.engine.setup.run_path import name_suffix, shipped_config
 from fewseg.util.config import Config
+from fewseg.util.config.differences import TRAINING
 from fewseg.util.config.types import Effect
 from fewseg.util.results.episode_counts import EpisodeCounts
 from fewseg.util.results.result import Result, SeedResult
-from fewseg.util.runs.name import TRAINING
 
 _TOLD_ELSEWHERE = (
     *("weight", "test_protocol", "generalized", "episodes_file", "episodes", "seeds", "adapt"),

@@ -16,9 +16,8 @@ import numpy as np
 
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_bytes, write_text
-from fewseg.util.results.class_table import build_class_table
 from fewseg.util.results.result import Result
-from fewseg.util.results.tables import FORMATS, Table, build_table, to_terminal
+from fewseg.util.results.tables import FORMATS, Table, build_class_table, build_table, to_terminal
 
 TABLES = {
     "mIoU": "final prediction",

@@ -11,10 +11,10 @@ from fewseg.engine.setup.run_path import RUN_CONFIG, key, plain_folder, run_fold
 from fewseg.engine.training.snapshot import BEST, STATE
 from fewseg.util.checkpoint import read_meta
 from fewseg.util.config import Config, load_config
+from fewseg.util.config.differences import TRAINING, differences
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import CheckpointError, ConfigError
 from fewseg.util.log import get_log
-from fewseg.util.runs.name import TRAINING, differences
 
 _ANY_KEY = "?" * 8
 

@@ -13,12 +13,12 @@ from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
 from fewseg.util import distributed
 from fewseg.util.checkpoint import existing_file, read_meta
 from fewseg.util.config import Config
+from fewseg.util.config.differences import TRAINING
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import UserError
 from fewseg.util.files import remove_leftovers, write_text
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, log_to_file
-from fewseg.util.runs.name import TRAINING
 
 WEIGHTS = (BEST, EARLIER, LAST, STATE)
 """What a training is kept for."""

@@ -9,9 +9,9 @@ from pathlib import Path, PurePath
 
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.util.config import Config, load_config
+from fewseg.util.config.differences import TRAINING, differences, in_file_name, readable, short_key
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
-from fewseg.util.runs.name import TRAINING, differences, in_file_name, readable, short_key
 
 RUN_CONFIG, RUN_LOG = "config.yaml", "train.log"
 """Files in the folder of every run: the complete config that it was started with, and its log."""
@@ -62,14 +62,14 @@ def label(config: Config, effects: Collection[Effect]) -> str:
 
     Args:
         config: the config of a training or a test.
-        effects: the effects of the keys that count: ``TRAINING`` or ``TEST`` of ``util.runs.name``.
+        effects: the effects of the keys that count: ``TRAINING`` or ``TEST`` of ``util.config.differences``.
     """
     different = differences(config, shipped_config(config), effects)
     return f"{readable(different)}_{key(config, effects)}" if different else ""
 
 
 def key(config: Config, effects: Collection[Effect]) -> str:
-    """Return eight hex digits of all keys of ``config`` that count; see ``util.runs.name.short_key``."""
+    """Return eight hex digits of the keys that count; see ``util.config.differences.short_key``."""
     return short_key(
         config, _default(config.Data.data_set, config.Method.arch, config.Method.backbone), effects
     )

@@ -12,12 +12,12 @@ from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.engine.setup.run_path import RUN_CONFIG
 from fewseg.engine.training.snapshot import Progress, Snapshot
 from fewseg.util.config import Config
+from fewseg.util.config.differences import TRAINING, values
 from fewseg.util.config.published import UNUSED
 from fewseg.util.config.schema import default_of
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import CheckpointError
 from fewseg.util.log import get_log
-from fewseg.util.runs.name import TRAINING, values
 
 Course = Mapping[str, Any]
 """Key path of the config, or a property of the data -> plain value."""

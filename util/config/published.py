@@ -73,7 +73,8 @@ def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
 
 def is_default(key_path: str, value: Any) -> bool:
     """Return whether an option of the adaptation has its default value, which need not be stated."""
-    return key_path in _OPTION_DEFAULTS and value == _OPTION_DEFAULTS[key_path]
+    default = _OPTION_DEFAULTS.get(key_path)
+    return type(value) is type(default) and value == default and key_path in _OPTION_DEFAULTS
 
 
 def guess_arch(values: dict[str, dict[str, Any]], classes: Any) -> str:

@@ -35,32 +35,19 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _empty_is_none(value: Any) -> Any:
-    return None if value == "" else value
-
-
 def _path(value: Any) -> Any:
     if isinstance(value, str) and not is_path(value):
         raise ValueError("must be a path, without control characters and not over-long")
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-def _none_is_none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in ("", "none") else value
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-AnyCase = BeforeValidator(_lower)
+AnyCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 """Lets a name be written in upper or lower case."""
-Unset = BeforeValidator(_none_is_none)
+Unset = BeforeValidator(
+    lambda value: None if isinstance(value, str) and value.lower() in ("", "none") else value
+)
 """Lets a key that may be unset be switched off by ``None`` on the command line, where it is text."""
+_EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
@@ -79,10 +66,14 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Size = Annotated[Int, Field(ge=32, le=4096)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[\w./-]*$", max_length=100), AnyCase]
-OptionalName = Annotated[Name | None, BeforeValidator(_empty_is_none)]
+OptionalName = Annotated[Name | None, _EmptyIsNone]
 Path = Annotated[str, BeforeValidator(_path)]
-OptionalPath = Annotated[str | None, BeforeValidator(_path), BeforeValidator(_empty_is_none)]
-OneOrMore = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=100)]
+OptionalPath = Annotated[str | None, BeforeValidator(_path), _EmptyIsNone]
+OneOrMore = Annotated[
+    tuple[Path, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    Field(min_length=1, max_length=100),
+]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)]
 Folds = Annotated[tuple[Fold, ...], Field(min_length=1, max_length=100)]
 Shots = Annotated[tuple[Few, ...], Field(min_length=1, max_length=100)]

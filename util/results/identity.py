@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
+from fewseg.util.config.differences import readable
 from fewseg.util.config.file import Entry
 from fewseg.util.config.published import ADAPT_OPTIONS, UNUSED, is_default, translate
 from fewseg.util.config.schema import default_of, keys_marked
 from fewseg.util.config.types import Effect
 from fewseg.util.results.result import Result
-from fewseg.util.runs.name import readable
 
 _IDENTITY = (
     *("method", "backbone", "data_set", "fold", "shot", "ways", "protocol", "protocol_difference"),

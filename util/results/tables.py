@@ -2,6 +2,7 @@
 
 A row is a method and a column a fold, followed by the mean over the folds and the mean FB-IoU. Whatever else
 differs between the rows (backbone, shot, protocol, ...) has its own column; what they share is in the title.
+A second table has a row for every class of a fold, and a column for every row of the first one.
 """
 
 from __future__ import annotations
@@ -125,6 +126,44 @@ def _value(results: Sequence[Result], metric: str, interval: FindInterval | None
     by_seed = zip(*([seed.metrics[metric] for seed in result.seeds] for result in results), strict=True)
     std = 100 * statistics.pstdev(statistics.fmean(values) for values in by_seed)
     return Value(100 * mean, std, between)
+
+
+def build_class_table(results: Sequence[Result]) -> Table:
+    """Arrange the IoU of every class, without a figure where a method was not tested on it.
+
+    Raises:
+        ResultError: the same run twice.
+    """
+    arranged = arrange(results)
+    classes = dict.fromkeys((result.fold, name) for result in results for name in result.class_iou)
+    return Table(
+        title=", ".join(["IoU of every class", *arranged.shared]),
+        label_columns=("fold", "class"),
+        value_columns=tuple(_class_heading(arranged.label_columns, labels) for labels in arranged.rows),
+        rows=tuple(
+            Row(
+                (str(fold), name),
+                tuple(_class_value(by_fold.get(fold), name) for by_fold in arranged.rows.values()),
+            )
+            for fold, name in sorted(classes, key=lambda pair: pair[0])
+        ),
+        notes=notes_on_classes(results),
+    )
+
+
+def _class_heading(columns: Sequence[str], labels: Sequence[str]) -> str:
+    """Return the method and the traits that distinguish its column: ``bam, shot 5``."""
+    traits = zip(columns[1:], labels[1:], strict=True)
+    return ", ".join([labels[0], *(f"{name} {value}" for name, value in traits if value != "-")])
+
+
+def _class_value(result: Result | None, class_name: str) -> Value | None:
+    """Return a class's mean and, where several seeds test it, its deviation over them."""
+    values = [] if result is None else result.values_of(class_name)
+    if not values:
+        return None
+    std = 100 * statistics.pstdev(values) if len(values) > 1 else None
+    return Value(100 * statistics.fmean(values), std)
 
 
 def to_terminal(table: Table) -> str:

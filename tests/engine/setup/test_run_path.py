@@ -8,10 +8,10 @@ import pytest
 
 from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, key, label, run_folder
 from fewseg.util.config import load_config
+from fewseg.util.config.differences import TEST, TRAINING, differences
 from fewseg.util.config.schema import SECTIONS
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
-from fewseg.util.runs.name import TEST, TRAINING, differences
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)

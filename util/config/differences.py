@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any
 
+from fewseg.util.config.load import Config
 from fewseg.util.config.schema import FREE_MAPPINGS, keys_marked
 from fewseg.util.config.types import Effect
 
@@ -23,20 +24,12 @@ _READABLE = 60
 _ORDER = {"Train": 1, "Method": 2, "Data": 3}
 """The order of sections in names: first those that are changed most; ``Test_Finetune`` comes before them."""
 
-
 TRAINING = (Effect.TRAINING, Effect.BOTH)
 TEST = (Effect.BOTH, Effect.TEST)
 """The effects of the keys in which two trainings, or two tests of one checkpoint, differ."""
 
 
-class Settings(Protocol):
-    """The part of a config that this module uses."""
-
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the sections as plain values, fit for JSON."""
-
-
-def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+def differences(ours: Config, theirs: Config, effects: Collection[Effect]) -> dict[str, Any]:
     """Return the keys with one of these effects in which two configs differ: key path -> value in ``ours``.
 
     Of a path only the last two parts are compared, so that a run has the same name on two machines.
@@ -44,12 +37,12 @@ def differences(ours: Settings, theirs: Settings, effects: Collection[Effect]) -
     our_values, their_values = values(ours, effects), values(theirs, effects)
     return {
         key_path: our_values.get(key_path)
-        for key_path in [*our_values, *(other for other in their_values if other not in our_values)]
+        for key_path in our_values | their_values
         if our_values.get(key_path) != their_values.get(key_path)
     }
 
 
-def short_key(config: Settings, defaults: Settings, effects: Collection[Effect]) -> str:
+def short_key(config: Config, defaults: Config, effects: Collection[Effect]) -> str:
     """Return eight hex digits of all keys that have one of these effects.
 
     Data set, method and backbone count too; fold, shot and data root do not. Keys with the schema's default
@@ -93,7 +86,7 @@ def _term(key: str, value: Any) -> str:
     return f"{key}{text}" if text[:1].isdigit() or text[:1] == "-" else f"{key}_{text}"
 
 
-def values(config: Settings, effects: Collection[Effect]) -> dict[str, Any]:
+def values(config: Config, effects: Collection[Effect]) -> dict[str, Any]:
     """Return the keys with one of these effects as plain values, of a path the last two parts.
 
     Every option is a key: ``Method.options.channels``.
