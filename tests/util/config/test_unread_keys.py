@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,32 +18,34 @@ FILES = [
 ]
 
 
-def reads(tree: ast.Module, sections: Collection[str]) -> Iterator[str]:
+def reads(tree: ast.Module, sections: Mapping[str, str]) -> Iterator[str]:
     """Yield the key paths that a module reads.
 
-    ``config.Data.split`` is read, and ``data.split`` where ``data`` is set to ``config.Data``. ``getattr`` of
-    a section reads every key whose name is a text in the module.
+    ``config.Data.split`` is read, and ``data.split`` where ``data`` is set to ``config.Data`` or annotated by
+    the class of that section. ``getattr`` of a section reads every key whose name is a text in the module.
+
+    Args:
+        tree: of the module.
+        sections: name or class name of a section -> its name.
     """
     aliases: dict[str, set[str]] = {}
-    for node in ast.walk(tree):
-        for target, value in pairs(node):
-            if isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and value.attr in sections:
-                aliases.setdefault(target.id, set()).add(value.attr)
 
     def sections_of(node: ast.expr) -> Collection[str]:
-        if isinstance(node, ast.Attribute) and node.attr in sections:
-            return {node.attr}
-        return aliases.get(node.id, ()) if isinstance(node, ast.Name) else ()
+        own = {sections[node.attr]} if isinstance(node, ast.Attribute) and node.attr in sections else set()
+        return own | aliases.get(ast.unparse(node), set())
 
-    texts = {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) in sections:
+            aliases.setdefault(node.arg, set()).add(sections[ast.unparse(node.annotation)])
+    for node in ast.walk(tree):
+        for target, value in pairs(node):
+            aliases.setdefault(ast.unparse(target), set()).update(sections_of(value))
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    texts = {value for value in constants if isinstance(value, str)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             yield from (f"{section}.{node.attr}" for section in sections_of(node.value))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
             yield from (f"{section}.{text}" for section in sections_of(node.args[0]) for text in texts)
 
 
@@ -60,7 +62,7 @@ def pairs(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 def unread(keys: Collection[str], sources: Collection[str]) -> set[str]:
     """Return the key paths that none of these source texts reads."""
-    sections = {key.partition(".")[0] for key in keys}
+    sections = {name: name for name in SECTIONS} | {model.__name__: name for name, model in SECTIONS.items()}
     return set(keys) - {key for source in sources for key in reads(ast.parse(source), sections)}
 
 
@@ -75,12 +77,19 @@ def test_every_key_is_read() -> None:
 
 
 def test_a_key_that_nothing_reads_is_found() -> None:
-    keys = {"Data.used", "Data.renamed", "Data.by_name", "Data.dead", "Train.dead"}
+    keys = {"Data.used", "Data.renamed", "Data.by_name", "Train.handed_on", "Data.dead", "Train.dead"}
     source = """
 def load(config, network):
     data, other = config.Data, network
     print(config.Data.used, data.renamed, other.dead, getattr(config.Data, NAMES[0]))
-    data = network.dead
+
+class Loop:
+    def __init__(self, network, settings: Train):
+        self.network, self.settings = network, settings
+
+    def run(self):
+        return self.settings.handed_on + self.network.dead
+
 NAMES = ("by_name",)
 """
     assert unread(keys, [source]) == {"Data.dead", "Train.dead"}
