@@ -145,18 +145,14 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     if not subset and sources.masks is None:
         _require("SBD", len(annotated), SBD_COUNT, sources.sbd)
     detection = sets / "Main" / "train.txt"
-    no_val = None if sources.sbd is None else sources.sbd / "train_noval.txt"
-    if no_val is not None and no_val.is_file():
-        of_train = extra & set(_ids(no_val))
-    elif detection.is_file():
-        of_train = extra & set(_ids(detection))
-    elif subset:
-        of_train = extra & set(train)
-    else:
+    candidates = [detection] if sources.sbd is None else [sources.sbd / "train_noval.txt", detection]
+    training_list = next((path for path in candidates if path.is_file()), None)
+    if training_list is None and not subset:
         raise DataError(
             f"{detection}: the list is missing; take ImageSets/Main from VOC's archive, or put SBD's "
             "train_noval.txt beside cls, or accept a part of the data set by --subset"
         )
+    of_train = extra & set(train if training_list is None else _ids(training_list))
     lists = {
         "train": train,
         "val": val,
@@ -179,9 +175,7 @@ def _annotated(sources: Sources) -> set[str] | None:
     """Return the ids that SBD, or the ready masks, annotate."""
     if sources.sbd is not None:
         return {path.stem for path in (sources.sbd / "cls").glob("*.mat")}
-    if sources.masks is not None:
-        return {path.stem for path in sources.masks.glob("*.png")}
-    return None
+    return None if sources.masks is None else {path.stem for path in sources.masks.glob("*.png")}
 
 
 def _ids_with_mask(voc: Path) -> set[str]:

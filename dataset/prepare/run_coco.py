@@ -30,24 +30,23 @@ def prepare_coco(options: Options, source: Path | None = None) -> str:
         instances = _instances(options, places, part, needed=not complete)
         if instances is not None:
             annotations = coco.read_annotations(instances)
-            annotated, images = _paint(options, annotations, part), annotations.images
+            if not options.subset:
+                coco.check_categories(annotations)
+            names = coco.paint_masks(annotations, root / "annotations" / part, workers=options.workers)
+            annotated, images = [Path(name).stem for name in names], annotations.images
             classes = annotations.names
         file_of = {path.stem: path.name for path in photographs.iterdir()}
         listed = [name for name in annotated if name in file_of]
         if not options.subset:
             _require_counts(part, photographs, annotated, listed, images)
         paths = [f"annotations/{part}/{name}.png" for name in listed]
-        lines[f"{_short(part)}.txt"] = [
+        lines[f"{part.removesuffix('2014')}.txt"] = [
             f"{part}/{file_of[name]} {mask}" for name, mask in zip(listed, paths, strict=True)
         ]
         masks += paths
     options.finish("coco", lines, classes, masks)
     counts = ", ".join(f"{Path(file).stem} {len(found)}" for file, found in lines.items())
     return f"{root}: COCO-20i, {counts} images"
-
-
-def _short(part: str) -> str:
-    return part.removesuffix("2014")
 
 
 def _photographs(options: Options, places: list[Path], part: str) -> Path:
@@ -77,18 +76,11 @@ def _found(options: Options, places: list[Path], key: str, paths: list[Path]) ->
 def _place_masks(places: list[Path], root: Path, part: str) -> list[str]:
     """Bring masks that the user has into place; return what the images with one are called."""
     folder = root / "annotations" / part
-    for given in (other / "annotations" / part for other in places if other != root):
-        for path in sorted(given.glob("*.png")):
-            place(path, folder / path.name)
+    for other in places:
+        if other != root:
+            for path in sorted((other / "annotations" / part).glob("*.png")):
+                place(path, folder / path.name)
     return sorted(path.stem for path in folder.glob("*.png"))
-
-
-def _paint(options: Options, annotations: coco.Annotations, part: str) -> list[str]:
-    if not options.subset:
-        coco.check_categories(annotations)
-    folder = options.root / "annotations" / part
-    names = coco.paint_masks(annotations, folder, workers=options.workers)
-    return [Path(name).stem for name in names]
 
 
 def _require_counts(
