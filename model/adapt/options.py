@@ -10,7 +10,7 @@ from fewseg.model.options import Between, Count, Share, Weight
 
 @dataclass(frozen=True)
 class EFTNetOptions:
-    """Switches of EFTNet.
+    """Options of EFTNet.
 
     Attributes:
         rounds: predictions that are compared. A step of learning lies between two of them.

@@ -16,31 +16,31 @@ _EPSILON = 1e-5
 def alignment_loss(query: Tensor, score: Tensor, support: Tensor, label: Tensor, scale: float) -> Tensor:
     """Segment the supports by the prototypes of the predicted query masks.
 
-    A way that is predicted nowhere has no prototype and is left out.
+    A way that is predicted at no position has no prototype and does not contribute to the loss.
 
     Args:
-        query: features [B,C,h,w].
-        score: what was predicted on them, [B,1+N,h,w].
-        support: features [B,N,K,C,h,w].
-        label: of the supports, 0, 1 and 255, [B*N*K,H,W].
-        scale: what cosines are multiplied by to become logits.
+        query: features of the queries [B,C,h,w].
+        score: predicted scores of the queries, [B,1+N,h,w].
+        support: features of the supports [B,N,K,C,h,w].
+        label: masks of the supports with 0, 1 and 255, [B*N*K,H,W].
+        scale: factor that turns cosines into logits.
     """
     predicted = one_hot(score.argmax(1), score.shape[1]).to(query)
     area = predicted.sum((1, 2))
     prototype = torch.einsum("bchw,bhwp->bpc", query, predicted) / (area + _EPSILON).unsqueeze(2)
     scores = score_supports(support, prototype, scale)
     loss = _mean_per_image(resize(scores, label.shape[-2:], align_corners=False), label)
-    seen = (area[:, 1:] > 0).to(loss)
-    return (loss.view(support.shape[:3]).mean(2) * seen).mean()
+    predicted_ways = (area[:, 1:] > 0).to(loss)
+    return (loss.view(support.shape[:3]).mean(2) * predicted_ways).mean()
 
 
 def score_supports(support: Tensor, prototype: Tensor, scale: float) -> Tensor:
-    """Compare every support with the prototypes of background and its way alone.
+    """Compare every support with the prototype of the background and that of its own way.
 
     Args:
         support: features [B,N,K,C,h,w].
-        prototype: [B,1+N,C], the background's first.
-        scale: what cosines are multiplied by.
+        prototype: prototypes [B,1+N,C], the background's first.
+        scale: factor that turns cosines into logits.
 
     Returns:
         Scores [B*N*K,2,h,w].

@@ -10,9 +10,9 @@ class ASPP(nn.Module):
     """Five parallel branches: the global mean, a 1x1 convolution, and 3x3 ones of dilation 6, 12 and 18.
 
     Args:
-        inputs, outputs: channels before, and after each branch.
+        inputs, outputs: channels of the input, and of the output of each branch.
         dropout: probability of dropping whole channels after every branch.
-        kaiming: whether the weights start as He et al. proposed, or as PyTorch draws them.
+        kaiming: whether the weights are initialised as He et al. proposed, or by PyTorch's default.
     """
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0.0, *, kaiming: bool = True) -> None:
@@ -27,6 +27,6 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,inputs,h,w] -> [B,5*outputs,h,w]."""
-        over_mean, *others = self.children()
-        mean = over_mean(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        return torch.cat([mean, *(branch(x) for branch in others)], 1)
+        mean_branch, *branches = self.children()
+        mean = mean_branch(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return torch.cat([mean, *(branch(x) for branch in branches)], 1)

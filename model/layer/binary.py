@@ -1,4 +1,4 @@
-"""Networks that say foreground or not by one logit."""
+"""Functions for networks whose output is one foreground logit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.model.layer.loss import binary_tasks
 
 
 def two_logits(foreground: Tensor) -> Tensor:
-    """Turn foreground logits [B,1,h,w] into those of background and foreground, [B,2,h,w]."""
+    """Turn foreground logits [B,1,h,w] into logits of background and foreground, [B,2,h,w]."""
     return torch.cat([torch.zeros_like(foreground), foreground], 1)
 
 
@@ -24,19 +24,19 @@ def pixel_binary_loss(
     kind: Literal["bce", "mse"] = "bce",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Compare the foreground's probability with 0 and 1, pixel by pixel; void pixels do not count.
+    """Return the loss of the foreground's probability at every pixel; void pixels are ignored.
 
     Args:
-        logits: [B,1+N,H,W], way by way against the background.
+        logits: [B,1+N,H,W]; every way is compared with the background.
         label: [B,H,W] of 0..N and 255.
         kind: cross-entropy, or the squared error of the probability.
-        reduction: the mean over all pixels, or the mean over the ways of the sum over theirs.
+        reduction: ``mean`` over all pixels; ``sum`` over the pixels of a way, then the mean over the ways.
     """
-    pairs, own = binary_tasks(logits, label)
-    logit, counted = pairs[:, 1] - pairs[:, 0], own != IGNORE
-    target = (own == 1).to(logit.dtype)
+    binary_logits, binary_label = binary_tasks(logits, label)
+    logit, counted = binary_logits[:, 1] - binary_logits[:, 0], binary_label != IGNORE
+    target = (binary_label == 1).to(logit.dtype)
     if kind == "bce":
         loss = binary_cross_entropy_with_logits(logit, target, reduction="none")
     else:
         loss = mse_loss(logit.sigmoid(), target, reduction="none")
-    return (loss * counted).sum() / (counted.sum().clamp_min(1) if reduction == "mean" else len(own))
+    return (loss * counted).sum() / (counted.sum().clamp_min(1) if reduction == "mean" else len(loss))

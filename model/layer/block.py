@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 
 def reduction(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
-    """1x1 convolution without bias, ReLU, and channel dropout where asked for."""
+    """Return a 1x1 convolution without bias, a ReLU and, unless ``dropout`` is 0, channel dropout."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Dropout2d(dropout)) if dropout else nn.Sequential(*layers)
 
 
 def activation(channels: int, *, normalise: bool = False, dropout: float = 0.0) -> nn.Sequential:
-    """ReLU, preceded by BatchNorm and followed by channel dropout where asked for."""
+    """Return a ReLU, optionally preceded by BatchNorm and followed by channel dropout."""
     norms: list[nn.Module] = [nn.BatchNorm2d(channels)] if normalise else []
     drops: list[nn.Module] = [nn.Dropout2d(dropout)] if dropout else []
     return nn.Sequential(*norms, nn.ReLU(inplace=True), *drops)
@@ -27,13 +27,13 @@ def activated(
     normalise: bool = False,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Convolution with bias that keeps the grid, and its ``activation``."""
+    """Return a convolution with bias that keeps the spatial size, followed by its ``activation``."""
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2 * dilation, dilation=dilation)
     return nn.Sequential(convolution, *activation(outputs, normalise=normalise, dropout=dropout))
 
 
 def classifier(channels: int, classes: int = 2, dropout: float = 0.1) -> nn.Sequential:
-    """3x3 convolution without bias, ReLU, channel dropout, 1x1 convolution to ``classes`` logits."""
+    """Return a 3x3 convolution without bias, ReLU, channel dropout and a 1x1 convolution to the logits."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),
         nn.ReLU(inplace=True),
@@ -43,11 +43,11 @@ def classifier(channels: int, classes: int = 2, dropout: float = 0.1) -> nn.Sequ
 
 
 class Residual(nn.Sequential):
-    """Two 3x3 convolutions without bias around a shortcut.
+    """Two 3x3 convolutions without bias, whose output is added to their input.
 
     Args:
-        channels: before and after.
-        last_relu: whether the second convolution is activated, before the sum.
+        channels: of input and output.
+        last_relu: whether a ReLU follows the second convolution, before the sum.
     """
 
     def __init__(self, channels: int, *, last_relu: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The head of BAM's family: guidance merged into the query feature, seen at several scales, classified."""
+"""The segmentation head of BAM's family: multi-scale context by ASPP, and a binary classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ASPPDecoder(nn.Module):
     """ASPP, a reduction, a residual block and the binary classifier (BAM, section 4.2).
 
     Args:
-        channels: of the merged feature, and of every layer up to the classifier.
+        channels: channels of the merged feature and of every layer before the classifier.
     """
 
     def __init__(self, channels: int) -> None:
@@ -27,12 +27,12 @@ class ASPPDecoder(nn.Module):
         return self.classify(self.refine(self.compress(self.aspp(merged))))
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return one group per layer, as the published optimizers list them."""
+        """Return one group per layer, in the order of the published optimizers."""
         return {name: list(child.parameters()) for name, child in self.named_children()}
 
 
 def published_decoder_names(child: str, suffix: str = "") -> dict[str, str]:
-    """Return prefixes under the child ``child`` -> published prefixes, which end in ``suffix``."""
+    """Return prefix of a parameter of the child ``child`` -> published prefix, which ends in ``suffix``."""
     return {
         f"{child}.aspp.branch": f"ASPP{suffix}.layer6_",
         f"{child}.compress": f"res1{suffix}",

@@ -1,4 +1,4 @@
-"""PFENet's feature enrichment module and its heads, which MIANet decodes with too.
+"""PFENet's feature enrichment module and its classifiers, which MIANet uses too.
 
 Tian et al., "Prior Guided Feature Enrichment Network for Few-Shot Segmentation", TPAMI 2020, section 4.2.
 """
@@ -32,10 +32,10 @@ PUBLISHED_NAMES: Mapping[str, str] = {
 
 
 class EnrichmentDecoder(nn.Module):
-    """Compare query and guidance at several scales, hand each scale's result to the next, fuse and classify.
+    """Combine query and guidance at several scales, pass each scale's result to the next, fuse and classify.
 
     Args:
-        channels: of the query feature and the prototype; 256 in the published networks.
+        channels: channels of the query feature and of the prototype; 256 in the published networks.
         levels: number of scales.
     """
 
@@ -55,9 +55,9 @@ class EnrichmentDecoder(nn.Module):
         """Segment the query.
 
         Args:
-            feature: of the query, [B,C,h,w].
-            prototype: of the class, [B,C].
-            priors: one map per scale, finest first, [B,1,b,b]; its grid is the scale's.
+            feature: query feature [B,C,h,w].
+            prototype: prototype of the class [B,C].
+            priors: one map per scale, finest first, [B,1,b,b]; its size is the size of the scale's grid.
 
         Returns:
             Logits [B,2,h,w], and the inner logits of every scale, [B,2,b,b], as ``inner0``, ``inner1``, ...
@@ -67,7 +67,7 @@ class EnrichmentDecoder(nn.Module):
         for level, prior in enumerate(priors):
             pooled = adaptive_avg_pool2d(feature, (prior.shape[-2], prior.shape[-1]))
             x = self.merge[level](torch.cat([pooled, tile(prototype, prior), prior], 1))
-            if level:  # the finer scale arrives by way of the query's grid, as published
+            if level:  # the finer scale is resized to the query's grid first, as published
                 x = x + self.link[level - 1](torch.cat([x, resize_like(enriched[-1], x)], 1))
             x = self.enrich[level](x)
             inner[f"{_INNER}{level}"] = self.inner[level](x)
@@ -75,12 +75,12 @@ class EnrichmentDecoder(nn.Module):
         return self.classify(self.refine(self.fuse(torch.cat(enriched, 1)))), inner
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return one group per part, as the published optimizers list them."""
+        """Return one group per child, in the order of the published optimizers."""
         return {name: list(child.parameters()) for name, child in self.named_children()}
 
 
 def enrichment_losses(prediction: Prediction, label: Tensor, inner_weight: float) -> dict[str, Tensor]:
-    """Return the cross-entropy of the prediction, and the weighted mean of that of every scale's own."""
+    """Return the cross-entropy of the prediction, and the weighted mean of those of all scales."""
     inner = [
         pixel_cross_entropy(logits, label)
         for name, logits in prediction.parts.items()
@@ -93,12 +93,12 @@ def enrichment_losses(prediction: Prediction, label: Tensor, inner_weight: float
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Raise ValueError unless ``scales`` are what ``grid_sizes`` understands."""
-    numbers = bool(scales) and all(
+    """Raise ValueError unless ``scales`` is a valid argument of ``grid_sizes``."""
+    valid = bool(scales) and all(
         isinstance(scale, int | float) and scale > 0 and (scale <= 1 or scale == int(scale))
         for scale in scales
     )
-    if not numbers:
+    if not valid:
         raise ValueError(
             f"ppm_scales must be grid sizes in whole positions, or fractions of at most 1.0 "
             f"of the feature grid, such as [60, 30, 15, 8] or [1.0, 0.5, 0.25, 0.125]; got {list(scales)}"
@@ -109,7 +109,7 @@ def grid_sizes(scales: Sequence[float], grid: Sequence[int]) -> list[tuple[int, 
     """Return the grid of every scale.
 
     Args:
-        scales: sides of square grids; or, up to 1.0, fractions of ``grid``, rounded down but not below one.
+        scales: sides of square grids; values up to 1.0 are fractions of ``grid``, rounded down to at least 1.
         grid: height and width of the query feature.
     """
     height, width = grid

@@ -14,5 +14,8 @@ SHALLOWER_FIRST = ("middle.0", "middle.1")
 
 
 def middle_features(features: Mapping[str, Tensor], order: Sequence[str] = DEEPER_FIRST) -> Tensor:
-    """Concatenate both middle features on the grid of the deeper one; VGG16's other one is twice as fine."""
+    """Concatenate both middle features on the grid of the deeper one.
+
+    The shallower one is resized where its grid is finer, as VGG16's is.
+    """
     return torch.cat([resize_like(features[name], features["middle.1"]) for name in order], 1)

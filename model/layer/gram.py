@@ -1,4 +1,4 @@
-"""BAM's adjustment factor: how much two scenes differ in the Gram matrices of their low-level features.
+"""BAM's adjustment factor: the difference of two scenes by the Gram matrices of their low-level features.
 
 Lang et al., "Learning What Not to Segment", CVPR 2022, section 4.3.
 """
@@ -21,11 +21,11 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 
 def scene_gram(features: Mapping[str, Tensor], name: str) -> Tensor:
-    """Return the Gram matrix of the named feature, on the grid of the last middle one where that is there."""
+    """Return the Gram matrix of the named feature, resized to the deeper middle feature if that is given."""
     return gram_matrix(resize_like(features[name], features.get("middle.1", features[name])))
 
 
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:
-    """Return the Frobenius distances [B,K], over C, of Gram matrices [B,C,C] and [B,K,C,C]."""
+    """Return the Frobenius distances [B,K], divided by C, of Gram matrices [B,C,C] and [B,K,C,C]."""
     difference = query.unsqueeze(1) - support
     return difference.flatten(2).norm(dim=2) / query.shape[-1]

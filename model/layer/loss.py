@@ -15,12 +15,14 @@ from fewseg.model.layer.resize import resize
 def pixel_cross_entropy(
     logits: Tensor, label: Tensor, *, align_corners: bool = True, ignore_void: bool = True
 ) -> Tensor:
-    """Mean cross-entropy over the pixels that are not void, or over all of them, void ones as background.
+    """Return the mean cross-entropy over the pixels.
 
     Args:
-        logits: [B,C,h,w] at any resolution; enlarged bilinearly to the label. Or [B,N,2,h,w], one binary
-            learner's for each of N ways.
+        logits: [B,C,h,w] at any resolution, which are resized bilinearly to the label; or [B,N,2,h,w], the
+            binary logits of each of N ways.
         label: [B,H,W] of 0..C-1 (0..N) and 255.
+        align_corners: of the resizing.
+        ignore_void: whether void pixels (255) are ignored; otherwise they are background.
     """
     if not ignore_void:
         label = label.masked_fill(label == IGNORE, 0)
@@ -31,7 +33,7 @@ def pixel_cross_entropy(
 
 
 def binary_tasks(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Split N ways into one binary task each: logits [B*N,2,H,W], and labels [B*N,H,W] of 0, 1 and 255.
+    """Split N ways into one binary task each: logits [B*N,2,H,W] and labels [B*N,H,W] of 0, 1 and 255.
 
     Args:
         logits: [B,1+N,H,W], or [B,N,2,H,W].
@@ -47,6 +49,6 @@ def binary_tasks(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def total(losses: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of named losses, which is what is minimised."""
+    """Return the sum of named losses, which training minimises."""
     first, *others = losses.values()
     return sum(others, first)

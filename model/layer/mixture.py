@@ -15,15 +15,15 @@ _EPSILON = 1e-6
 
 
 class PrototypeMixture(nn.Module):
-    """Fit mixtures of unit vectors to features; nothing here learns or lets a gradient through.
+    """Fit mixtures of unit vectors to features, without trained parameters and without gradient.
 
     Args:
-        channels: of the features.
-        components: vectors of every mixture that is fitted.
-        rounds: of expectation and maximisation.
-        concentration: of the components, the paper's kappa.
-        redraw: whether every fit starts from new random vectors, as published RPMMs do. Otherwise all of them
-            start from fixed ones, drawn from the stream that the number of components seeds.
+        channels: channels of the features.
+        components: number of vectors of every mixture that is fitted.
+        rounds: number of iterations of expectation and maximisation.
+        concentration: concentration of the components, the paper's kappa.
+        redraw: whether every fit starts from new random vectors, as in published RPMMs. Otherwise every fit
+            starts from the same vectors, drawn by a generator that the number of components seeds.
     """
 
     def __init__(
@@ -38,29 +38,29 @@ class PrototypeMixture(nn.Module):
         super().__init__()
         self.components = tuple(components)
         self.rounds, self.concentration, self.redraw = rounds, concentration, redraw
-        for number, count in enumerate(self.components):
-            # The frozen stream of NumPy's legacy generator, from which recorded runs of published code start.
+        for index, count in enumerate(self.components):
+            # NumPy's legacy generator, whose numbers never change: recorded runs of published code use them.
             normal = np.random.RandomState(count).standard_normal((channels, count))
             drawn = torch.from_numpy(normal).float() * (2 / count) ** 0.5
-            self.register_buffer(f"start{number}", _unit(drawn, 0), persistent=False)
+            self.register_buffer(f"start{index}", _unit(drawn, 0), persistent=False)
 
-    def start(self, number: int) -> Tensor:
-        """Return the vectors [C,k] that fits of the ``number``-th mixture start from."""
-        start = self.get_buffer(f"start{number}")
+    def start(self, index: int) -> Tensor:
+        """Return the initial vectors [C,k] of fits of the mixture ``index``."""
+        start = self.get_buffer(f"start{index}")
         return _unit(torch.randn_like(start), 0) if self.redraw else start
 
     @torch.no_grad()
     def forward(self, *features: Tensor) -> list[list[Tensor]]:
-        """Fit every mixture to each of several ``features`` [B,C,...] from the same start.
+        """Fit every mixture to each of several ``features`` [B,C,...], from the same initial vectors.
 
-        Positions that are zero take part without adding anything. Fewer other positions than components
-        make some components equal, and none at all makes them zero.
+        Positions whose vector is zero do not contribute. If fewer other positions than components exist,
+        some components are equal; if there are none, all components are zero.
 
         Returns:
-            For every one of ``features``, for every mixture, its unit vectors [B,k,C].
+            For every one of ``features`` and every mixture, its unit vectors [B,k,C].
         """
-        starts = [self.start(number) for number in range(len(self.components))]
-        with torch.autocast(features[0].device.type, enabled=False):  # too fine for reduced precision
+        starts = [self.start(index) for index in range(len(self.components))]
+        with torch.autocast(features[0].device.type, enabled=False):  # EM needs full precision
             return [
                 [self._fit(vectors.flatten(2).to(start), start) for start in starts] for vectors in features
             ]
@@ -77,10 +77,10 @@ class PrototypeMixture(nn.Module):
 
 @torch.no_grad()
 def mixture_posterior(feature: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """Return how probable every component is at every position of ``feature`` [B,C,h,w].
+    """Return the probability of every component at every position of ``feature`` [B,C,h,w].
 
     Args:
-        feature: not normalised.
+        feature: query feature, not normalised.
         inside, outside: components of the object and of the background, [B,k,C] each.
 
     Returns:
@@ -91,10 +91,10 @@ def mixture_posterior(feature: Tensor, inside: Tensor, outside: Tensor) -> Tenso
 
 
 def object_posterior(feature: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """Return the probabilities of background and object, [B,2,h,w]; the arguments are as above."""
+    """Return the probabilities of background and object, [B,2,h,w]; see ``mixture_posterior``."""
     posterior = mixture_posterior(feature, inside, outside)
-    within, without = posterior.split((inside.shape[1], outside.shape[1]), 1)
-    return torch.stack([without.sum(1), within.sum(1)], 1)
+    of_object, of_background = posterior.split((inside.shape[1], outside.shape[1]), 1)
+    return torch.stack([of_background.sum(1), of_object.sum(1)], 1)
 
 
 def _unit(vectors: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What PMMs and RPMMs share: features, mixtures of object and background, dense comparison, head."""
+"""The common part of PMMs and RPMMs: features, mixtures of object and background, dense comparison, head."""
 
 from __future__ import annotations
 
@@ -47,24 +47,26 @@ _NETWORKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
 }
-"""Family of backbones -> the role of the features that the published network reads there, and its names.
-Other families are read as ResNets are."""
+"""Backbone family -> role of the features that the published network reads, and prefix -> published prefix of
+its parameters. Other families are read as ResNets are."""
 
 
 @dataclass(frozen=True)
 class MixtureOptions:
-    """Switches that PMMs and RPMMs share.
+    """Options that PMMs and RPMMs share.
 
     Attributes:
-        em_init: every fit starts from ``fixed`` vectors, or from new random ones ``per_forward`` pass, as in
-            published RPMMs, whose results do not repeat.
-        em_rounds: of expectation and maximisation.
+        em_init: initial vectors of expectation maximisation (EM): always the same (``fixed``), or drawn in
+            every pass (``per_forward``), as in published RPMMs, whose results are not reproducible.
+        em_rounds: number of EM iterations.
         kappa: concentration of the components.
-        freeze_backbone: whether the backbone neither learns nor gathers statistics. Published: False.
-        void_as_background: whether void pixels of the query (255) count as background in the loss, as
-            published.
-        dropout: share of channels that training drops behind most layers; PMMs drop them in the ASPP only.
-        channels: of the reduced features and the prototypes; 256 in the published network.
+        freeze_backbone: whether weights and BatchNorm statistics of the backbone stay unchanged in training.
+            Published: False.
+        void_as_background: whether void pixels of the query (255) count as background in the loss.
+            Published: True.
+        dropout: share of channels that are dropped in training after most layers; PMMs drop them in the ASPP
+            only.
+        channels: channels of the reduced features and the prototypes; 256 in the published network.
     """
 
     em_init: Literal["fixed", "per_forward"] = "fixed"
@@ -79,13 +81,14 @@ class MixtureOptions:
 class MixtureGuided(MetaLearner):
     """A meta-learner guided by mixtures of object and background prototypes.
 
-    The support branch gets no gradient: the prototypes are constants.
+    The support branch gets no gradient, so the prototypes are constants.
 
     Args:
-        build, options: what it is built for, and its options.
-        components: prototypes of each mixture that is fitted.
-        normalise: whether BatchNorm, and no dropout, follows the comparison and the layer after the ASPP.
-        joined: channels of what ``match_maps`` convolves.
+        build: arguments of the model.
+        options: the method's options.
+        components: number of prototypes of each mixture that is fitted.
+        normalise: whether BatchNorm, instead of dropout, follows the comparison and the layer after the ASPP.
+        joined: input channels of ``match_maps``.
     """
 
     align_corners = False
@@ -143,16 +146,16 @@ class MixtureGuided(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         feature, inside = (support[name].transpose(1, 2).flatten(2) for name in ("feature", "inside"))
-        within, without = self.mixture(feature * inside, feature * (1 - inside))
+        of_object, of_background = self.mixture(feature * inside, feature * (1 - inside))
         return {
-            "object": torch.cat(within, 1),
-            "background": torch.cat(without, 1),
+            "object": torch.cat(of_object, 1),
+            "background": torch.cat(of_background, 1),
             "area": support["inside"].sum((2, 3, 4)),  # [B,K]
         }
 
     def places(self) -> list[slice]:
-        """Return where the prototypes of every mixture lie among all of them."""
-        ends = [sum(self.components[: number + 1]) for number in range(len(self.components))]
+        """Return the position of every mixture's prototypes among all prototypes."""
+        ends = [sum(self.components[: index + 1]) for index in range(len(self.components))]
         return [slice(end - count, end) for end, count in zip(ends, self.components, strict=True)]
 
     def _reduced(self, features: Mapping[str, Tensor]) -> Tensor:

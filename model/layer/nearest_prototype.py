@@ -15,12 +15,13 @@ from fewseg.model.records import Adaptation
 
 
 class NearestPrototype(MetaLearner):
-    """A query position belongs to the prototype, of the background or of a way, whose cosine is largest.
+    """A method that assigns a query position to the prototype with the highest cosine similarity.
 
-    There is no head: what learns is the backbone.
+    The prototypes are those of the background and of every way. There is no head; only the backbone is
+    trained.
 
     Args:
-        scale: what cosines are multiplied by to become logits.
+        scale: factor that turns cosines into logits.
     """
 
     adaptation = Adaptation(blended=("prototype",))
@@ -28,15 +29,15 @@ class NearestPrototype(MetaLearner):
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        self.inputs = self.inputs.reading("signed")  # because cosines want signs
+        self.inputs = self.inputs.reading("signed")  # after a ReLU all cosines would be positive
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {"feature": features["signed"]}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        """Average over the shots, and the background over the ways too -> prototypes [B,1+N,C].
+        """Average prototypes over the shots, and the background's over the ways too, to [B,1+N,C].
 
-        In training, the support's features go along where ``encode_support`` gives them.
+        If ``encode_support`` returned the support's features, which the alignment loss needs, they are kept.
         """
         background, foreground = support["background"], support["foreground"].mean(-2)
         background = background.mean(tuple(range(1, background.ndim - 1)))
@@ -52,9 +53,9 @@ class NearestPrototype(MetaLearner):
 
 
 def cosine_scores(feature: Tensor, prototype: Tensor, scale: float) -> Tensor:
-    """Compare features [B,C,h,w] with prototypes [B,P,C] -> cosines times ``scale``, [B,P,h,w].
+    """Return the cosines of features [B,C,h,w] and prototypes [B,P,C], times ``scale``, [B,P,h,w].
 
-    A prototype of zeros, of what has no pixel, is at cosine 0 to everything.
+    The prototype of an empty mask is zero, and all its cosines are 0.
     """
     scores = [cosine_similarity(feature, p[:, :, None, None], dim=1) for p in prototype.unbind(1)]
     return scale * torch.stack(scores, 1)

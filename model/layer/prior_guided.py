@@ -1,4 +1,4 @@
-"""How PFENet and its descendants see images: reduced middle features, and high ones for the prior."""
+"""The encoders of PFENet and its descendants: reduced middle features, and high features for the prior."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PriorGuided(MetaLearner):
     """A meta-learner guided by a support prototype and by PFENet's prior.
 
     Args:
-        backbone: whose features it reads.
-        channels: of the reduced features and of the prototype.
-        dropout: share of the reduced features' channels that training drops.
+        backbone: the backbone whose features it reads.
+        channels: channels of the reduced features and of the prototype.
+        dropout: share of channels of the reduced features that are dropped in training.
     """
 
     inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("middle", "high")

@@ -1,4 +1,4 @@
-"""CANet's segmentation head, which PMMs segment with too: comparison and previous prediction to logits.
+"""CANet's segmentation head, which PMMs use too: from comparison and previous prediction to logits.
 
 Zhang et al., "CANet", CVPR 2019, section 4.2 (iterative optimisation module).
 """
@@ -14,13 +14,13 @@ from fewseg.model.layer.resize import resize_like
 
 
 class HistoryRefinement(nn.Module):
-    """Residual blocks, the first of which sees the previous prediction; then ASPP and a classifier.
+    """Residual blocks, the first of which reads the previous prediction, then ASPP and a classifier.
 
     Args:
-        channels: of the comparison and of every layer up to the classifier.
+        channels: channels of the comparison and of every layer before the classifier.
         normalise: whether BatchNorm follows the layer after the ASPP.
-        dropout: share of channels dropped after every branch of the ASPP and, unless it is normalised, after
-            the layer behind it.
+        dropout: share of channels that are dropped after every branch of the ASPP and, unless ``normalise``,
+            after the layer that follows it.
     """
 
     def __init__(self, channels: int, *, normalise: bool = False, dropout: float = 0.5) -> None:
@@ -34,9 +34,12 @@ class HistoryRefinement(nn.Module):
         self.classify = nn.Conv2d(channels, 2, 1)
 
     def forward(self, comparison: Tensor, history: Tensor) -> Tensor:
-        """[B,channels,h,w] and probabilities of background and foreground [B,2,*,*] -> logits [B,2,h,w].
+        """Return the logits [B,2,h,w].
 
-        Where there is no previous prediction yet, ``history`` is zero.
+        Args:
+            comparison: [B,channels,h,w].
+            history: previously predicted probabilities of background and foreground [B,2,*,*]; zero in the
+                first pass.
         """
         x = comparison
         x = x + self.residual0(torch.cat([x, resize_like(history, x)], 1))
@@ -46,8 +49,8 @@ class HistoryRefinement(nn.Module):
 
 
 def published_refinement_names(child: str, aspp: str) -> dict[str, str]:
-    """Return prefixes under ``child`` -> published prefixes, with ``aspp`` before a branch's number."""
-    names = {f"{child}.residual{number}": f"residule{number + 1}" for number in range(3)}
+    """Return prefix under ``child`` -> published prefix, with ``aspp`` before the index of a branch."""
+    names = {f"{child}.residual{index}": f"residule{index + 1}" for index in range(3)}
     return names | {
         f"{child}.aspp.branch": aspp,
         f"{child}.compress": "layer7",
@@ -56,7 +59,7 @@ def published_refinement_names(child: str, aspp: str) -> dict[str, str]:
 
 
 def _residual(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each behind an activation; the first must leave its input as it is."""
+    """Return two 3x3 convolutions, each after a ReLU; the first ReLU must not change its input in place."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(inputs, outputs, 3, padding=1),

@@ -1,4 +1,4 @@
-"""Bilinear resizing as this field's methods do it."""
+"""Bilinear resizing of feature maps and logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BAM's weighting of K supports by how alike their scenes are to the query's.
+"""BAM's weighting of K supports by the similarity of their scenes to the query's.
 
 Lang et al., "Learning What Not to Segment", CVPR 2022, section 4.4.
 """
@@ -18,7 +18,7 @@ from fewseg.model.layer.gram import gram_distance, scene_gram
 from fewseg.model.options import Hidden
 
 SHOT_BOUND = {"shot_weights.network": ("shot_weights", "uniform")}
-"""``Learning.shot_bound`` of the methods that weigh their supports so."""
+"""``Learning.shot_bound`` of the methods that use these weights."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class ShotWeightOptions:
     """Options of the weights of K supports.
 
     Attributes:
-        kshot_trans_dim: hidden width of the network that weighs K supports; 0 for a linear one.
-        shot_weights: ``learned`` as published, which binds a checkpoint to its K; ``uniform`` runs a 1-shot
-            checkpoint with any K.
+        kshot_trans_dim: hidden width of the network that computes the weights; 0 for a linear one.
+        shot_weights: ``learned`` as published, which binds a checkpoint to its K; with ``uniform`` a 1-shot
+            checkpoint works for any K.
     """
 
     kshot_trans_dim: Hidden = 2
@@ -36,7 +36,7 @@ class ShotWeightOptions:
 
     @property
     def keeps_order(self) -> bool:
-        """Whether every weight returns to the support that it was computed for."""
+        """Whether every support gets the weight that was computed for it."""
         return True
 
 
@@ -47,7 +47,7 @@ class RankedShotWeightOptions(ShotWeightOptions):
     Attributes:
         kshot_trans_dim, shot_weights: see ``ShotWeightOptions``.
         kshot_unsort: ``legacy`` as published gives the weight of the r-th most similar support to the r-th
-            support; ``fixed`` returns every weight to the support that it was computed for.
+            support; with ``fixed``, every support gets the weight that was computed for it.
     """
 
     kshot_unsort: Literal["legacy", "fixed"] = "legacy"
@@ -58,15 +58,15 @@ class RankedShotWeightOptions(ShotWeightOptions):
 
 
 class ShotWeights(nn.Module):
-    """Give every support a weight; the weights of an episode sum to one.
+    """Compute a weight for every support; the weights of an episode sum to one.
 
     A small network reads the Gram distances in ascending order, so learned weights are bound to K: a model
-    trained with K shots needs K shots, or one, which needs no weight. Uniform weights need no training and
-    take any K.
+    trained with K shots works for K shots, or for one shot, whose weight is always 1. Uniform weights need no
+    training and work for any K.
 
     Args:
-        build: says K and which features make the Gram matrices.
-        options: a hidden width of 0 is a single linear map that starts at uniform weights.
+        build: gives K and the feature of the Gram matrices.
+        options: a hidden width of 0 means a single linear layer that is initialised to uniform weights.
     """
 
     def __init__(self, build: BuildArguments, options: ShotWeightOptions) -> None:
@@ -78,7 +78,7 @@ class ShotWeights(nn.Module):
         self.network = _network(build.shot, options.kshot_trans_dim) if learned and build.shot > 1 else None
 
     def encode(self, features: Mapping[str, Tensor]) -> Encoding:
-        """Return what the weights need to know of an image."""
+        """Return the entries that the weights need of an image's encoding."""
         return {} if self.network is None else {GRAM: scene_gram(features, self.low_feature)}
 
     def forward(self, query: Encoding, support: Encoding) -> Tensor:
@@ -87,17 +87,17 @@ class ShotWeights(nn.Module):
         Raises:
             ValueError: the weights were learned for another K.
         """
-        some = next(iter(support.values()))
-        batch, shots = some.shape[:2]
+        entry = next(iter(support.values()))
+        batch, shots = entry.shape[:2]
         if shots == 1:
-            return torch.ones(batch, 1, device=some.device)
+            return torch.ones(batch, 1, device=entry.device)
         if self.shot not in (None, shots):
             raise ValueError(
                 f"the episode has {shots} shots, the support weights were learned for {self.shot}; "
                 f"retrain with shot: {shots}, or set shot_weights: uniform"
             )
         if self.network is None:
-            return torch.full((batch, shots), 1 / shots, device=some.device)
+            return torch.full((batch, shots), 1 / shots, device=entry.device)
         ascending, order = gram_distance(query[GRAM], support[GRAM]).sort(dim=1)
         weight = self.network(ascending[:, :, None, None])[:, :, 0, 0]
         if self.keeps_order:

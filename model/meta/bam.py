@@ -1,7 +1,7 @@
 """BAM's meta-learner: C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022.
 
-A support prototype and PFENet's prior guide an ASPP decoder over the query. The other half of BAM, the base
-learner and the ensemble that suppresses what it knows, is ``model/ensemble.py``.
+A support prototype and PFENet's prior guide an ASPP decoder over the query. The other part of BAM, the
+ensemble with the base learner, is in ``model/ensemble.py``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from fewseg.model.records import Learning, Published
 
 @dataclass(frozen=True)
 class BAMOptions(ShotWeightOptions):
-    """Switches of BAM.
+    """Options of BAM.
 
     Attributes:
         kshot_trans_dim, shot_weights: see ``ShotWeightOptions``.
         channels: width of the decoder; 256 in the published network.
-        dropout: share of the reduced features' channels that training drops; 0.5 in the published network.
+        dropout: share of channels of the reduced features that are dropped in training; published: 0.5.
     """
 
     channels: Channels = 256
@@ -80,6 +80,6 @@ class BAM(PriorGuided):
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         feature = query["feature"]
-        guide = tile(guidance["prototype"], feature)
-        merged = self.merge(torch.cat([feature, guide, resize_like(guidance["prior"], feature)], 1))
+        prototype = tile(guidance["prototype"], feature)
+        merged = self.merge(torch.cat([feature, prototype, resize_like(guidance["prior"], feature)], 1))
         return Prediction(self.decoder(merged), dict(guidance))

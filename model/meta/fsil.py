@@ -1,14 +1,14 @@
 """FSIL: S. Lei, X. Zhang, J. He, F. Chen, C.-T. Lu, "Few-Shot Semantic Segmentation Augmented with
 Image-Level Weak Annotations", arXiv 2007.01496, 2020.
 
-Beside its K masked supports, a class has an auxiliary set: M images that are known only to show it. Where
-they resemble the support prototype, their features are averaged into it, again and again. The fused prototype
-segments the query and, so that it cannot drift, in training the supports too.
+Besides its K masked supports, a class has an auxiliary set: M images of which it is only known that they show
+the class. Features that are similar to the support prototype are averaged into it, in several iterations. The
+fused prototype segments the query and, in training, the supports too, which keeps it from drifting.
 
 No code was released. Certain are the auxiliary set in training and in testing, the cosine maps, the weighted
-average of what is similar enough, its sum with the support prototype, the iteration, and both losses. The
-number of iterations, the softmax weights, the threshold, the normalised sum, the cut through the gradient of
-the weights, and the background that stays as it is are this project's proposals.
+average of sufficiently similar features, its sum with the support prototype, the iteration, and both losses.
+The number of iterations, the softmax weights, the threshold, the normalised sum, the weights without gradient
+and the unchanged background prototype are this project's proposals.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
 
 _EPSILON = 1e-5
 _TOO_LITTLE = 1e-3
-"""Sum of weights below which an auxiliary set says nothing."""
+"""If the sum of weights is lower, the prototype is not fused."""
 _SURE_BACKGROUND = 0.9
 
 
 @dataclass(frozen=True)
 class FSILOptions:
-    """Switches of FSIL. All defaults but the support loss's weight are proposals.
+    """Options of FSIL. All defaults but the support loss's weight are proposals.
 
     Attributes:
-        iterations: fusions of the prototypes with the auxiliary set; 0 for plain prototype matching.
-        weighting: what a position of an auxiliary image counts for: its probability of the class
-            (``softmax``), or its ``cosine`` to the prototype if positive.
-        distill: whether positions below ``threshold`` count for nothing.
-        threshold: least cosine to the prototype.
+        iterations: number of fusions with the auxiliary set; 0 for plain prototype matching.
+        weighting: weight of a position of an auxiliary image: its probability of the class (``softmax``), or
+            its ``cosine`` to the prototype if positive.
+        distill: whether positions below ``threshold`` get weight 0.
+        threshold: lowest cosine to the prototype.
         fuse_from: whether every fusion adds to the ``initial`` prototype or to the ``previous`` fusion.
-        fusion_weight: weight of the auxiliary prototype beside the support's.
-        update_background: whether the background prototype is fused with what is surely background.
+        fusion_weight: weight of the auxiliary prototype relative to the support's.
+        update_background: whether the background prototype is fused with confident background positions.
         detach_masks: whether the weights of positions are constants in training.
         auxiliary_gradient: whether the backbone learns from the auxiliary images too.
-        map_at: whether masks are pooled at ``image`` resolution, or shrunk to that of the ``feature``.
+        map_at: whether features are pooled at ``image`` resolution, or masks downsampled to the ``feature``.
         support_weight: weight of the loss on the supports.
-        align_weight: weight of PANet's alignment loss, which the method does without.
-        scale: what cosines are multiplied by to become logits.
+        align_weight: weight of PANet's alignment loss, which is not part of the method.
+        scale: factor that turns cosines into logits.
     """
 
     iterations: CountOrNone = 2
@@ -76,7 +76,7 @@ class FSILOptions:
 
 
 class FSIL(NearestPrototype):
-    """Prototypes of the supports, fused with what resembles them in the auxiliary set."""
+    """Prototypes of the supports, fused with similar features of the auxiliary set."""
 
     Options = FSILOptions
     align_corners = False
@@ -97,7 +97,7 @@ class FSIL(NearestPrototype):
         return encoding | ({"feature": feature} if self.training else {})
 
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
-        positions = features["signed"].flatten(2)  # images of unequal size can be padded so
+        positions = features["signed"].flatten(2)  # so that images of different size can be padded
         return {"auxiliary": positions, "auxiliary_inside": torch.ones_like(positions[:, 0])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
@@ -133,7 +133,7 @@ class FSIL(NearestPrototype):
             inside: 1 for a position, 0 for padding, [B,N,M,P].
 
         Returns:
-            ``prototype``, fused, and ``kept`` [B,N]: the share of auxiliary positions that took part at last.
+            ``prototype``, fused, and ``kept`` [B,N]: the share of auxiliary positions in the last fusion.
         """
         direction = normalize(auxiliary, dim=3, eps=1e-8)
         options, guidance = self.options, {"prototype": prototype}
@@ -141,18 +141,18 @@ class FSIL(NearestPrototype):
             previous = guidance["prototype"]
             weight, kept = self._weights(direction, inside, previous)
             total = weight.sum((1, 2, 4)).unsqueeze(2)
-            found = torch.einsum("bnmcx,bnmpx->bpc", auxiliary, weight) / (total + _EPSILON)
+            mean = torch.einsum("bnmcx,bnmpx->bpc", auxiliary, weight) / (total + _EPSILON)
             base = prototype if options.fuse_from == "initial" else previous
-            fused = (base + options.fusion_weight * found) / (1 + options.fusion_weight)
+            fused = (base + options.fusion_weight * mean) / (1 + options.fusion_weight)
             guidance = {"prototype": torch.where(total >= _TOO_LITTLE, fused, previous), "kept": kept}
         return guidance
 
     def _weights(self, direction: Tensor, inside: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
-        """Weigh auxiliary positions, given as unit vectors [B,N,M,C,P], for every prototype [B,1+N,C].
+        """Compute the weight of auxiliary positions, unit vectors [B,N,M,C,P], for prototypes [B,1+N,C].
 
         Returns:
-            Weights [B,N,M,1+N,P]: an image weighs for its own way, and perhaps for the background. The
-            share of positions that are similar enough, [B,N].
+            Weights [B,N,M,1+N,P], which are 0 except for an image's own way and, with ``update_background``,
+            the background; and the share of sufficiently similar positions, [B,N].
         """
         options, ways = self.options, direction.shape[1]
         cosine = torch.einsum("bnmcx,bpc->bnmpx", direction, normalize(prototype, dim=2, eps=1e-8))

@@ -1,9 +1,10 @@
 """MIANet: Y. Yang, Q. Chen, Y. Feng, T. Huang, "MIANet: Aggregating Unbiased Instance and General Information
 for Few-Shot Segmentation", CVPR 2023.
 
-The prototype of a few supports is biased, so a general prototype, generated from the class's word vector and
-the supports' prototype, takes its place. A parameter-free hierarchy of priors and PFENet's decoder do the
-rest. The class of the target is an input in testing too: results do not compare with purely visual methods.
+The prototype of a few supports is biased, so it is replaced by a general prototype, which is generated from
+the class's word vector and the supports' prototype. A parameter-free hierarchy of priors and PFENet's decoder
+complete the network. The class of the target is an input in testing too, so results are not comparable with
+those of purely visual methods.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fewseg.model.layer.enrichment import (
 )
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
-from fewseg.model.layer.prior import stretch, unit
+from fewseg.model.layer.prior import scale_to_unit_range, unit
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.options import Channels, Scales, Share, Weight
 from fewseg.model.records import Adaptation, Inputs, Learning, Published, TextInput
@@ -40,19 +41,20 @@ _MARGIN = 0.5
 
 @dataclass(frozen=True, eq=False)
 class MIANetOptions:
-    """Switches of MIANet.
+    """Options of MIANet.
 
     Attributes:
-        embeddings: word vectors, float [1 + classes, 300], row 0 the background's. They are no part of a
-            checkpoint; one trained with other vectors does not fit.
+        embeddings: word vectors, float [1 + classes, 300], row 0 the background's. A checkpoint does not
+            contain them and must be used with the vectors that it was trained with.
         ppm_scales: grids of priors and decoder, finest first: sides in positions, or fractions of the query's
-            feature grid. Published for 473 px: 60, 30, 15, 8. Unset: the grid of the shallower middle
-            feature and three halvings, rounded up, which gives the same.
-        aux_weight: of the inner losses.
+            feature grid. Published for 473 px: 60, 30, 15, 8. The default, the grid of the shallower middle
+            feature and three halvings, rounded up, gives the same.
+        aux_weight: weight of the inner losses.
         fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
-            False, where it normalises by the batch and its statistics drift away from the pretrained ones.
-        object_threshold: local features count as the object's in the triplet loss where the resized mask
-            reaches this. 1.0 as published cuts positions that rounding left just below one; 0.999 keeps them.
+            False, so it normalises by the batch, and its statistics drift away from the pretrained ones.
+        object_threshold: value of the resized mask from which a local feature belongs to the object in the
+            triplet loss. Published: 1.0, which excludes positions that rounding leaves just below 1; 0.999
+            includes them.
         channels: width of the decoder; 256 in the published network.
     """
 
@@ -81,8 +83,8 @@ class MIANetOptions:
 class MIANet(MetaLearner):
     """General prototype from words and supports, hierarchical priors, feature enrichment.
 
-    Several shots are our extension, as the published code reads the first only: prototypes, priors and
-    triplet losses are averaged over the shots.
+    The published code reads only the first shot. Our extension to several shots averages prototypes, priors
+    and triplet losses over the shots.
     """
 
     Options = MIANetOptions
@@ -95,7 +97,7 @@ class MIANet(MetaLearner):
             "generator": "GIG.model",
             **PUBLISHED_NAMES,
         },
-        extra=("pspnet.",),  # the base learner, of which the method uses the backbone only
+        extra=("pspnet.",),  # the base learner; the method uses only its backbone
     )
 
     def __init__(self, build: BuildArguments, options: MIANetOptions) -> None:
@@ -110,7 +112,7 @@ class MIANet(MetaLearner):
         self.local_features = _local_features(width)
         self.generator = _generator(WORD_WIDTH + width, width)
         self.decoder = EnrichmentDecoder(width, len(self.scales))
-        assert options.embeddings is not None  # or the options are refused
+        assert options.embeddings is not None  # checked by the options
         self.register_buffer("embeddings", options.embeddings.float().clone(), persistent=False)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
@@ -157,7 +159,7 @@ class MIANet(MetaLearner):
         return losses
 
     def _local(self, feature: Tensor, mask: Tensor) -> Encoding:
-        """Return local features [B,P,C] and which of them are the object's, bool [B,P]."""
+        """Return local features [B,P,C], and whether each of them belongs to the object, bool [B,P]."""
         local = self.local_features(feature)
         inside = interpolate(mask, local.shape[-2:], mode="nearest") >= self.options.object_threshold
         return {"local_feature": local.flatten(2).transpose(1, 2), "local_object": inside.flatten(1)}
@@ -167,11 +169,11 @@ class MIANet(MetaLearner):
         if CLASS_ID not in support:
             raise ValueError("mianet reads the word vector of the supports' class: pass class_id with them")
         class_id = support[CLASS_ID][:, 0]
-        known = len(self.embeddings) - 1
-        strange = class_id[(class_id < 1) | (class_id > known)]
-        if len(strange):
+        classes = len(self.embeddings) - 1
+        outside = class_id[(class_id < 1) | (class_id > classes)]
+        if len(outside):
             raise ValueError(
-                f"class {int(strange[0])} has no word vector: the table covers the classes 1 to {known}; "
+                f"class {int(outside[0])} has no word vector: the table covers the classes 1 to {classes}; "
                 "set embeddings to one with a row for every class of the data set"
             )
         return self.embeddings[class_id]
@@ -180,13 +182,13 @@ class MIANet(MetaLearner):
 def support_means(high: Tensor, mask: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     """Return the mean unit feature of a masked support at every level, [B,levels,C].
 
-    The published prior is the mean cosine with all support positions, masked ones counting zero. That is the
-    query's product with this one vector.
+    The published prior is the mean cosine with all support positions, where positions outside the mask count
+    as 0. It equals the product of the query's unit feature with this one vector.
 
     Args:
         high: features [B,C,h,w] of the unmasked image.
         mask: soft foreground [B,1,h,w].
-        sizes: grid of every level. The mask shrinks from level to level, as published.
+        sizes: grid of every level. The mask is downsampled from level to level, as published.
     """
     means, current = [], mask
     for level, size in enumerate(sizes):
@@ -202,30 +204,34 @@ def hierarchical_prior(high: Tensor, means: Tensor, sizes: Sequence[tuple[int, i
 
     Args:
         high: query features [B,C,h,w].
-        means: what ``support_means`` gives for one support, [B,levels,C].
+        means: result of ``support_means`` for one support, [B,levels,C].
         sizes: grid of every level.
     """
     priors, current = [], high
     for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
         apart = _apart(level, size, high)
         scaled = resize(high, size) if apart else adaptive_avg_pool2d(current, size)
-        # Mean cosines vary by thousandths over an image: in single precision, stretching them would magnify
-        # the rounding from level to level.
-        wide = scaled.double()
-        cosine = torch.einsum("bchw,bc->bhw", wide, mean.double()) / wide.norm(dim=1).clamp_min(1e-7)
-        priors.append(stretch(cosine.flatten(1)).view(-1, 1, *size).to(high.dtype))
+        # Mean cosines vary by thousandths over an image. In single precision, scaling them to [0,1] would
+        # amplify rounding errors from level to level.
+        double = scaled.double()
+        cosine = torch.einsum("bchw,bc->bhw", double, mean.double()) / double.norm(dim=1).clamp_min(1e-7)
+        priors.append(scale_to_unit_range(cosine.flatten(1)).view(-1, 1, *size).to(high.dtype))
         if not apart:
             current = scaled * priors[-1]
     return priors
 
 
 def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
-    """Draw the general prototype to the object's farthest local feature, away from the others' mean.
+    """Return the triplet loss of the general prototype and local features of the supports.
+
+    The positive is the object's local feature that is farthest from the prototype, the negative is the mean
+    of the local features outside the object.
 
     Args:
         anchor: general prototypes [B,C].
         local: local features of the supports, [B,K,P,C].
-        inside: which of them are the object's, bool [B,K,P]. A support without both kinds does not count.
+        inside: whether they belong to the object, bool [B,K,P]. A support without features of both kinds is
+            ignored.
     """
     anchor, local = normalize(anchor, dim=-1)[:, None], normalize(local, dim=-1)
     outside = ~inside
@@ -238,7 +244,7 @@ def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
 
 
 def _apart(level: int, size: tuple[int, int], high: Tensor) -> bool:
-    """Whether a level finer than the high feature (VGG16's first) is computed on an enlarged copy."""
+    """Whether a level is finer than the high feature, as VGG16's first is, and uses an upsampled copy."""
     return level == 0 and size[0] > high.shape[-2]
 
 
@@ -249,7 +255,7 @@ def _halved(build: BuildArguments) -> tuple[int, ...]:
 
 
 def _generator(inputs: int, outputs: int) -> nn.Sequential:
-    """The general information generator: word vector and instance prototype -> general prototype."""
+    """Return the general information generator: word vector and instance prototype -> general prototype."""
     first, second = nn.Linear(inputs, _HIDDEN), nn.Linear(_HIDDEN, outputs)
     for layer in (first, second):
         nn.init.xavier_uniform_(layer.weight)
@@ -258,7 +264,7 @@ def _generator(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _local_features(channels: int) -> nn.Sequential:
-    """Three 3x3 convolutions that make local features, on a grid four times coarser."""
+    """Return three 3x3 convolutions that compute local features on a grid four times coarser."""
     layers: list[nn.Module] = []
     for stride, padding in ((2, 0), (2, 1), (1, 1)):
         layers += [nn.Conv2d(channels, channels, 3, stride, padding, bias=False), nn.ReLU(inplace=True)]

@@ -1,9 +1,9 @@
 """PANet: K. Wang, J. H. Liew, Y. Zou, D. Zhou, J. Feng, "PANet: Few-Shot Image Semantic Segmentation with
 Prototype Alignment", ICCV 2019.
 
-Every way and the background get one prototype; a query position belongs to the prototype that it is closest
-to. There is no head: what learns is the backbone. In training, the predicted query masks give prototypes that
-must segment the supports in turn (the alignment loss).
+Every way and the background get one prototype; a query position is assigned to the nearest prototype. There
+is no head; only the backbone is trained. In training, the supports are also segmented with prototypes of the
+predicted query masks (the alignment loss).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fewseg.model.records import Inputs, Learning, Published
 
 @dataclass(frozen=True)
 class PANetOptions:
-    """Switches of PANet.
+    """Options of PANet.
 
     Attributes:
-        align: whether the alignment loss is part of training.
-        align_weight: its weight.
-        scale: what cosines are multiplied by to become logits.
+        align: whether the alignment loss is used in training.
+        align_weight: weight of the alignment loss.
+        scale: factor that turns cosines into logits.
         void_as_background: whether void support pixels (255) count as background, as published. Pixels that
             are ``UNLABELLED`` never do.
     """

@@ -31,15 +31,15 @@ from fewseg.model.records import Learning, Published
 
 @dataclass(frozen=True)
 class PFENetOptions:
-    """Switches of PFENet.
+    """Options of PFENet.
 
     Attributes:
-        ppm_scales: grids that the query is pooled to, finest first: sides in positions, or fractions of the
-            query's feature grid where a value is at most 1.0. Published: 60, 30, 15, 8 for PASCAL, and
-            1.0, 0.5, 0.25, 0.125 for COCO. The weights depend on their number only.
-        aux_weight: of the inner losses.
+        ppm_scales: grids to which the query is pooled, finest first: sides in positions, or fractions of the
+            query's feature grid if a value is at most 1.0. Published: 60, 30, 15, 8 for PASCAL, and
+            1.0, 0.5, 0.25, 0.125 for COCO. The network's weights depend only on their number.
+        aux_weight: weight of the inner losses.
         fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
-            False, where it normalises by the batch and its statistics drift away from the pretrained ones.
+            False, so it normalises by the batch, and its statistics drift away from the pretrained ones.
         channels: width of the decoder; 256 in the published network.
     """
 
@@ -53,7 +53,7 @@ class PFENetOptions:
 
 
 class PFENet(PriorGuided):
-    """Prototype and prior, plainly averaged over the shots, and feature enrichment over several scales."""
+    """Prototype and prior, averaged over the shots with equal weights, and multi-scale feature enrichment."""
 
     Options = PFENetOptions
     published = Published(names={**PriorGuided.published.names, **PUBLISHED_NAMES})

@@ -1,9 +1,9 @@
 """PMMs: B. Yang, C. Liu, B. Li, J. Jiao, Q. Ye, "Prototype Mixture Models for Few-shot Semantic
 Segmentation", ECCV 2020.
 
-CANet's network with several prototypes instead of one. Those of the object are compared with the query one by
-one (P-Match); with those of the background they also classify its positions (P-Conv), and that classification
-stands where CANet has the previous prediction.
+CANet's network with several prototypes instead of one. The prototypes of the object are compared with the
+query one by one (P-Match). Together with those of the background they also classify its positions (P-Conv);
+this classification takes the place of CANet's previous prediction.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from fewseg.model.options import Count
 
 @dataclass(frozen=True)
 class PMMOptions(MixtureOptions):
-    """Switches of PMMs.
+    """Options of PMMs.
 
     Attributes:
-        components: prototypes of the object, and as many of the background; 3 as published.
+        components: number of prototypes of the object, and of the background; 3 as published.
     """
 
     components: Count = 3
 
 
 class PMM(MixtureGuided):
-    """One mixture, one pass."""
+    """One mixture and one pass of the head."""
 
     Options = PMMOptions
 

@@ -1,8 +1,9 @@
 """RARE: C. Lang et al., "Retain and Recover: Delving into Information Loss for Few-Shot Segmentation".
 
-IEEE TIP 32, 2023. Three repairs to prototype methods: a prototype is laid out by row and column profiles
-instead of being tiled, the foreground that shrinking a mask loses has its own branch and loss, and every
-query position takes the best of K supports instead of their mean.
+IEEE TIP 32, 2023. Three changes recover information that prototype methods lose: a prototype is spread over
+the query by row and column profiles instead of being tiled; the foreground that is lost when a mask is
+downsampled has its own branch and loss; and every query position uses the most similar of K supports instead
+of their mean.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ _EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class RAREOptions:
-    """Switches of RARE.
+    """Options of RARE.
 
     Attributes:
-        first_shot_uses_mean: whether the first of several supports is laid out with the mean prototype, as
-            the published code does, or with its own like the others.
-        error_prone_weight, contrast_weight: of the two auxiliary losses; not published, BAM's 1 is assumed.
+        first_shot_uses_mean: whether the first of several supports uses the mean prototype, as in the
+            published code, or its own like the others.
+        error_prone_weight, contrast_weight: weights of the two auxiliary losses. They are not published;
+            BAM's 1 is assumed.
         channels: width of the decoder; 256 in the published network.
     """
 
@@ -49,7 +51,7 @@ class RAREOptions:
 
 
 class ProfileTransform(nn.Module):
-    """Two convolutions over the matrix that pairs a query profile with a support profile."""
+    """Two convolutions over the outer product of a query profile and a support profile."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class ProfileTransform(nn.Module):
         )
 
     def forward(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return the transformed outer product [B,C,n,n] of two profiles [B,C,n], normalised as a whole."""
+        """Return the transformed outer product [B,C,n,n] of two profiles [B,C,n], after a softmax over it."""
         pairs = rows.unsqueeze(3) * columns.unsqueeze(2)
         weights = pairs.flatten(2).softmax(2).view_as(pairs)
         activated = self.pointwise(weights)
@@ -107,7 +109,7 @@ class RARE(PriorGuided):
         mask = foreground(mask)
         feature = self.support_reduction(middle_features(features))
         inside = resize_like(mask, feature)
-        lost = resize_like((mask - survivors(mask, feature)).clamp_min(0), feature)
+        lost = resize_like((mask - resampled(mask, feature)).clamp_min(0), feature)
         encoding = {
             "prior_object": object_features(features["high"], mask),
             "error_prone_share": lost.mean((1, 2, 3)) / (inside.mean((1, 2, 3)) + _EPSILON),
@@ -130,7 +132,7 @@ class RARE(PriorGuided):
             if self.options.first_shot_uses_mean:
                 prototypes = torch.cat([mean.unsqueeze(1), prototypes[:, 1:]], 1)
             shots = [
-                self._lay_out(feature, *parts)
+                self._expand_prototype(feature, *parts)
                 for parts in zip(
                     prototypes.unbind(1),
                     support[f"{region}rows"].unbind(1),
@@ -160,7 +162,7 @@ class RARE(PriorGuided):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        merged = prediction.parts["merged"].flatten(0, -4)  # several ways are tasks of their own
+        merged = prediction.parts["merged"].flatten(0, -4)  # every way is a task of its own
         logits, label = binary_tasks(prediction.logits, episode.ground_truth)
         error_prone = error_prone_loss(logits, label, merged)
         return {
@@ -170,28 +172,28 @@ class RARE(PriorGuided):
         }
 
     def pick_pixel(self, candidates: int, generator: torch.Generator | None) -> int:
-        """Draw which of several candidate positions stands for its region in the contrast loss."""
+        """Draw the index of the position that represents its region in the contrast loss."""
         device = "cpu" if generator is None else generator.device
         return int(torch.randint(candidates, (1,), generator=generator, device=device))
 
-    def _lay_out(self, feature: Tensor, prototype: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Spread a prototype [B,C] over the query grid by unidirectional pooling -> [B,C,h,w].
+    def _expand_prototype(self, feature: Tensor, prototype: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Expand a prototype [B,C] over the query grid by unidirectional pooling -> [B,C,h,w].
 
-        The paper multiplies the tiled prototype with a row matrix from the left and a column matrix from the
-        right. What is tiled is constant, so only the sums of the matrices over the support axis matter.
+        The paper multiplies the tiled prototype by a row matrix from the left and a column matrix from the
+        right. As the tiled prototype is constant, the sums of the matrices over the support axis suffice.
         """
         down = self.rows(feature.mean(3), rows).sum(3)
         across = self.columns(columns, feature.mean(2)).sum(2)
         return (prototype.unsqueeze(2) * down).unsqueeze(3) * across.unsqueeze(2)
 
     def _contrast_loss(self, merged: Tensor, label: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Pull a random object position towards the object's mean, and a background one away from both."""
+        """Return the loss that pulls an object position to the object's mean and pushes background away."""
         inside = resize_like(foreground(label), merged)
         total = merged.new_zeros(())
-        for vectors, centre, chosen in zip(
+        for vectors, centre, is_object in zip(
             merged.flatten(2), masked_average_pool(merged, inside), inside.flatten(1) > 0.5, strict=True
         ):
-            regions = [torch.where(region)[0] for region in (chosen, ~chosen)]
+            regions = [torch.where(region)[0] for region in (is_object, ~is_object)]
             if any(len(region) == 0 for region in regions):
                 continue
             anchor, other = (vectors[:, r[self.pick_pixel(len(r), generator)]] for r in regions)
@@ -201,32 +203,32 @@ class RARE(PriorGuided):
         return total / (3 * len(merged))
 
 
-def survivors(mask: Tensor, grid: Tensor) -> Tensor:
-    """Return what is left of a mask [B,1,H,W] after nearest-neighbour shrinking to ``grid`` and back."""
+def resampled(mask: Tensor, grid: Tensor) -> Tensor:
+    """Downsample a mask [B,1,H,W] to the grid of ``grid`` by nearest neighbours, and upsample it again."""
     small = interpolate(mask, grid.shape[-2:], mode="nearest")
     return interpolate(small, mask.shape[-2:], mode="nearest")
 
 
 def most_similar(maps: Tensor, feature: Tensor) -> Tensor:
-    """Take at every position that vector of K maps [B,K,C,h,w] which is most like ``feature`` [B,C,h,w]."""
+    """Select at every position the vector of K maps [B,K,C,h,w] most similar to ``feature`` [B,C,h,w]."""
     best = cosine_similarity(maps, feature.unsqueeze(1), 2).argmax(1)
     index = best[:, None, None].expand(-1, 1, *maps.shape[2:])
     return maps.gather(1, index).squeeze(1)
 
 
 def error_prone_loss(logits: Tensor, label: Tensor, grid: Tensor) -> Tensor:
-    """Cross-entropy on the pixels that shrinking the query mask to ``grid`` misplaces, by their share.
+    """Return the cross-entropy on the pixels that change when the query mask is resampled, times their share.
 
-    Zero where nothing is misplaced. Void beside the object counts as background where the enlarged mask
-    covers it, as published.
+    It is zero if no pixel changes. Void pixels next to the object count as background where the resampled
+    mask covers them, as published.
 
     Args:
         logits: [B,2,H,W].
         label: 0, 1 or 255, [B,H,W].
-        grid: any map [B,C,h,w] at the resolution of the decoder.
+        grid: a map [B,C,h,w] at the resolution of the decoder, to which the mask is downsampled.
     """
     mask = foreground(label)
-    change = mask - survivors(mask, grid)
+    change = mask - resampled(mask, grid)
     misplaced = torch.full_like(label, IGNORE)
     misplaced[change[:, 0] > 0] = 1
     misplaced[change[:, 0] < 0] = 0

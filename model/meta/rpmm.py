@@ -1,8 +1,8 @@
 """RPMMs, the residual form of PMMs: B. Yang, C. Liu, B. Li, J. Jiao, Q. Ye, "Prototype Mixture Models for
 Few-shot Semantic Segmentation", ECCV 2020, section 3.4.
 
-The same network segments in turn with mixtures of one, three and six prototypes; every stage sees the
-prediction of the one before.
+The same network segments with mixtures of one, three and six prototypes, one after the other; every stage
+reads the prediction of the stage before.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _PUBLISHED_DIVISOR = 5
 
 @dataclass(frozen=True)
 class RPMMOptions(MixtureOptions):
-    """Switches of RPMMs.
+    """Options of RPMMs.
 
     Attributes:
-        components: prototypes of the object, and as many of the background, in every stage.
-        calibrated: whether the probabilities under several supports are the mean of the stages'. Published:
-            their sum divided by 5 passes for logits; every pixel falls to the same class either way.
+        components: number of prototypes of the object, and of the background, in every stage.
+        calibrated: whether the probabilities with several supports are the mean over the stages. Published:
+            False, their sum divided by 5 is used as logits. The class of every pixel is the same.
     """
 
     components: tuple[Count, ...] = (1, 3, 6)
@@ -38,7 +38,7 @@ class RPMMOptions(MixtureOptions):
 
 
 class RPMM(MixtureGuided):
-    """One mixture per stage, the same weights in all of them."""
+    """One mixture per stage; all stages share the same weights."""
 
     Options = RPMMOptions
     options: RPMMOptions
@@ -52,7 +52,7 @@ class RPMM(MixtureGuided):
         compared = self.comparison(query["compared"], guidance["object"])
         history = feature.new_zeros(len(feature), 2, *feature.shape[2:])
         parts, stages = dict(guidance), []
-        for number, place in enumerate(self.places()):
+        for index, place in enumerate(self.places()):
             posterior = object_posterior(
                 feature, guidance["object"][:, place], guidance["background"][:, place]
             )
@@ -60,7 +60,7 @@ class RPMM(MixtureGuided):
             logits = self.refine(matched, history)
             history = logits.softmax(1)
             stages.append(history)
-            parts |= {f"posterior{number}": posterior, f"stage{number}": logits}
+            parts |= {f"posterior{index}": posterior, f"stage{index}": logits}
         shots = guidance["area"].shape[1]
         return Prediction(logits if self.training or shots == 1 else self._joined(stages), parts)
 
@@ -75,7 +75,7 @@ class RPMM(MixtureGuided):
         }
 
     def _joined(self, stages: list[Tensor]) -> Tensor:
-        """Join the stages' probabilities, where there are several supports, to logits."""
+        """Turn the probabilities of all stages into logits; used with several supports."""
         first, *others = stages
         total = sum(others, first)
         return (total / len(stages)).log() if self.options.calibrated else total / _PUBLISHED_DIVISOR

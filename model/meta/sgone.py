@@ -1,9 +1,9 @@
 """SG-One: X. Zhang, Y. Wei, Y. Yang, T. S. Huang, "SG-One: Similarity Guidance Network for One-Shot Semantic
 Segmentation", IEEE Transactions on Cybernetics 50(9), 2020.
 
-One backbone feeds two branches. The guidance branch compares the query, position by position, with the vector
-that it pools of the support object; the segmentation branch fuses three stages of the query. The product of
-both is classified.
+One backbone feeds two branches. The guidance branch pools the support object to a vector and computes its
+cosine similarity with every query position; the segmentation branch fuses three stages of the query. The
+product of both is classified.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from fewseg.model.options import Channels
 from fewseg.model.records import Adaptation, GroupRule, Inputs, Learning, Published
 
 _EPSILON = 1e-8
-"""Added to the pixels of a mask; the published code adds nothing and an empty mask gives NaN."""
+"""Added to the area of a mask; in the published code, which adds nothing, an empty mask gives NaN."""
 
 _SEGMENTATION = ("side2", "side3", "side4", "classifier", "exit")
 
 
 @dataclass(frozen=True)
 class SGOneOptions:
-    """Switches of SG-One.
+    """Options of SG-One.
 
     Attributes:
-        kshot: several supports are averaged to one vector (``avg``), or each gives a mask of its own and
-            their union counts (``max``).
-        exit_padding: border of zeros around the last 1x1 convolution. Published: 1, which puts a rim that
-            knows nothing of the image around the logits and shrinks them a little towards the centre.
+        kshot: with several supports, ``avg`` averages their vectors, and ``max`` takes the union of the masks
+            that the supports give.
+        exit_padding: zero padding of the last 1x1 convolution. Published: 1, which surrounds the logits by a
+            border that does not depend on the image, and shifts them slightly towards the centre.
         void_as_foreground: whether void pixels (255) of supports and query are foreground in training, as in
-            the published data, which has one way only; they never are in testing.
-        channel_order: ``bgr`` hands the network swapped channels, normalised by the constants of RGB, as in
+            the published data, which has one way only; in testing they never are.
+        channel_order: ``bgr`` gives the network swapped channels, normalised by the constants of RGB, as in
             the published training; the published tests read ``rgb``.
         channels: width of the segmentation branch; 128 in the published network.
     """
@@ -56,7 +56,7 @@ class SGOneOptions:
 
 
 class SGOne(MetaLearner):
-    """Similarity to the support object weighs the query's features; two convolutions classify them."""
+    """Similarity to the support object weights the query's features; two convolutions classify them."""
 
     Options = SGOneOptions
     align_corners = False
@@ -119,13 +119,13 @@ class SGOne(MetaLearner):
         return {"prototype": pool_at_image_resolution(guidance, inside, epsilon=_EPSILON)}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        """Return the vectors [B,P,C] that the query is compared with: one, or every support's."""
+        """Return the vectors [B,P,C] with which the query is compared: one, or one per support."""
         prototype = support["prototype"]
         return {"prototype": prototype if self.options.kshot == "max" else prototype.mean(1, keepdim=True)}
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         prototype = guidance["prototype"][..., None, None]
-        # not rectified: what is unlike the object turns the sign of the features
+        # not rectified: a negative similarity inverts the sign of the features
         similarity = cosine_similarity(query["guidance"].unsqueeze(1), prototype, dim=2)
         guided = query["feature"].unsqueeze(1) * similarity.unsqueeze(2)
         logits = self.exit(self.classifier(guided.flatten(0, 1)))
@@ -134,12 +134,12 @@ class SGOne(MetaLearner):
         return Prediction(self.join_shots(shot_logits), parts)
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:
-        """Choose at every pixel the shot that is surest of the foreground: the union of the masks."""
+        """Select at every pixel the shot with the highest foreground margin: the union of the masks."""
         if shot_logits.shape[1] == 1:
             return shot_logits[:, 0]
         margin = shot_logits[:, :, 1] - shot_logits[:, :, 0]
-        surest = margin.argmax(1)[:, None, None].expand(-1, -1, *shot_logits.shape[2:])
-        return shot_logits.gather(1, surest)[:, 0]
+        best = margin.argmax(1)[:, None, None].expand(-1, -1, *shot_logits.shape[2:])
+        return shot_logits.gather(1, best)[:, 0]
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None

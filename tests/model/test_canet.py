@@ -122,7 +122,7 @@ class TestCANet(MetaLearnerTester):
         model = still(self.build(history_drop=0.0)).train()
         episode = numbered(random_episode(65), 4, 9)
         first = model(episode)
-        assert set(model.meta.memory.known) == {(4, 1), (9, 2)}
+        assert set(model.meta.memory.predictions) == {(4, 1), (9, 2)}
         recalled = torch.stack([model.meta.memory.recall(key, (9, 9)) for key in ((4, 1), (9, 2))])
         torch.testing.assert_close(recalled, first.parts["pass0"].softmax(1), atol=1e-3, rtol=1e-3)
         again = model(episode)
@@ -163,7 +163,8 @@ class TestCANet(MetaLearnerTester):
         model(numbered(random_episode(65), 4, 9))
         other.meta.memory.restore(model.meta.memory.state())
         assert all(
-            torch.equal(other.meta.memory.known[key], map_) for key, map_ in model.meta.memory.known.items()
+            torch.equal(other.meta.memory.predictions[key], map_)
+            for key, map_ in model.meta.memory.predictions.items()
         )
         assert len(other.meta.memory) == 2
         assert not [name for name in model.state_dict() if "memory" in name]

@@ -10,7 +10,7 @@ from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode, Prediction
 from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
-from fewseg.model.meta.hsnet.hsnet import enlarge_query
+from fewseg.model.meta.hsnet.hsnet import upsample_query
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from tests.model.tester import MetaLearnerTester, random_episode
 from tools.benchmark_hsnet import compare_matching, plain_convolution
@@ -147,8 +147,8 @@ def test_published_file_with_its_classifier_is_read_and_recognised(backbone: str
 def test_support_grids_that_cannot_be_mixed_are_named() -> None:
     coarse, fine = torch.zeros(1, 2, 2, 4, 5, 5), torch.zeros(1, 3, 3, 4, 9, 9)
     with pytest.raises(ValueError, match="2x2 and 3x3 cells cannot be mixed"):
-        enlarge_query(coarse, fine)
-    assert enlarge_query(coarse[:, :1, :1], fine).shape == (1, 1, 1, 4, 9, 9)
+        upsample_query(coarse, fine)
+    assert upsample_query(coarse[:, :1, :1], fine).shape == (1, 1, 1, 4, 9, 9)
 
 
 def support_first(x: Tensor) -> Tensor:

@@ -7,7 +7,12 @@ from fewseg.model import create_model
 from fewseg.model.create import create_backbone
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.meta.msanet.msanet import Taps
-from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
+from fewseg.model.meta.msanet.multi_similarity import (
+    SimilarityMemory,
+    confident_positions,
+    mean_similarity,
+    normalise,
+)
 from tests.model.tester import ShotWeightsTester, random_episode
 
 
@@ -83,7 +88,7 @@ def test_chunks_do_not_change_the_similarity(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_certain_keeps_what_reaches_the_mean_of_the_positive_values() -> None:
     mask = torch.tensor([[0.0, 0.2, 0.6, 1.0], [0.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.1, 0.0]])[:, None, None]
-    assert certain(mask)[:, 0, 0].tolist() == [
+    assert confident_positions(mask)[:, 0, 0].tolist() == [
         [False, False, True, True],
         [False] * 4,
         [True, True, True, False],

@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity
 from fewseg.model.contract import Episode
 from fewseg.model.layer.pooling import masked_average_pool
 from fewseg.model.layer.resize import resize_like
-from fewseg.model.meta.rare import error_prone_loss, most_similar, survivors
+from fewseg.model.meta.rare import error_prone_loss, most_similar, resampled
 from tests.model.tester import MetaLearnerTester, random_episode
 
 
@@ -53,7 +53,7 @@ class TestRARE(MetaLearnerTester):
         prototype = torch.rand(2, 16)
         rows, columns = support.mean(3), support.mean(2)
         with torch.no_grad():
-            ours = meta._lay_out(feature, prototype, rows, columns)
+            ours = meta._expand_prototype(feature, prototype, rows, columns)
             left = meta.rows(feature.mean(3), rows)
             right = meta.columns(columns, feature.mean(2))
         tiled = prototype[:, :, None, None].expand(-1, -1, 5, 7)
@@ -141,7 +141,7 @@ def test_error_prone_loss_counts_lost_and_covered_pixels() -> None:
     label[:, 3:7, 4:8] = 1
     label[0, 2, 4] = 255
     grid = torch.zeros(1, 1, 4, 4)
-    kept = survivors((label == 1).float()[:, None], grid)[0, 0]
+    kept = resampled((label == 1).float()[:, None], grid)[0, 0]
     lost, covered = (label[0] == 1) & (kept == 0), (label[0] != 1) & (kept == 1)
     assert lost.sum() == 4
     assert covered.sum() == 4

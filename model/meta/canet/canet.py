@@ -2,8 +2,8 @@
 Iterative Refinement and Attentive Few-Shot Learning", CVPR 2019.
 
 A support prototype is tiled over the query's middle features and compared with them by a convolution. A head
-turns the comparison and its own previous prediction, the history, into a better one, several times in a row.
-The attention over K supports was never released; it is built here as the paper describes it.
+computes a prediction from the comparison and from its own previous prediction, the history, several times in
+a row. The attention over K supports was never released; it is implemented here as the paper describes it.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _FEATURE_FUSIONS = ("attention", "feature_average")
 
 @dataclass(frozen=True)
 class CANetOptions:
-    """Switches of CANet.
+    """Options of CANet.
 
     Attributes:
-        passes: of the head at test time, the first one included; training has one.
-        history: the previous prediction that training shows the head: the one ``remembered`` from when the
-            query was last asked for that class, as published, or a ``fresh`` one, by a pass of its own. The
-            first kind needs queries that are never moved: a protocol that stretches them.
+        passes: number of passes of the head at test time, including the first; training has one.
+        history: the previous prediction in training: the one ``remembered`` from the last time that the query
+            was used with that class, as published, or a ``fresh`` one from an extra pass. Remembered
+            predictions need queries without random crops or rotations, that is a protocol that stretches.
         history_drop: share of samples that are trained without history.
-        fusion: how K supports are joined: comparisons under learned ``attention`` (a model built for one shot
-            has none and averages) or in plain ``feature_average``, or every support's own masks by
-            ``mask_average`` or ``mask_or``. The paper's is attention.
+        fusion: how K supports are fused: their comparisons by learned ``attention`` (a model built for one
+            shot has none and averages) or by ``feature_average``, or their masks by ``mask_average`` or
+            ``mask_or``. The paper uses attention.
         fix_bn: whether the frozen backbone normalises with its stored statistics in training. Published:
-            False, where it normalises by the batch and its statistics drift away from the pretrained ones.
-        dropout: share of channels that training drops behind most layers.
+            False, so it normalises by the batch, and its statistics drift away from the pretrained ones.
+        dropout: share of channels that are dropped in training after most layers.
         channels: width of the head; 256 in the published network.
     """
 
@@ -109,8 +109,8 @@ class CANet(MetaLearner):
         return {"prototype": masked_average_pool(feature, resize_like(foreground(mask), feature))}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        known = {CLASS_ID: support[CLASS_ID][:, 0]} if CLASS_ID in support else {}
-        return {"prototype": support["prototype"], **known}
+        class_id = {CLASS_ID: support[CLASS_ID][:, 0]} if CLASS_ID in support else {}
+        return {"prototype": support["prototype"], **class_id}
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         compared = torch.stack(self.compare_all(query, guidance), 1)
@@ -126,7 +126,7 @@ class CANet(MetaLearner):
         else:
             shot_logits = self._passes(compared)
         fused = [self.join_shots(logits) for logits in shot_logits]
-        parts |= {f"pass{number}": logits for number, logits in enumerate(fused)}
+        parts |= {f"pass{index}": logits for index, logits in enumerate(fused)}
         return Prediction(fused[-1], {**parts, SHOT_LOGITS: shot_logits[-1]})
 
     def reduce_middle(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -151,16 +151,16 @@ class CANet(MetaLearner):
         return self.refine(compared.flatten(0, 1), history).unflatten(0, compared.shape[:2])
 
     def _passes(self, compared: Tensor) -> list[Tensor]:
-        """Run the head again and again on its own prediction, the first time without history."""
+        """Run the head several times, each time on its previous prediction, and first without history."""
         history = compared.new_zeros(len(compared), 2, *compared.shape[-2:])
-        found: list[Tensor] = []
+        passes: list[Tensor] = []
         for _ in range(self.options.passes):
-            found.append(self._run(compared, history))
-            history = found[-1].detach().flatten(0, 1).softmax(1)
-        return found
+            passes.append(self._run(compared, history))
+            history = passes[-1].detach().flatten(0, 1).softmax(1)
+        return passes
 
     def _training_history(self, compared: Tensor, samples: list[Sample]) -> Tensor:
-        """Return the history [B,2,h,w] of training samples, zero where it is dropped or there is none."""
+        """Return the history [B,2,h,w] of training samples; zero if it is dropped or does not exist."""
         history = compared.new_zeros(len(compared), 2, *compared.shape[-2:])
         kept = (torch.rand(len(compared)) >= self.options.history_drop).nonzero()[:, 0].tolist()
         if kept and self.options.history == "fresh":
@@ -183,7 +183,7 @@ class CANet(MetaLearner):
 
 
 def _samples(query: Encoding, guidance: Encoding) -> list[Sample]:
-    """Return what the memory knows training samples by; nothing where the episodes do not tell."""
+    """Return the keys of training samples in the memory; none if the episodes do not contain them."""
     if QUERY_NUMBER not in query or CLASS_ID not in guidance:
         return []
     return list(zip(query[QUERY_NUMBER].tolist(), guidance[CLASS_ID].tolist(), strict=True))

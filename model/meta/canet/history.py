@@ -1,4 +1,4 @@
-"""What a network said about its training samples when it last saw them (CANet's history masks)."""
+"""The last predictions of a network for its training samples (CANet's history masks)."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from fewseg.model.contract import TrainingMemory
 from fewseg.model.layer.resize import resize
 
 Sample = tuple[int, int]
-"""Number of a query image, class that it was asked for."""
+"""Index of a query image, and id of the class that was segmented in it."""
 
 
 class PredictionMemory(TrainingMemory):
     """The foreground probabilities of the last prediction of every sample, in half precision."""
 
     def __init__(self) -> None:
-        self.known: dict[Sample, Tensor] = {}
+        self.predictions: dict[Sample, Tensor] = {}
         self._before: dict[Sample, Tensor | None] | None = None
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.predictions)
 
     def recall(self, sample: Sample, grid: tuple[int, ...]) -> Tensor:
-        """Return the probabilities of background and foreground [2,h,w]; zero if it was never seen."""
-        if sample not in self.known:
+        """Return the probabilities of background and foreground [2,h,w]; zero for an unknown sample."""
+        if sample not in self.predictions:
             return torch.zeros(2, *grid)
-        foreground = resize(self.known[sample].float()[None, None], grid)[0]
+        foreground = resize(self.predictions[sample].float()[None, None], grid)[0]
         return torch.cat([1 - foreground, foreground])
 
     def remember(self, samples: list[Sample], logits: Tensor) -> None:
-        """Keep what ``logits`` [B,2,h,w] say about as many samples."""
+        """Store the foreground probabilities of the logits [B,2,h,w] of B samples."""
         if self._before is not None:
             for sample in samples:
-                self._before.setdefault(sample, self.known.get(sample))
+                self._before.setdefault(sample, self.predictions.get(sample))
         foreground = logits.detach().softmax(1)[:, 1].half().cpu()
-        self.known |= dict(zip(samples, foreground.clone(), strict=True))
+        self.predictions |= dict(zip(samples, foreground.clone(), strict=True))
 
     def watch(self) -> Callable[[], None]:
-        """Return a call that takes back what is kept from now on."""
+        """Return a function that undoes all changes from now on."""
         before: dict[Sample, Tensor | None] = {}
         self._before = before
 
-        def take_back() -> None:
-            for sample, known in before.items():
-                if known is None:
-                    self.known.pop(sample, None)
+        def undo() -> None:
+            for sample, prediction in before.items():
+                if prediction is None:
+                    self.predictions.pop(sample, None)
                 else:
-                    self.known[sample] = known
+                    self.predictions[sample] = prediction
 
-        return take_back
+        return undo
 
     def state(self) -> dict[str, Tensor]:
-        """Return what is known as tensors by name, for a snapshot."""
-        return {f"{number}/{class_id}": map_ for (number, class_id), map_ in self.known.items()}
+        """Return the predictions as tensors by name, for a snapshot."""
+        return {f"{index}/{class_id}": map_ for (index, class_id), map_ in self.predictions.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` gave."""
-        self.known = {_sample(name): map_ for name, map_ in state.items()}
+        """Replace the predictions by the result of ``state``."""
+        self.predictions = {_sample(name): map_ for name, map_ in state.items()}
 
 
 def _sample(name: str) -> Sample:
-    number, _, class_id = name.partition("/")
-    return int(number), int(class_id)
+    index, _, class_id = name.partition("/")
+    return int(index), int(class_id)

@@ -12,10 +12,10 @@ from fewseg.model.layer.tiled import TiledConv
 
 
 class ShotAttention(nn.Module):
-    """Score every support by its comparison with the query, beside the one that is segmented from.
+    """Score every support by a comparison with the query, separate from the one that is segmented.
 
     Args:
-        channels: of the feature and of the prototypes.
+        channels: channels of the feature and of the prototypes.
     """
 
     def __init__(self, channels: int) -> None:
@@ -29,8 +29,8 @@ class ShotAttention(nn.Module):
         """Return weights [B,K] that sum to one.
 
         Args:
-            attended: what ``conv.over_maps`` makes of the query's feature, [B,C,h,w].
-            prototypes: of the supports, [B,K,C].
+            attended: ``conv.over_maps`` of the query's feature, [B,C,h,w].
+            prototypes: prototypes of the supports, [B,K,C].
         """
         grid = tuple(attended.shape[-2:])
         scores = [

@@ -7,7 +7,7 @@ from torch.nn.functional import batch_norm
 
 
 class BatchStatistics(nn.BatchNorm2d):
-    """BatchNorm by the statistics of its batch in every mode; training alone gathers the stored ones."""
+    """BatchNorm by the statistics of its batch in every mode; only training updates the stored ones."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() == x.shape[1]:
@@ -21,7 +21,7 @@ class BatchStatistics(nn.BatchNorm2d):
 
 
 def use_batch_statistics(network: nn.Module) -> None:
-    """Let every BatchNorm2d in ``network`` be a ``BatchStatistics`` with the same weights."""
+    """Replace every BatchNorm2d in ``network`` by a ``BatchStatistics`` with the same weights."""
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
             replacement = BatchStatistics(child.num_features, child.eps, child.momentum)

@@ -1,9 +1,9 @@
 """FSS-1000's relation network: X. Li, T. Wei, Y. P. Chen, Y.-W. Tai, C.-K. Tang, "FSS-1000: A 1000-Class
 Dataset for Few-Shot Segmentation", CVPR 2020.
 
-One encoder sees the supports with their masks as a fourth channel, and the query with an empty one. Their
-deepest features meet in two convolutions, the relation, from where a decoder climbs back to the image along
-the query's features.
+One encoder reads the supports with their masks as a fourth channel, and the query with a fourth channel of
+zeros. Two convolutions, the relation, combine their deepest features, and a decoder upsamples the result with
+skip connections from the query's features.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from fewseg.model.records import BatchNorm, Inputs, Learning, Published, Support
 
 @dataclass(frozen=True)
 class FSS1000Options:
-    """Switches of the relation network.
+    """Options of the relation network.
 
     Attributes:
-        bn_mode: ``batch`` as published normalises by the statistics of the batch, in evaluation too;
-            ``running`` evaluates with those gathered in training.
-        fusion: what becomes of K support features. Published: their ``sum``, which ties a model to its K;
+        bn_mode: ``batch``, as published, normalises by the statistics of the batch, in evaluation too;
+            ``running`` evaluates with the running statistics of training.
+        fusion: fusion of K support features. Published: their ``sum``, which binds a model to its K;
             ``mean`` does not.
         loss: ``bce``, cross-entropy, as the paper says, or ``mse``, the squared error of the published code.
-        pixels: ``normalised`` images, or ``unit``, RGB of 0..1, which published weights want.
+        pixels: ``normalised`` images, or ``unit``, RGB of 0..1, which published weights need.
     """
 
     bn_mode: Literal["batch", "running"] = "batch"
@@ -45,7 +45,7 @@ class FSS1000Options:
 
 
 class FSS1000(MetaLearner):
-    """Embed image and mask together, relate query and supports, decode along the query's features."""
+    """Joint embedding of image and mask, relation of query and supports, decoder with skip connections."""
 
     Options = FSS1000Options
     inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL)
@@ -97,11 +97,11 @@ class FSS1000(MetaLearner):
 
 
 class RelationNetwork(nn.Module):
-    """The relation of two features, and the decoder that takes it to the finest skip.
+    """The relation of two features, and the decoder that upsamples it to the finest skip connection.
 
     Args:
-        channels: of each of the two features.
-        skips: channels of the query features along the way, coarse to fine.
+        channels: channels of each of the two features.
+        skips: channels of the query features of the skip connections, coarse to fine.
     """
 
     def __init__(self, channels: int, skips: Sequence[int]) -> None:
@@ -125,8 +125,8 @@ class RelationNetwork(nn.Module):
         """Return foreground logits [B,1,H,W] at the size of the finest skip.
 
         Args:
-            pair: both features side by side, [B,2C,h,w].
-            skips: coarse to fine.
+            pair: both features, concatenated, [B,2C,h,w].
+            skips: query features, coarse to fine.
         """
         x = self.relate(pair)
         for step, skip in zip(self.climb, skips, strict=True):
@@ -135,7 +135,10 @@ class RelationNetwork(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    """The published momentum makes the last batch the running statistics."""
+    """Return a convolution, BatchNorm and ReLU.
+
+    With the published momentum of 1, the running statistics are those of the last batch.
+    """
     return (
         nn.Conv2d(inputs, outputs, 3, padding=1),
         nn.BatchNorm2d(outputs, momentum=1.0),
@@ -144,7 +147,7 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def _skips(backbone: Backbone) -> tuple[str, ...]:
-    """Return the deepest feature of every grid finer than the high one's, coarse to fine."""
+    """Return the deepest feature of every grid that is finer than the high feature's, coarse to fine."""
     spec = backbone.spec
     deepest = {feature.stride: name for name, feature in spec.features.items()}
     finer = sorted((stride for stride in deepest if stride < spec.stride("high")), reverse=True)

@@ -1,8 +1,8 @@
 """HDMNet: B. Peng, Z. Tian, X. Wu, C. Wang, S. Liu, J. Su, J. Jia, "Hierarchical Dense Correlation
 Distillation for Few-Shot Segmentation", CVPR 2023.
 
-Query and support are encoded apart from each other by self-attention at three scales; the query is matched
-with the support object at each of them. The scores of a coarser match teach those of the next finer one.
+Query and support are encoded separately by self-attention at three scales; the query is matched with the
+support object at each of them. In training, the scores of a coarser scale are the target of the next finer.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _FAR = -1e9
 
 @dataclass(frozen=True)
 class HDMNetOptions(RankedShotWeightOptions):
-    """Switches of HDMNet.
+    """Options of HDMNet.
 
     Attributes:
         kshot_trans_dim, shot_weights, kshot_unsort: see ``RankedShotWeightOptions``.
-        train_shot_weights: whether the network that weighs the supports is trained. Published: False, it is
-            missing from the optimizer and stays as it was drawn.
-        distill_weight: of the distillation loss.
-        similarity_scale: what the similarities are multiplied by before they meet the query feature.
-        channels: of the reduced features; 256 in the published network.
-        matching_channels: of the transformer, a multiple of 8; 64 in the published network.
+        train_shot_weights: whether the network that computes the weights of the supports is trained.
+            Published: False, it is missing from the optimizer and keeps its initial weights.
+        distill_weight: weight of the distillation loss.
+        similarity_scale: factor of the similarities before they are concatenated with the query feature.
+        channels: channels of the reduced features; 256 in the published network.
+        matching_channels: channels of the transformer, a multiple of 8; 64 in the published network.
     """
 
     train_shot_weights: bool = False
@@ -110,10 +110,10 @@ class HDMNet(MetaLearner):
             "embedding_object": _object(features[BASE_FEATURE], mask),
             **self.shot_weights.encode(features),
         }
-        for level, own in enumerate(self.transformer.encode(merged)):
-            inside = _nearest(mask, own) > 0
-            encoding[f"tokens{level}"] = gather_positions(own, inside)
-            encoding[f"inside{level}"] = gather_positions(inside.to(own.dtype), inside)[:, 0]
+        for level, encoded in enumerate(self.transformer.encode(merged)):
+            inside = _nearest(mask, encoded) > 0
+            encoding[f"tokens{level}"] = gather_positions(encoded, inside)
+            encoding[f"inside{level}"] = gather_positions(inside.to(encoded.dtype), inside)[:, 0]
         return encoding
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
@@ -152,18 +152,18 @@ class HDMNet(MetaLearner):
 
 
 def distillation(scores: list[Tensor], label: Tensor) -> Tensor:
-    """Return the mean divergence of every level's scores from the next coarser one's (section 3.4).
+    """Return the mean divergence of every level's scores from those of the next coarser level (section 3.4).
 
     Args:
-        scores: [B,h,w], coarse to fine.
-        label: teaches the coarsest; [B,H,W] of 0, 1 and 255.
+        scores: scores of every level [B,h,w], coarse to fine.
+        label: target of the coarsest level; [B,H,W] of 0, 1 and 255.
     """
     teacher = label.to(scores[0].dtype).masked_fill(label == 0, _FAR)
     divergence = []
     for student in scores:
-        wanted = resize(teacher.unsqueeze(1), tuple(student.shape[-2:]), align_corners=False)
-        wanted, given = wanted.flatten(1).softmax(1), student.flatten(1).softmax(1)
-        divergence.append((wanted * ((wanted + 1e-12).log() - (given + 1e-12).log())).sum(1).mean())
+        resized = resize(teacher.unsqueeze(1), tuple(student.shape[-2:]), align_corners=False)
+        target, predicted = resized.flatten(1).softmax(1), student.flatten(1).softmax(1)
+        divergence.append((target * ((target + 1e-12).log() - (predicted + 1e-12).log())).sum(1).mean())
         teacher = student.detach()
     return torch.stack(divergence).mean()
 
@@ -173,9 +173,10 @@ def _nearest(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _object(feature: Tensor, mask: Tensor) -> Tensor:
-    """Gather the vectors under ``mask`` [B,1,H,W] -> [B,C,P], with a zero vector for all that lies outside.
+    """Gather the vectors under ``mask`` [B,1,H,W] -> [B,C,P].
 
-    Outside positions count as zero vectors, whose cosine 0 may be the largest one.
+    In the published code, positions outside the mask are zero vectors, whose cosine 0 may be the largest. One
+    zero vector is appended for them.
     """
     inside = _nearest(mask, feature) > 0
     gathered = gather_positions(feature, inside)

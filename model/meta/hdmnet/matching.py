@@ -1,7 +1,7 @@
 """HDMNet's matching transformer (Peng et al., CVPR 2023, sections 3.2 and 3.3).
 
-Query and support go through three levels of self-attention apart from each other; at every level the query is
-then matched with the support object, and the matches are merged from coarse to fine.
+Query and support pass separately through three levels of self-attention. At every level the query is then
+matched with the support object, and the matches are merged from coarse to fine.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _MAPS = 2
 
 
 class MatchLayer(TransformerLayer):
-    """Attention of the query to the support object, by cosines.
+    """Attention between the query and the support object, by cosines.
 
-    Every object token divides its attention among the query positions, not the other way round.
+    The softmax runs over the query positions, so every object token is distributed among them.
     """
 
     attention: Projections
@@ -41,26 +41,26 @@ class MatchLayer(TransformerLayer):
         super().__init__(Projections(channels, heads), channels)
 
     def forward(self, x: Tensor, tokens: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Match.
+        """Match a query with the support object.
 
         Args:
             x: query map [B,C,h,w].
-            tokens: of the support object [B,S,C].
+            tokens: tokens of the support object [B,S,C].
             inside: 1 for a token, 0 for padding, [B,S].
 
         Returns:
             The matched map [B,C,h,w], and the mean score of every position with the object, [B,h,w].
         """
         grid, attention = tuple(x.shape[-2:]), self.attention
-        own, tokens = to_tokens(x), self.norm1(tokens)
-        query = normalize(attention.split(attention.query(self.norm1(own))), dim=3)
+        query_tokens, tokens = to_tokens(x), self.norm1(tokens)
+        query = normalize(attention.split(attention.query(self.norm1(query_tokens))), dim=3)
         key = normalize(attention.split(attention.key(tokens)), dim=3)
         weight = inside[:, None, :, None]
         value = attention.split(attention.value(tokens)) * weight
         share = (query @ key.transpose(2, 3) / _TEMPERATURE).softmax(2)
         mean_key = (key * weight).sum(2) / (weight.sum(2) + 1e-9)
         score = (query @ mean_key.unsqueeze(3) / _TEMPERATURE).mean(1)
-        matched = own + self.dropout(attention.join(share @ value))
+        matched = query_tokens + self.dropout(attention.join(share @ value))
         return to_map(self.add_feed_forward(matched, grid), grid), score.view(len(x), *grid)
 
 
@@ -68,7 +68,7 @@ class MatchingTransformer(nn.Module):
     """Self-attention levels, matching levels, and their merge.
 
     Args:
-        channels: of every map; 64 in the published network, a multiple of 8.
+        channels: channels of every map, a multiple of 8; 64 in the published network.
     """
 
     def __init__(self, channels: int) -> None:
@@ -95,7 +95,7 @@ class MatchingTransformer(nn.Module):
         self.classify = nn.Sequential(*_head(channels, 2))
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Return the maps of all levels, fine to coarse, of [B,C,h,w]."""
+        """Encode [B,C,h,w] at all levels; return the maps from fine to coarse."""
         maps = []
         for level in self.levels:
             x = level(x)
@@ -109,17 +109,17 @@ class MatchingTransformer(nn.Module):
 
         Args:
             x: merged query feature [B,C,h,w].
-            similarity: maps [B,2,h,w] that every level is shown.
-            tokens: per level, of the support object [B,S,C].
-            inside: per level, which of them are no padding, [B,S].
+            similarity: maps [B,2,h,w] that are an input of every level.
+            tokens: tokens of the support object per level, [B,S,C].
+            inside: per level, 1 for a token and 0 for padding, [B,S].
 
         Returns:
             Logits [B,2,h,w], and per level, fine to coarse, the scores [B,h',w'] that are distilled.
         """
         matched, scores = [], []
-        for level, own in enumerate(self.encode(x)):
-            found, score = self.match[level](own, tokens[level], inside[level])
-            matched.append(self.join[level](torch.cat([found, resize_like(similarity, found)], 1)))
+        for level, encoded in enumerate(self.encode(x)):
+            match, score = self.match[level](encoded, tokens[level], inside[level])
+            matched.append(self.join[level](torch.cat([match, resize_like(similarity, match)], 1)))
             scores.append(score)
         merged = self.parse[-1](matched[-1])
         for level in reversed(range(LEVELS - 1)):
@@ -129,7 +129,7 @@ class MatchingTransformer(nn.Module):
 
 
 def published_matching_names(child: str, theirs: str) -> Mapping[str, str]:
-    """Return prefixes under the child ``child`` -> published prefixes under ``theirs``."""
+    """Return prefix under the child ``child`` -> published prefix under ``theirs``."""
     names = {f"{child}.parse": f"{theirs}.parse_layers", f"{child}.classify": f"{theirs}.cls"}
     for level in range(LEVELS):
         own, other = f"{child}.levels.{level}", f"{theirs}.down_sample_layers.{level}"
@@ -143,7 +143,7 @@ def published_matching_names(child: str, theirs: str) -> Mapping[str, str]:
 
 
 def _head(channels: int, outputs: int) -> tuple[nn.Module, ...]:
-    """Three convolutions through four times the channels; as published, nothing bends between them."""
+    """Return three convolutions with four times the channels inside; as published, without activations."""
     return (
         nn.Conv2d(channels, 4 * channels, 1),
         nn.BatchNorm2d(4 * channels),

@@ -1,4 +1,4 @@
-"""Transformer layers on feature maps: attention over a thinned-out grid, and a feed-forward net with a 3x3.
+"""Transformer layers on feature maps: attention to a downsampled grid, feed-forward with a 3x3 convolution.
 
 E. Xie et al., "SegFormer", NeurIPS 2021, sections 3.1 and 3.2; without biases in the projections.
 """
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 EPSILON = 1e-6
-"""Of every layer normalisation."""
+"""The epsilon of every layer normalisation."""
 
 
 def to_tokens(x: Tensor) -> Tensor:
@@ -26,8 +26,8 @@ class Projections(nn.Module):
     """The linear maps of a multi-head attention.
 
     Args:
-        channels: of the tokens.
-        heads: among which they are divided.
+        channels: channels of the tokens.
+        heads: number of heads.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -42,12 +42,12 @@ class Projections(nn.Module):
         return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def join(self, x: Tensor) -> Tensor:
-        """[B,heads,T,C/heads] -> [B,T,C], through the output map."""
+        """[B,heads,T,C/heads] -> [B,T,C], with the output projection."""
         return self.output(x.transpose(1, 2).flatten(2))
 
 
 class SelfAttention(Projections):
-    """Attention of every position to the grid thinned out by ``reduction``."""
+    """Attention of every position to the grid downsampled by the factor ``reduction``."""
 
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
         super().__init__(channels, heads)
@@ -56,17 +56,17 @@ class SelfAttention(Projections):
         self.norm = nn.LayerNorm(channels, EPSILON) if reduction > 1 else None
 
     def forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """[B,h*w,C] -> the same."""
-        seen = tokens
+        """[B,h*w,C] -> [B,h*w,C]."""
+        attended = tokens
         if self.reduce is not None and self.norm is not None:
-            seen = self.norm(to_tokens(self.reduce(to_map(tokens, grid))))
-        projected = (self.query(tokens), self.key(seen), self.value(seen))
+            attended = self.norm(to_tokens(self.reduce(to_map(tokens, grid))))
+        projected = (self.query(tokens), self.key(attended), self.value(attended))
         query, key, value = (self.split(tensor) for tensor in projected)
         return self.join(scaled_dot_product_attention(query, key, value, scale=self.scale))
 
 
 def feed_forward(channels: int, hidden: int, dropout: float) -> nn.Sequential:
-    """Two 1x1 convolutions around a depthwise 3x3 one, on maps."""
+    """Return a feed-forward network on maps: two 1x1 convolutions with a depthwise 3x3 one between them."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 1),
         nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
@@ -78,12 +78,12 @@ def feed_forward(channels: int, hidden: int, dropout: float) -> nn.Sequential:
 
 
 class TransformerLayer(nn.Module):
-    """Attention, then feed-forward, both normalised before and added to their input.
+    """Attention and feed-forward network, each after a normalisation and with a residual connection.
 
     Args:
-        attention: whatever ``attend`` needs.
-        channels: of the tokens.
-        dropout: after the attention, and twice in the feed-forward net.
+        attention: the layers of the attention.
+        channels: channels of the tokens.
+        dropout: dropout rate after the attention and in the feed-forward network.
     """
 
     def __init__(self, attention: nn.Module, channels: int, dropout: float = 0.1) -> None:
@@ -95,7 +95,7 @@ class TransformerLayer(nn.Module):
         self.feed = feed_forward(channels, 4 * channels, dropout)
 
     def add_feed_forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Run the second half on tokens [B,h*w,C]."""
+        """Apply the feed-forward network to tokens [B,h*w,C]."""
         return tokens + to_tokens(self.feed(to_map(self.norm2(tokens), grid)))
 
 
@@ -106,13 +106,13 @@ class EncoderLayer(TransformerLayer):
         super().__init__(SelfAttention(channels, heads, reduction), channels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """[B,h*w,C] -> the same."""
+        """[B,h*w,C] -> [B,h*w,C]."""
         tokens = tokens + self.dropout(self.attention(self.norm1(tokens), grid))
         return self.add_feed_forward(tokens, grid)
 
 
 class PatchEmbed(nn.Module):
-    """A convolution that may thin the grid out, and a normalisation over the channels."""
+    """A convolution, which may downsample, and a normalisation over the channels."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -120,13 +120,13 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels, EPSILON)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """[B,C,h,w] -> tokens [B,h'*w',C], and the grid."""
+        """Return the tokens [B,h'*w',C] of maps [B,C,h,w], and their grid (h', w')."""
         x = self.projection(x)
         return self.norm(to_tokens(x)), tuple(x.shape[-2:])
 
 
 class EncoderStage(nn.Module):
-    """Patch embedding, encoder layers and a last normalisation, on maps."""
+    """Patch embedding, encoder layers and a final normalisation, on maps."""
 
     def __init__(
         self, channels: int, heads: int, *, kernel: int, stride: int, reduction: int, depth: int = 2
@@ -145,7 +145,7 @@ class EncoderStage(nn.Module):
 
 
 def layer_names(ours: str, theirs: str) -> dict[str, str]:
-    """Return prefix under a transformer layer ``ours`` -> prefix of the same under mmcv's names."""
+    """Return prefix under a transformer layer ``ours`` -> its prefix in mmcv, under ``theirs``."""
     projections = ("query", "key", "value", "output")
     inner = {
         **{f"attention.{name}": f"attn.attn.linear_{name[0]}" for name in projections},

@@ -1,9 +1,10 @@
 """Centre-pivot 4D convolution (Min et al., "Hypercorrelation Squeeze", ICCV 2021, section 4.2), for speed.
 
-A 4D kernel is cut down to the two 2D kernels that cross at its centre: one moves over query positions with
-the support position held, the other the other way round. All tensors here put the support grid first,
-[B,hs,ws,C,hq,wq]: so the first kernel is a plain 2D convolution over a batch of support positions, the second
-a product of its weights with runs of memory, and nothing is ever permuted.
+A 4D kernel is reduced to the two 2D kernels that cross at its centre: one convolves over query positions at a
+fixed support position, the other over support positions at a fixed query position. In all tensors the support
+grid comes before the channels, [B,hs,ws,C,hq,wq]. The first convolution is therefore a plain 2D convolution
+over a batch of support positions, the second a matrix product with contiguous memory, and no tensor needs to
+be permuted.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, max_pool2d
 
 Window = tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]
-"""An output cell, the input cells that it sees, and the taps of the kernel that meet them."""
+"""An output cell, the input cells in its window, and the weights of the kernel that belong to them."""
 
 
 class CentrePivotConv(nn.Module):
-    """One 4D convolution that keeps the query grid and thins out the support grid.
+    """One 4D convolution that keeps the query grid and downsamples the support grid.
 
     Args:
-        inputs, outputs: channels.
+        inputs, outputs: channels of input and output.
         kernel: side of both 2D kernels, odd.
-        stride: over the support positions; the query positions have stride 1.
+        stride: stride over the support positions; the stride over the query positions is 1.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
@@ -40,8 +41,8 @@ class CentrePivotConv(nn.Module):
 
         Args:
             x: the tensor.
-            occupied: bool [B,hs,ws], False where ``x`` is zero for every query position; nothing is spent on
-                what sees such positions only.
+            occupied: bool [B,hs,ws], False where ``x`` is zero for every query position. Outputs whose window
+                holds only such positions are not computed by convolution.
         """
         pivots = self._over_query(x, occupied)
         reached = None if occupied is None else self._reached(occupied)
@@ -51,7 +52,7 @@ class CentrePivotConv(nn.Module):
         return flat.unflatten(4, x.shape[4:])
 
     def _over_query(self, x: Tensor, occupied: Tensor | None) -> Tensor:
-        """Convolve over the query, at the support positions that the stride keeps, and add both biases."""
+        """Convolve over the query at the support positions that the stride selects, and add both biases."""
         assert self.query.bias is not None and self.support.bias is not None  # built with one
         bias = self.query.bias + self.support.bias
         x = x[:, :: self.stride, :: self.stride]
@@ -61,18 +62,18 @@ class CentrePivotConv(nn.Module):
         if kept is None or kept.all():
             out = conv2d(x, self.query.weight, bias, padding=self.query.padding)
         else:
-            found = conv2d(x[kept], self.query.weight, bias, padding=self.query.padding)
-            empty = bias.to(found.dtype)[None, :, None, None]
-            out = empty.repeat(len(x), 1, *x.shape[-2:]).index_put((kept,), found)
+            convolved = conv2d(x[kept], self.query.weight, bias, padding=self.query.padding)
+            empty = bias.to(convolved.dtype)[None, :, None, None]
+            out = empty.repeat(len(x), 1, *x.shape[-2:]).index_put((kept,), convolved)
         return out.unflatten(0, positions)
 
     def _reached(self, occupied: Tensor) -> list[list[bool]]:
-        """Tell for every output cell whether any image has something in its window."""
-        seen = max_pool2d(occupied.any(0).float()[None], self.kernel, self.stride, self.kernel // 2)
-        return (seen[0] > 0).tolist()
+        """Return for every output cell whether any image has an occupied position in its window."""
+        reached = max_pool2d(occupied.any(0).float()[None], self.kernel, self.stride, self.kernel // 2)
+        return (reached[0] > 0).tolist()
 
     def _windows(self, height: int, width: int, reached: list[list[bool]] | None) -> Iterator[Window]:
-        """Yield the windows of all output cells that see something, padding left out."""
+        """Yield the windows, without padding, of all output cells with an occupied position."""
         reach = self.kernel // 2
         for row, top in enumerate(range(0, height, self.stride)):
             rows, row_taps = _overlap(top, height, reach)
@@ -83,14 +84,14 @@ class CentrePivotConv(nn.Module):
 
 
 class _SupportConvolution(torch.autograd.Function):
-    """Add a convolution over the support grid to what is already there.
+    """Add a convolution over the support grid to a tensor.
 
-    Written out because autograd would keep a copy of every window.
+    The gradient is written by hand, because autograd would keep a copy of every window.
     """
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, weight: Tensor, windows: tuple[Window, ...]) -> Tensor:
-        """Add what ``weight`` [O,C,k,k] makes of ``x`` [B,hs,ws,C,Q] to ``out`` [B,hs',ws',O,Q], in place."""
+        """Add the convolution of ``x`` [B,hs,ws,C,Q] with ``weight`` [O,C,k,k] to ``out`` [B,hs',ws',O,Q]."""
         ctx.mark_dirty(out)
         ctx.save_for_backward(x, weight)
         ctx.windows = windows
@@ -105,14 +106,14 @@ class _SupportConvolution(torch.autograd.Function):
         to_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[2] else None
         for (row, column), (rows, columns), taps in ctx.windows:
-            arriving = gradient[:, row, column]
+            to_cell = gradient[:, row, column]
             if to_x is not None:
                 window = to_x[:, rows, columns]
-                window += (_taps(weight, taps).T @ arriving).view_as(window)
+                window += (_taps(weight, taps).T @ to_cell).view_as(window)
             if to_weight is not None:
-                own = to_weight[:, :, taps[0], taps[1]]
-                product = (arriving @ _cells(x, (rows, columns)).transpose(1, 2)).sum(0)
-                own += product.view(len(own), *own.shape[2:], own.shape[1]).permute(0, 3, 1, 2)
+                part = to_weight[:, :, taps[0], taps[1]]
+                product = (to_cell @ _cells(x, (rows, columns)).transpose(1, 2)).sum(0)
+                part += product.view(len(part), *part.shape[2:], part.shape[1]).permute(0, 3, 1, 2)
         return gradient, to_x, to_weight, None
 
 
@@ -130,12 +131,12 @@ class PivotGroupNorm(nn.GroupNorm):
         return torch.addcmul(_over_maps(shift), x, _over_maps(scale))
 
     def _grouped(self, means: Tensor) -> Tensor:
-        """Average [B,hs,ws,C] over the support cells and every group's channels -> [B,groups]."""
+        """Average [B,hs,ws,C] over the support cells and the channels of every group -> [B,groups]."""
         return means.unflatten(3, (self.num_groups, -1)).mean((1, 2, 4))
 
 
 def squeeze_block(inputs: int, layers: tuple[tuple[int, int, int], ...], groups: int = 4) -> nn.Sequential:
-    """Chain centre-pivot convolutions (channels, kernel, stride), each normalised and activated."""
+    """Return centre-pivot convolutions (channels, kernel, stride), each with normalisation and ReLU."""
     chain: list[nn.Module] = []
     for outputs, kernel, stride in layers:
         chain.append(CentrePivotConv(inputs, outputs, kernel, stride))
@@ -145,7 +146,7 @@ def squeeze_block(inputs: int, layers: tuple[tuple[int, int, int], ...], groups:
 
 
 def _overlap(centre: int, length: int, reach: int) -> tuple[slice, slice]:
-    """Return the cells within ``reach`` of ``centre`` that exist, and the taps that meet them."""
+    """Return the existing cells within ``reach`` of ``centre``, and the kernel weights that apply to them."""
     first, last = max(0, centre - reach), min(length, centre + reach + 1)
     return slice(first, last), slice(first - centre + reach, last - centre + reach)
 
@@ -156,7 +157,7 @@ def _cells(x: Tensor, cells: tuple[slice, slice]) -> Tensor:
 
 
 def _taps(weight: Tensor, taps: tuple[slice, slice]) -> Tensor:
-    """[O,C,k,k] -> [O,n*C] of the n taps."""
+    """[O,C,k,k] -> [O,n*C] of n weights of the kernel."""
     return weight[:, :, taps[0], taps[1]].permute(0, 2, 3, 1).flatten(1)
 
 

@@ -29,12 +29,12 @@ _LEVELS = 3
 
 @dataclass(frozen=True)
 class HSNetOptions:
-    """Switches of HSNet.
+    """Options of HSNet.
 
     Attributes:
-        ignore_boundary: whether void pixels of the query (255) count in no loss. Published: False, they
+        ignore_boundary: whether the loss ignores void pixels of the query (255). Published: False, they
             count as background.
-        channels: of the squeezed tensors, a multiple of 32; 128 in the published network.
+        channels: channels of the squeezed tensors, a multiple of 32; 128 in the published network.
     """
 
     ignore_boundary: bool = False
@@ -46,7 +46,7 @@ class HSNetOptions:
 
 
 class HSNet(MetaLearner):
-    """Correlate, squeeze the support, decode; several supports vote."""
+    """Correlations, squeezed over the support and decoded to a mask; the masks of several supports vote."""
 
     Options = HSNetOptions
     inputs = Inputs().reading(LEVELS)
@@ -91,7 +91,7 @@ class HSNet(MetaLearner):
         shots = support["occupied0"].shape[1]
         squeezed = [
             self._squeeze(query, {name: tensor[:, shot] for name, tensor in support.items()})
-            for shot in range(shots)  # one by one: the correlations of a single shot fill memory enough
+            for shot in range(shots)  # one by one, because the correlations of a shot need much memory
         ]
         return {"squeezed": torch.stack(squeezed, 1)}
 
@@ -103,10 +103,11 @@ class HSNet(MetaLearner):
         return Prediction(self.join_shots(shot_logits), {SHOT_LOGITS: shot_logits})
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:
-        """Return the logits [B,2,h,w] of one shot as they are; let K shots [B,K,2,h,w] vote pixel by pixel.
+        """Return the logits [B,2,h,w] of one shot unchanged; let K shots [B,K,2,h,w] vote at every pixel.
 
-        A pixel is foreground that has at least half the votes of the image's best pixel, as published. The
-        logits are the logarithms of the counts, moved so that they are finite and half the votes suffice.
+        As published, a pixel is foreground if it has at least half as many votes as the pixel of the image
+        with the most votes. The logits are logarithms of the counts, shifted so that they are finite and half
+        the votes suffice.
         """
         if shot_logits.shape[1] == 1:
             return shot_logits[:, 0]
@@ -117,7 +118,7 @@ class HSNet(MetaLearner):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Return the mean loss over the shots, as so many 1-shot tasks: votes have no gradient."""
+        """Return the mean loss over the shots, each a 1-shot task, because votes have no gradient."""
         shot_logits = prediction.parts[SHOT_LOGITS]  # [B,K,2,h,w], or [B,N,K,2,h,w] for several ways
         losses = [
             pixel_cross_entropy(logits, episode.ground_truth, ignore_void=self.options.ignore_boundary)
@@ -129,7 +130,7 @@ class HSNet(MetaLearner):
         """Squeeze the correlations with one support per query to [B,C,hq,wq] on the finest query grid."""
         mixed: Tensor | None = None
         for index, squeeze in enumerate(self.squeeze):
-            assert isinstance(squeeze, nn.Sequential)  # of which the first layer is told what is empty
+            assert isinstance(squeeze, nn.Sequential)  # its first layer skips empty positions
             occupied = support[f"occupied{index}"]
             x = hypercorrelation(query[f"level{index}"], support[f"object{index}"], occupied)
             mixed = self.mix_in(mixed, squeeze[1:](squeeze[0](x, occupied)), index)
@@ -137,14 +138,14 @@ class HSNet(MetaLearner):
         return mixed.mean((1, 2))
 
     def mix_in(self, coarser: Tensor | None, x: Tensor, level: int) -> Tensor:
-        """Mix the squeezed tensor ``x`` of a level with what came from the coarser ones."""
-        return x if coarser is None else self.mix[level - 1](enlarge_query(coarser, x) + x)
+        """Mix the squeezed tensor ``x`` of a level with the result of the coarser levels."""
+        return x if coarser is None else self.mix[level - 1](upsample_query(coarser, x) + x)
 
 
 def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ...]]:
-    """Return the convolutions of every level, coarse to fine, as channels, kernels and strides.
+    """Return the convolutions of every level, coarse to fine, as (channels, kernel, stride).
 
-    All levels end on one support grid: the coarsest, and what is as coarse, goes down to an eighth.
+    All levels end on the same support grid: an eighth of the coarsest level's grid.
     """
     narrow, middle, spec = wide // 8, wide // 2, backbone.spec
     plans = {
@@ -162,11 +163,11 @@ def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ..
     return [plans[ratio] for ratio in finer]
 
 
-def enlarge_query(x: Tensor, finer: Tensor) -> Tensor:
-    """Resize the query grid of [B,hs,ws,C,h,w] to that of ``finer``; a single support cell stands for all.
+def upsample_query(x: Tensor, finer: Tensor) -> Tensor:
+    """Resize the query grid of [B,hs,ws,C,h,w] to that of ``finer``; a single support cell is broadcast.
 
     Raises:
-        ValueError: the support grids have another number of cells.
+        ValueError: the support grids have different numbers of cells.
     """
     if x.shape[1:3] not in ((1, 1), finer.shape[1:3]):
         theirs, own = ("x".join(map(str, t.shape[1:3])) for t in (finer, x))

@@ -12,7 +12,7 @@ _EPSILON = 1e-5
 
 
 def unit_vectors(features: Tensor) -> Tensor:
-    """Scale features [B,L,C,...] of L layers along their channels to length one; zero vectors stay zero."""
+    """Scale the channel vectors of features [B,L,C,...] of L layers to length one; zero vectors stay zero."""
     return features / (features.norm(dim=2, keepdim=True) + _EPSILON)
 
 
@@ -20,8 +20,8 @@ def object_vectors(features: Tensor, mask: Tensor) -> Tensor:
     """Gather the unit vectors under a mask -> [B,L,C,P], padded with zeros to the largest object.
 
     Args:
-        features: of L layers, [B,L,C,h,w].
-        mask: soft foreground on the same grid, [B,1,h,w]; a position counts where it is above 0.
+        features: features of L layers, [B,L,C,h,w].
+        mask: soft foreground on the same grid, [B,1,h,w]; positions above 0 are gathered.
     """
     inside = mask > 0
     vectors = gather_positions(features.flatten(1, 2), inside) * gather_positions(mask, inside)
@@ -41,6 +41,6 @@ def hypercorrelation(query: Tensor, support_object: Tensor, occupied: Tensor) ->
     for image, inside in enumerate(occupied.flatten(1)):
         positions = inside.nonzero()[:, 0]
         vectors = support_object[image, :, :, : len(positions)]
-        found = relu_(torch.bmm(vectors.transpose(1, 2), query[image].flatten(2)))
-        cosines[image, positions] = found.transpose(0, 1).to(cosines.dtype)
+        positive = relu_(torch.bmm(vectors.transpose(1, 2), query[image].flatten(2)))
+        cosines[image, positions] = positive.transpose(0, 1).to(cosines.dtype)
     return cosines.view(len(query), *occupied.shape[1:], layers, *grid)

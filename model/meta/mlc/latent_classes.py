@@ -1,4 +1,4 @@
-"""Learning from images whose labels were mined: regions of latent classes, and their prototypes."""
+"""Training on images with mined labels: regions of latent classes, and their prototypes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Regions:
     """The latent classes of T images.
 
     Attributes:
-        ids: labels that some image shows, [J].
-        member: which positions belong to which, bool [T,J,h,w].
-        present: which images show enough of which, bool [T,J].
+        ids: labels that occur in any image, [J].
+        member: whether a position belongs to a label, bool [T,J,h,w].
+        present: whether an image shows enough positions of a label, bool [T,J].
         prototype: mean feature of each region, [T,J,C].
     """
 
@@ -30,7 +30,7 @@ class Regions:
     prototype: Tensor
 
     def objects(self) -> Tensor:
-        """Return the prototypes of all regions that are large enough and no background, [R,C]."""
+        """Return the prototypes of all regions that are large enough and not background, [R,C]."""
         return self.prototype[self.present & (self.ids > 0)]
 
 
@@ -54,17 +54,17 @@ def mining_loss(feature: Tensor, regions: Regions, scale: float, *, source: str)
 
     Args:
         feature: [T,C,h,w].
-        regions: of these images.
-        scale: what cosines are multiplied by to become logits.
-        source: ``other``: an image meets the mean prototype of the other images that show a class, and its
-            own where no other does; ``self``: its own where it shows the class.
+        regions: regions of these images.
+        scale: factor that turns cosines into logits.
+        source: ``other``: an image is compared with the mean prototype of the other images that show a class,
+            or with its own if there is no other; ``self``: with its own if it shows the class.
     """
     present = regions.present
-    known = present.any(0)
-    if not known.any():
+    in_batch = present.any(0)
+    if not in_batch.any():
         return 0 * feature.sum()
-    member, present = regions.member[:, known], present[:, known]
-    own, shown = regions.prototype[:, known], present.unsqueeze(2).to(feature)
+    member, present = regions.member[:, in_batch], present[:, in_batch]
+    own, shown = regions.prototype[:, in_batch], present.unsqueeze(2).to(feature)
     others = shown.sum(0, keepdim=True) - shown
     mean = ((own * shown).sum(0, keepdim=True) - own * shown) / others.clamp_min(1)
     takes_own = others == 0 if source == "other" else shown > 0
@@ -76,7 +76,7 @@ def mining_loss(feature: Tensor, regions: Regions, scale: float, *, source: str)
 
 
 def at_positions(label: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Read labels [B,H,W] at the positions of a grid whose corners are the image's, [B,h,w]."""
+    """Read labels [B,H,W] at the positions of a grid with the same corners, [B,h,w]."""
     rows, columns = (
         torch.linspace(0, large - 1, small, device=label.device).round().long()
         for small, large in zip(size, label.shape[-2:], strict=True)

@@ -1,9 +1,9 @@
 """MLC: L. Yang, W. Zhuo, L. Qi, Y. Shi, Y. Gao, "Mining Latent Classes for Few-shot Segmentation", ICCV 2021.
 
-Published is the baseline alone (``MLC``): foreground and background prototypes of the supports, and the
-nearer one by cosine for every query position. Nothing is learned but the backbone, which ends one stage early
-and without its last activation, so that features are signed. ``MLCReconstruction`` is our reading of the full
-method.
+Only the code of the baseline (``MLC``) was published: every query position is assigned to the foreground or
+background prototype of the supports with the higher cosine. Only the backbone is trained. It ends one stage
+early and without its last activation, so that features are signed. ``MLCReconstruction`` is our
+reconstruction of the full method.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
 
 @dataclass(frozen=True)
 class MLCOptions:
-    """Switches of MLC's baseline.
+    """Options of MLC's baseline.
 
     Attributes:
-        scale: what cosines are multiplied by to become logits.
+        scale: factor that turns cosines into logits.
     """
 
     scale: Factor = 10.0
@@ -67,22 +67,22 @@ class MLC(NearestPrototype):
 
 @dataclass(frozen=True)
 class MLCReconstructionOptions(MLCOptions):
-    """Switches of the reconstruction; every default but ``scale`` is a guess of this project.
+    """Options of the reconstruction; every default except that of ``scale`` is an assumption of this project.
 
     Attributes:
         scale: see ``MLCOptions``.
         mining_weight: weight of the loss on mined labels.
-        min_area: positions that a region must exceed to be of use.
-        prototype_source: whose prototypes mined images are compared with: those of ``other`` images that show
-            the class, or their own (``self``).
+        min_area: regions with at most this many positions are ignored.
+        prototype_source: the prototypes with which mined images are compared: those of ``other`` images that
+            show the class, or their own (``self``).
         background_share: share of the supports in the background prototype, the rest being the global one's;
             1 for no rectification.
-        background_momentum: how slowly the global background prototype moves; 1 for the mean of all batches.
+        background_momentum: momentum of the global background prototype; 1 for the mean of all batches.
         foreground_share: share of the supports in the foreground prototype, the rest being that of similar
             regions; 1 for no rectification.
-        regions: similar regions that are averaged, at most.
-        region_threshold: least cosine of a similar region to the foreground prototype.
-        region_bank: regions that are kept from training to be found in testing; 0: testing goes without.
+        regions: largest number of similar regions that are averaged.
+        region_threshold: lowest cosine of a similar region to the foreground prototype.
+        region_bank: number of regions that are kept from training for use in testing; 0 for none.
     """
 
     mining_weight: Weight = 1.0
@@ -99,10 +99,11 @@ class MLCReconstructionOptions(MLCOptions):
 class MLCReconstruction(MLC):
     """The full method as reconstructed from its public description; no code of it was released.
 
-    Public are the mining of latent classes by clusters of base-class prototypes, learning from such labels
-    beside the episodes, a global background prototype that moves along with training, and foreground
-    prototypes broadened by regions of further images. How each is done is this project's guess; results are
-    not the authors'. Without mined images and with both shares 1, it is the published baseline.
+    The description contains the mining of latent classes by clusters of base-class prototypes, training on
+    such labels in addition to the episodes, a global background prototype that is updated in training, and
+    foreground prototypes mixed with regions of further images. The details are assumptions of this project,
+    so results are not the authors'. Without mined images and with both shares 1, it is the published
+    baseline.
     """
 
     Options = MLCReconstructionOptions
@@ -129,15 +130,15 @@ class MLCReconstruction(MLC):
         guidance = super().match(query, support)
         background, foreground = guidance["prototype"].unbind(1)
         options, mined = self.options, {}
-        known = self.region_bank
+        regions = self.region_bank
         if self.training and "auxiliary" in support:
             mined = {name: support[name] for name in ("auxiliary", "auxiliary_label")}
-            known = self._regions(mined).objects()
-            self._keep(known)
+            regions = self._regions(mined).objects()
+            self._keep(regions)
         if options.background_share < 1:
             background = self._with_global(background)
         if options.foreground_share < 1:
-            foreground = self._with_similar(foreground, known)
+            foreground = self._with_similar(foreground, regions)
         return {"prototype": torch.stack([background, foreground], 1)} | mined
 
     def losses(
@@ -156,12 +157,12 @@ class MLCReconstruction(MLC):
         return find_regions(feature, label, self.options.min_area)
 
     def _with_global(self, background: Tensor) -> Tensor:
-        """Move the global background prototype in training, and blend it into those of the episodes [B,C]."""
+        """Mix the global background prototype, updated in training, into those of the episodes [B,C]."""
         if self.training:
-            momentum, seen = self.options.background_momentum, int(self.batches_seen)
-            kept = min(momentum, seen / (seen + 1))  # the first batches count alike
+            batches = int(self.batches_seen)
+            momentum = min(self.options.background_momentum, batches / (batches + 1))  # first a plain mean
             mean = background.detach().mean(0)
-            self.global_background.copy_(kept * self.global_background + (1 - kept) * mean)
+            self.global_background.copy_(momentum * self.global_background + (1 - momentum) * mean)
             self.batches_seen += 1
         if self.batches_seen == 0:
             return background
@@ -169,17 +170,17 @@ class MLCReconstruction(MLC):
         return share * background + (1 - share) * self.global_background
 
     def _with_similar(self, foreground: Tensor, regions: Tensor) -> Tensor:
-        """Blend the regions [R,C] that are most alike into each foreground prototype [B,C]."""
+        """Mix the most similar of the regions [R,C] into each foreground prototype [B,C]."""
         if len(regions) == 0:
             return foreground
         share, count = self.options.foreground_share, min(self.options.regions, len(regions))
         cosine = normalize(foreground, dim=1) @ normalize(regions, dim=1).T
-        best, chosen = cosine.topk(count, 1)
-        similar = (best >= self.options.region_threshold).to(foreground).unsqueeze(2)
-        mean = (regions[chosen] * similar).sum(1) / similar.sum(1).clamp_min(1)
+        largest, index = cosine.topk(count, 1)
+        similar = (largest >= self.options.region_threshold).to(foreground).unsqueeze(2)
+        mean = (regions[index] * similar).sum(1) / similar.sum(1).clamp_min(1)
         return torch.where(similar.any(1), share * foreground + (1 - share) * mean, foreground)
 
     def _keep(self, regions: Tensor) -> None:
-        """Put the newest regions into the bank, the oldest fall out."""
+        """Add new regions to the bank and remove the oldest."""
         if size := len(self.region_bank):
             self.region_bank.copy_(torch.cat([self.region_bank, regions.detach()])[-size:])

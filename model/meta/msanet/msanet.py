@@ -1,8 +1,8 @@
 """MSANet: E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Few-Shot Segmentation", 2022.
 
-arXiv 2206.09667; IEEE Open Journal of the Computer Society 6, 2025. BAM with two more guides: how much each
-query position resembles the support object in every block of the backbone, and the support feature gated by
-a summary of its object.
+arXiv 2206.09667; IEEE Open Journal of the Computer Society 6, 2025. It adds two kinds of guidance to BAM: the
+similarity of each query position to the support object in every block of the backbone, and the support
+feature gated by a summary of its object.
 """
 
 from __future__ import annotations
@@ -27,21 +27,26 @@ from fewseg.model.layer.pooling import foreground, gather_positions, masked_aver
 from fewseg.model.layer.prior import object_features, shot_priors
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights, fuse_shots
-from fewseg.model.meta.msanet.multi_similarity import SimilarityMemory, certain, mean_similarity, normalise
+from fewseg.model.meta.msanet.multi_similarity import (
+    SimilarityMemory,
+    confident_positions,
+    mean_similarity,
+    normalise,
+)
 from fewseg.model.options import Channels
 from fewseg.model.records import Adaptation, Inputs, Learning, Published
 
 
 @dataclass(frozen=True)
 class MSANetOptions(RankedShotWeightOptions):
-    """Switches of MSANet.
+    """Options of MSANet.
 
     Attributes:
         kshot_trans_dim, shot_weights, kshot_unsort: see ``RankedShotWeightOptions``.
-        vgg_corr2: which supports the shallowest similarities of VGG16 come from: the ``last`` as published,
-            or the ``mean`` over all, as everywhere else.
+        vgg_corr2: the supports that VGG16's shallowest similarities come from: only the ``last``, as
+            published, or the ``mean`` over all, as for all other similarities.
         channels: width of the decoder; 256 in the published network.
-        similarity_channels: of the fused similarities; 64 in the published network.
+        similarity_channels: channels of the fused similarities; 64 in the published network.
     """
 
     vgg_corr2: Literal["last", "mean"] = "last"
@@ -51,12 +56,12 @@ class MSANetOptions(RankedShotWeightOptions):
 
 @dataclass(frozen=True)
 class Taps:
-    """Where the similarities are taken.
+    """The features whose similarities are computed.
 
     Attributes:
-        first: feature from whose grid the mask shrinks: the one before the shallowest tap.
-        shallow, deep: names of the taps, shallow to deep; set apart because the published code takes the
-            shallow ones of VGG16 from the last support alone.
+        first: the feature before the shallowest tap; the mask is downsampled to its grid first.
+        shallow, deep: names of the taps, shallow to deep. They are separate because the published code takes
+            VGG16's shallow similarities from the last support only.
     """
 
     first: str
@@ -69,7 +74,7 @@ class Taps:
 
     @classmethod
     def of(cls, backbone: Backbone) -> Taps:
-        """Take the blocks of all levels that the backbone declares."""
+        """Return the blocks of all levels that the backbone declares."""
         shallow, *deep = backbone.spec.levels
         names = list(backbone.spec.features)
         before = max(0, names.index(shallow[0]) - 1)
@@ -90,9 +95,10 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, feature: Tensor, mask: Tensor) -> Tensor:
-        """Return ``feature`` [B,C,h,w] gated by what lies under ``mask`` [B,1,H,W], in the support's frame.
+        """Return the support's ``feature`` [B,C,h,w] with its channels gated by the object's mean feature.
 
-        The mean is taken over the whole map, so a small object gives a small summary.
+        The mean of the feature under ``mask`` [B,1,H,W] is taken over the whole map, so small objects give
+        small values.
         """
         inside = interpolate(mask, feature.shape[-2:], mode="nearest")
         return self.gate((inside * feature).mean((2, 3), keepdim=True)) * feature
@@ -194,18 +200,18 @@ class MSANet(MetaLearner):
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         feature = query["feature"]
-        guides = [
+        inputs = [
             tile(guidance["prototype"], feature),
             guidance["multi_similarity"],
             resize_like(guidance["prior"], feature),
             guidance["attention"],
         ]
-        return Prediction(self.decoder(self.merge(torch.cat([feature, *guides], 1))), dict(guidance))
+        return Prediction(self.decoder(self.merge(torch.cat([feature, *inputs], 1))), dict(guidance))
 
     def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> tuple[Encoding, Tensor]:
-        """Gather the object's unit vectors [B,C,P] at every tap, and how many there are [B,taps].
+        """Gather the object's unit vectors [B,C,P] at every tap, and count them [B,taps].
 
-        The mask shrinks step by step, each grid from the one before, beginning at twice the first grid.
+        The mask is downsampled step by step, from each grid to the next, beginning with twice the first grid.
         """
         first = features[self.taps.first]
         mask = resize(mask, (2 * first.shape[-2], 2 * first.shape[-1]))
@@ -213,7 +219,7 @@ class MSANet(MetaLearner):
         objects, counts = {}, []
         for name in self.taps.all:
             mask = resize_like(mask, features[name])
-            inside = certain(mask)
+            inside = confident_positions(mask)
             weighted = gather_positions(features[name], inside) * gather_positions(mask, inside)
             objects[f"tap {name}"] = normalise(weighted)
             counts.append(inside.flatten(1).sum(1).clamp_min(1))
@@ -224,8 +230,8 @@ class MSANet(MetaLearner):
         maps = []
         for index, name in enumerate(self.taps.all):
             counts = support["counts"][:, :, index]
-            known = None if memory is None else memory.setdefault(name, SimilarityMemory())
-            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts, known)
+            earlier = None if memory is None else memory.setdefault(name, SimilarityMemory())
+            similarity = mean_similarity(query[f"tap {name}"], support[f"tap {name}"], counts, earlier)
             maps.append(resize_like(similarity, query["feature"]))
         return torch.stack(maps, 2)
 
@@ -233,6 +239,6 @@ class MSANet(MetaLearner):
         """Average [B,K,taps,h,w] over the supports; see ``vgg_corr2``."""
         fused = similarity.mean(1)
         if self.last_shot_alone:
-            alone = len(self.taps.shallow)
-            fused = torch.cat([similarity[:, -1, :alone], fused[:, alone:]], 1)
+            shallow = len(self.taps.shallow)
+            fused = torch.cat([similarity[:, -1, :shallow], fused[:, shallow:]], 1)
         return fused

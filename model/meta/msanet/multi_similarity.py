@@ -1,4 +1,4 @@
-"""MSANet's multi-similarity: how much every query position resembles the whole support object.
+"""MSANet's multi-similarity: the mean similarity of every query position to the support object.
 
 E. Iqbal et al., "MSANet: Multi-Similarity and Attention Guidance for Boosting Few-Shot Segmentation", 2022.
 """
@@ -10,59 +10,59 @@ from torch import Tensor
 
 _EPSILON = 1e-5
 _CHUNK = 1024
-"""Support positions whose similarities to a query are held at once."""
+"""Number of support positions whose similarities to a query are in memory at once."""
 _WORTHWHILE = 1024
-"""Query positions from which on it pays to look up similarities instead of computing them."""
+"""Number of query positions from which looking up similarities is faster than computing them."""
 _REMEMBERED = 2**22
-"""Most similarities that a memory holds."""
+"""Largest number of similarities that a memory holds."""
 
 
 def normalise(vectors: Tensor) -> Tensor:
-    """Scale vectors along axis 1 to length one as the published code does; zero vectors stay zero."""
+    """Scale vectors along axis 1 to length one, as in the published code; zero vectors stay zero."""
     return vectors / (vectors.norm(dim=1, keepdim=True) + _EPSILON)
 
 
-def certain(mask: Tensor) -> Tensor:
-    """Choose the positions of a soft mask [B,1,h,w] that reach the mean of its positive values."""
+def confident_positions(mask: Tensor) -> Tensor:
+    """Select the positions of a soft mask [B,1,h,w] that reach the mean of its positive values."""
     positive = mask > 0
     mean = mask.sum((2, 3), keepdim=True) / positive.sum((2, 3), keepdim=True).clamp_min(1)
     return positive & (mask >= torch.minimum(mean, mask.amax((2, 3), keepdim=True)))
 
 
 class SimilarityMemory:
-    """The similarities of one query with object vectors, for when an object changes but little.
+    """The similarities of one query with an object's vectors, for objects that change only slightly.
 
-    It holds those of the last object, found again by a fingerprint of each vector.
+    It holds the similarities of the last object, which are looked up by a fingerprint of each vector.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def total(self, query: Tensor, vectors: Tensor) -> Tensor:
         """Sum the positive part of the products over the object: query [C,P], vectors [C,O] -> [P]."""
         keys = _fingerprint(vectors)
         rows = query.new_empty(len(keys), query.shape[1])
-        found = torch.zeros_like(keys, dtype=torch.bool)
-        if self._known is not None:
-            known, known_rows = self._known
-            found = torch.isin(keys, known)
-            ordered, order = known.sort()
-            rows[found] = known_rows[order[torch.searchsorted(ordered, keys[found])]]
-        rows[~found] = (vectors[:, ~found].T @ query).clamp_(min=0)
-        self._known = keys, rows
+        stored = torch.zeros_like(keys, dtype=torch.bool)
+        if self._last is not None:
+            last_keys, last_rows = self._last
+            stored = torch.isin(keys, last_keys)
+            ordered, order = last_keys.sort()
+            rows[stored] = last_rows[order[torch.searchsorted(ordered, keys[stored])]]
+        rows[~stored] = (vectors[:, ~stored].T @ query).clamp_(min=0)
+        self._last = keys, rows
         return rows.sum(0)
 
 
 def mean_similarity(
     query: Tensor, objects: Tensor, counts: Tensor, memory: SimilarityMemory | None = None
 ) -> Tensor:
-    """Average the positive part of a query position's cosines with K support objects, over their positions.
+    """Average the positive part of a query position's cosines over all positions of each support object.
 
     Args:
         query: unit vectors [B,C,h,w].
-        objects: unit vectors [B,K,C,P], padded with zero vectors, which add nothing.
-        counts: how many of the P are the object's [B,K].
-        memory: of earlier comparisons of the same query with one object, for B = K = 1.
+        objects: unit vectors of K objects [B,K,C,P], padded with zero vectors, which add nothing.
+        counts: number of positions of each object, [B,K].
+        memory: earlier comparisons of the same query with one object, for B = K = 1.
 
     Returns:
         [B,K,h,w].
@@ -81,7 +81,7 @@ def mean_similarity(
 
 
 def _fingerprint(vectors: Tensor) -> Tensor:
-    """Return a number [P] for each of the vectors [C,P], equal for vectors that are equal to the last bit."""
+    """Return an integer [P] for each of the vectors [C,P]; bitwise equal vectors have equal integers."""
     bits = vectors.contiguous().view(torch.int32).long()
     weights = torch.arange(1, 2 * len(bits), 2, device=bits.device)
     return (bits * weights[:, None]).sum(0)

@@ -1,9 +1,9 @@
 """OSLSM: A. Shaban, S. Bansal, Z. Liu, I. Essa, B. Boots, "One-Shot Learning for Semantic Segmentation",
-BMVC 2017, the paper that PASCAL-5i is from.
+BMVC 2017, the paper that introduced PASCAL-5i.
 
-A conditioning branch sees the support with its background removed and gives the parameters of a classifier,
-by which every cell of the query's feature is told from the background. Each of K supports gives a classifier
-of its own; a pixel is foreground where any of them says so.
+A conditioning branch reads the support without its background and returns the parameters of a classifier,
+which separates foreground and background cells of the query's feature. Each of K supports gives a classifier
+of its own; a pixel is foreground if any of them says so.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ from fewseg.model.options import Between, Channels, Dropout, Seed
 from fewseg.model.records import IMAGE_FEATURE, GroupRule, Inputs, Learning, Published, SupportView
 
 _CLASSIFIER = (0, 3, 6)
-"""Places of the linear layers in torchvision's classifier of VGG16, and in ours."""
+"""Indices of the linear layers in torchvision's classifier of VGG16, and in ours."""
 
 
 @dataclass(frozen=True)
 class OSLSMOptions:
-    """Switches of OSLSM. The numbers are those of the published network; small machines want smaller ones.
+    """Options of OSLSM. The defaults are those of the published network; small machines need smaller ones.
 
     Attributes:
         fc_dim: width of the fully connected layers of both branches.
-        code_dim: length of the code that the classifier's parameters are hashed from.
-        fc_kernel: grid of features that the first fully connected layers look at.
-        cell_stride: pixels from one cell to the next, which is what the backbone has between two features.
-        query_margin: zeros around the query, in pixels; at least cell_stride * (fc_kernel / 2 - 1).
-        support_side: side of the square that supports are stretched to.
-        dropout: behind the fully connected layers.
-        hash_seed: which code entry and sign every parameter gets; checkpoints hold what was drawn.
-        loss_reduction: the loss of an image is the ``sum`` over its pixels as published, or their ``mean``.
+        code_dim: length of the code from which the classifier's parameters are hashed.
+        fc_kernel: kernel size of the first fully connected layers, in cells of the feature map.
+        cell_stride: distance in pixels between two cells, which is the stride of the backbone.
+        query_margin: zero padding around the query, in pixels; at least cell_stride * (fc_kernel / 2 - 1).
+        support_side: side in pixels of the square to which supports are resized.
+        dropout: dropout rate after the fully connected layers.
+        hash_seed: seed of the hash, which gives every parameter an entry of the code and a sign; checkpoints
+            contain the hash itself.
+        loss_reduction: the loss of an image is the ``sum`` over its pixels, as published, or their ``mean``.
         void_as_background: whether void pixels of the query are background in the loss. Published: True.
-        pixels: ``normalised`` images, or ``caffe``, BGR of 0..255 without the mean, which published weights
-            want.
+        pixels: ``normalised`` images, or ``caffe``, BGR of 0..255 minus the mean, which published weights
+            need.
     """
 
     fc_dim: Channels = 4096
@@ -70,7 +71,7 @@ class OSLSMOptions:
 
 
 def _read_hash(meta: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the hash off the published dense layers; where these are empty or missing, keep our own."""
+    """Read the hash from the published dense layers; if these are zero or missing, keep our own."""
     read = {name: value for name, value in entries.items() if not name.startswith(("rw1s.", "rb1s."))}
     dense = [entries[name].flatten(1) for name in ("rw1s.weight", "rb1s.weight") if name in entries]
     kappa, zeta = meta.get_buffer("hash.kappa"), meta.get_buffer("hash.zeta")
@@ -80,7 +81,7 @@ def _read_hash(meta: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 class OSLSM(MetaLearner):
-    """The support gives a classifier, the classifier segments the query."""
+    """A classifier computed from the support segments the query."""
 
     bilinear: Tensor
     Options = OSLSMOptions
@@ -132,15 +133,15 @@ class OSLSM(MetaLearner):
         self.register_buffer("bilinear", (ramp[:, None] * ramp)[None, None], persistent=False)
 
     def initialise(self, backbone: Backbone, entries: Mapping[str, Tensor]) -> None:
-        """Give both branches the backbone's weights and, where they fit, those of ImageNet's classifier."""
+        """Give both branches the backbone's weights and, if they fit, those of ImageNet's classifier."""
         self.condition.backbone.load_state_dict(backbone.state_dict())
-        for number, place in enumerate(_CLASSIFIER):
-            layers = [self.condition.classifier[place], *([self.cells[place]] if number < 2 else [])]
+        for order, index in enumerate(_CLASSIFIER):
+            layers = [self.condition.classifier[index], *([self.cells[index]] if order < 2 else [])]
             for layer in layers:
                 for name, own in layer.named_parameters():
-                    given = entries.get(f"classifier.{place}.{name}")
-                    if given is not None and given.numel() == own.numel():
-                        own.data.copy_(given.view_as(own))
+                    pretrained = entries.get(f"classifier.{index}.{name}")
+                    if pretrained is not None and pretrained.numel() == own.numel():
+                        own.data.copy_(pretrained.view_as(own))
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {"feature": self.cells(features["high"])}
@@ -158,13 +159,13 @@ class OSLSM(MetaLearner):
         return Prediction(two_logits(cells.amax(1, keepdim=True)), {**guidance, "cell_logits": cells})
 
     def upsample(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
-        """Upsample every shot's cells, then take the largest logit, which is an OR of the shots."""
+        """Upsample every shot's cells, then take the largest logit: the union of the shots' masks."""
         return two_logits(self.shot_logits(prediction, size).amax(1, keepdim=True))
 
     def shot_logits(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Return the foreground logits of every shot at ``size``, [B,K,H,W].
 
-        A cell's logit is spread bilinearly about the middle of what it saw.
+        A cell's logit is distributed bilinearly around the centre of its receptive field.
         """
         cells = prediction.parts["cell_logits"]
         margin, kernel, stride = self.options.query_margin, self.options.fc_kernel, self.options.cell_stride
@@ -174,10 +175,10 @@ class OSLSM(MetaLearner):
                 f"oslsm needs cells {stride} pixels apart, {expected} for an image of {list(size)}, and got "
                 f"{list(cells.shape[-2:])}; set cell_stride to what its backbone has"
             )
-        spread = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=stride)
+        upsampled = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=stride)
         first = margin + stride - stride * kernel // 2
-        cut = spread[:, 0, first : first + size[0], first : first + size[1]]
-        return cut.unflatten(0, cells.shape[:2])
+        cropped = upsampled[:, 0, first : first + size[0], first : first + size[1]]
+        return cropped.unflatten(0, cells.shape[:2])
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
@@ -189,11 +190,11 @@ class OSLSM(MetaLearner):
 
 
 class ConditioningBranch(nn.Module):
-    """An image classifier as it was trained on ImageNet, whose outputs serve as a code.
+    """An image classifier, built as for ImageNet, whose outputs are used as a code.
 
     Args:
-        backbone: a copy of it, with weights of its own, comes first.
-        options: the widths.
+        backbone: the backbone, of which a copy with separate weights is the first part.
+        options: the method's options, which give the widths.
     """
 
     def __init__(self, backbone: Backbone, options: OSLSMOptions) -> None:
@@ -218,7 +219,7 @@ class ConditioningBranch(nn.Module):
 
 def _published_names(backbone: Backbone) -> dict[str, str]:
     """Return the names of Caffe's layers: ``f`` is the conditioning branch, ``s`` the segmentation branch."""
-    names = {f"condition.classifier.{place}": f"fc{n + 6}f" for n, place in enumerate(_CLASSIFIER)}
+    names = {f"condition.classifier.{index}": f"fc{n + 6}f" for n, index in enumerate(_CLASSIFIER)}
     names |= {"cells.0": "fc6s", "cells.3": "fc7s"}
     for ours, theirs in backbone.layer_names("caffe").items():
         names |= {f"backbone.{ours}": f"{theirs}s", f"condition.backbone.{ours}": f"{theirs}f"}

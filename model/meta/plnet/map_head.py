@@ -1,4 +1,4 @@
-"""A map per way: a prototype is added to every position and the sum classified."""
+"""The head that computes one map per way: it adds a prototype to every position and classifies the sum."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 class MapHead(nn.Module):
-    """Features and prototypes -> one logit per way and position.
+    """A head that returns one logit per way and position.
 
     Args:
-        project: what brings features to the length of the prototypes.
-        channels: of the prototypes.
-        joint_maps: number of maps that are classified together and in their order, each reduced to an eighth
-            of the channels; 0 classifies every map by itself, with the same weights.
+        project: layer that brings features to the number of channels of the prototypes.
+        channels: channels of the prototypes.
+        joint_maps: number of maps that are classified together, in their order, each reduced to an eighth of
+            the channels; 0 classifies every map separately, with the same weights.
         activate: whether an activation follows the sum.
-        block: whether a 3x3 convolution and an activation come before the classifier.
+        block: whether a 3x3 convolution and an activation precede the classifier.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class MapHead(nn.Module):
         """Projected features [B,C,h,w] and prototypes [B,P,C] -> logits [B,P,h,w].
 
         Raises:
-            ValueError: maps are classified together, but P is not their number.
+            ValueError: the maps are classified together, and P is not ``joint_maps``.
         """
         count = prototype.shape[1]
         if self.joint_maps not in (0, count):

@@ -1,4 +1,4 @@
-"""Embedding of (image, mask) pairs by a backbone of its own, and how near embeddings are to each other."""
+"""Embedding of (image, mask) pairs by a separate backbone, and the distance of embeddings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class PairEmbedding(nn.Module):
     """Features of a backbone, pooled under a mask: (image, mask) -> vector.
 
     Args:
-        backbone: it is copied.
+        backbone: the backbone, of which a copy is used.
         channels: length of the vectors.
-        mask_mode: where the mask enters. ``late``: it weighs the features in the mean; an image passes the
-            backbone once, whatever masks follow. ``early``: it multiplies the image. ``channel``: it is a
-            fourth channel of the image, whose weights start at zero. Either then takes the plain mean.
-        signed: whether no activation follows the features.
+        mask_mode: where the mask enters. ``late``: it weights the features in the mean, so an image passes
+            through the backbone only once for all masks. ``early``: it multiplies the image. ``channel``: it
+            is a fourth channel of the image, whose weights are initialised to zero. ``early`` and ``channel``
+            take the mean over all positions.
+        signed: whether the features have no last activation.
     """
 
     def __init__(
@@ -42,11 +43,11 @@ class PairEmbedding(nn.Module):
             self._add_mask_channel()
 
     def image_features(self, image: Tensor) -> Tensor:
-        """Return what of images [B,3,H,W] does not depend on masks: ``late`` features, or the images."""
+        """Return the part of the computation that needs no mask: ``late`` features, or the images."""
         return self._features(image) if self.mask_mode == "late" else image
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """Embed images, as ``image_features`` gives them, under P soft masks [B,P,h,w] -> [B,P,channels]."""
+        """Embed the result of ``image_features`` under P soft masks [B,P,h,w] -> [B,P,channels]."""
         masks = resize_like(masks, features)
         if self.mask_mode == "late":
             total = torch.einsum("bchw,bphw->bpc", features, masks)
@@ -56,7 +57,7 @@ class PairEmbedding(nn.Module):
         return self._features(pairs.flatten(0, 1)).mean((2, 3)).unflatten(0, pairs.shape[:2])
 
     def initialise(self, backbone: Backbone) -> None:
-        """Copy the weights of ``backbone``, of which this module's own is a copy."""
+        """Copy the weights of ``backbone`` to this module's own copy of it."""
         self.backbone.load_state_dict(self.backbone.with_own_channels(backbone.state_dict()))
 
     def _features(self, image: Tensor) -> Tensor:
@@ -70,10 +71,10 @@ class PairEmbedding(nn.Module):
 
 
 def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
-    """Return the name of a deep feature and what brings it to ``channels``.
+    """Return the name of a deep feature, and a layer that gives it ``channels`` channels.
 
-    It is the signed feature, unchanged where it has these channels. Of a backbone without its last stage it
-    is the last middle feature, which is activated and so goes through a 1x1 convolution.
+    It is the signed feature, unchanged if it has this number of channels. For a backbone without its last
+    stage, it is the last middle feature, which has an activation and therefore needs a 1x1 convolution.
     """
     spec = backbone.spec
     whole = "high" in spec.roles
@@ -83,10 +84,10 @@ def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
 
 
 def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:
-    """Return the negative distance of vectors and prototypes along their last axis; the others broadcast.
+    """Return the negative distance of vectors and prototypes along their last axis; other axes broadcast.
 
-    ``euclidean`` is the squared distance per channel: unscaled, it would saturate a softmax. ``cosine`` is
-    twenty times the cosine.
+    ``euclidean`` is the squared distance divided by the number of channels, because the plain one would
+    saturate a softmax. ``cosine`` is twenty times the cosine.
     """
     if distance == "cosine":
         return _COSINE_SCALE * cosine_similarity(vectors, prototypes, dim=-1)

@@ -1,18 +1,18 @@
 """PL: N. Dong, E. P. Xing, "Few-Shot Semantic Segmentation with Prototype Learning", BMVC 2018.
 
-No code was published, and what is publicly known of the method leaves much open. In this file:
+No code was published, and the public description leaves many details open. In this file:
 
 *Certain* (abstract, surveys, tables of later papers): a prototype learner embeds (image, mask) pairs by
-features and a global average; a way's prototype is the mean over its supports; the learner is trained to tell
-the ways apart by distances. A segmentor adds each prototype to its query features; a 1x1 convolution and
-upsamplement give a map per way. The maps are fused by how near the query under each of them is to the way's
-prototype. Both parts learn in turns, the ways permuted at random.
+features and a global average; a way's prototype is the mean over its supports; the learner is trained to
+classify the ways by distances. A segmentor adds each prototype to its query features; a 1x1 convolution and
+upsampling give a map per way. The maps are fused with weights that depend on the distance between the query,
+masked by a map, and the way's prototype. Both parts are trained alternately, with the ways in random order.
 
-*Probable*: the background is a way of its own, maps are sigmoids, both networks are VGG16 with ImageNet's
+*Probable*: the background is a way of its own, maps are sigmoids, both networks are VGG16 with ImageNet
 weights.
 
-*Our proposal*: all else. Where the mask enters, the distance, the activations, the softmax over the ways, the
-form of the losses, both heads, the depth of the networks and every ResNet.
+*Our proposal*: everything else. Where the mask enters, the distance, the activations, the softmax over the
+ways, the form of the losses, both heads, the depth of the networks and every ResNet.
 """
 
 from __future__ import annotations
@@ -42,23 +42,25 @@ _SCORE_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class PLNetOptions:
-    """Switches of PL; every default is our proposal but ``use_segmentor`` and ``permutation``.
+    """Options of PL; all defaults except ``use_segmentor`` and ``permutation`` are our proposals.
 
     Attributes:
-        use_segmentor: published ablation; False takes the nearest prototype per pixel ("PL" alone).
-        permutation: the ways are permuted at random in training ("PT"). Only a ``joint`` head notices.
-        segment_head: ``shared`` classifies every way by itself, ``joint`` all of them in their order.
-        ways: of the episodes, for a ``joint`` head.
+        use_segmentor: published ablation; with False, pixels take the nearest prototype ("PL" alone).
+        permutation: whether the ways are permuted at random in training ("PT"), which has no effect on a
+            ``shared`` head.
+        segment_head: ``shared`` classifies every way separately, ``joint`` all of them together, in order.
+        ways: number of ways of the episodes, for a ``joint`` head.
         background_prototype: whether the background has a prototype; otherwise its map is a constant 0.5.
         mask_mode: where the learner's mask enters; see ``PairEmbedding``.
-        distance: between embeddings; see ``closeness``.
-        signed_prototypes: whether the learner's last activation is left out.
-        activate_sum: whether an activation follows the sum of feature and prototype. Without one the
-            prototype comes down to one number per way.
-        fusion_block: a 3x3 convolution and an activation between that and the classifier.
+        distance: distance of embeddings; see ``closeness``.
+        signed_prototypes: whether the learner has no last activation, so that prototypes may be negative.
+        activate_sum: whether an activation follows the sum of feature and prototype. Without one, a prototype
+            only adds one constant per way.
+        fusion_block: whether a 3x3 convolution and an activation precede the classifier.
         joint_seg_grad: whether the segmentation loss also trains the learner.
-        min_positions: of a way in the query, on the grid of the features, for its embedding to be classified.
-        channels: of features and prototypes.
+        min_positions: number of positions of the feature grid that a way must cover in the query for its
+            embedding to be classified.
+        channels: channels of features and prototypes.
     """
 
     use_segmentor: bool = True
@@ -86,7 +88,7 @@ class PLNetOptions:
 
 
 class PLNet(MetaLearner):
-    """Prototypes by a learner of its own, a map per way, and a fusion of the maps."""
+    """Prototypes by a separate learner, one map per way, and the fusion of the maps."""
 
     Options = PLNetOptions
     inputs = Inputs(query=(IMAGE_FEATURE,), support=(IMAGE_FEATURE,), multi_way=True)
@@ -112,7 +114,7 @@ class PLNet(MetaLearner):
             self.feature = self.learner.feature
             self.inputs = replace(self.inputs, query=(self.feature, IMAGE_FEATURE))
             self.head = MapHead(
-                copy.deepcopy(self.learner.project),  # what is added to each other starts alike
+                copy.deepcopy(self.learner.project),  # same initial weights, as the outputs are added
                 channels,
                 joint_maps=first + options.ways if options.segment_head == "joint" else 0,
                 activate=options.activate_sum,
@@ -181,9 +183,9 @@ class PLNet(MetaLearner):
         return {} if self.head is None else {"feature": self.head.project(features[self.feature])}
 
     def _maps(self, head: MapHead, feature: Tensor, prototype: Tensor) -> Tensor:
-        """Return the logits of the ways' maps [B,P,h,w], seen by the head in random order where it matters.
+        """Return the logits of the ways' maps [B,P,h,w]; a joint head reads the ways in random order.
 
-        Putting the logits back in order is the same as permuting the labels, so that losses need not know.
+        The logits are put back in order, which is equivalent to permuting the labels.
         """
         if not (self.training and self.options.permutation and head.joint_maps):
             return head(feature, prototype)
@@ -192,30 +194,30 @@ class PLNet(MetaLearner):
         return head(feature, prototype[:, order])[:, order.argsort()]
 
     def _fusion_weights(self, image_feature: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
-        """Return how much the query under each map looks like the way's prototype, as shares [B,P].
+        """Return weights [B,P] by the closeness of the query, masked by each map, to the way's prototype.
 
-        Where masks enter late, maps need not be upsampled first: shrinking them to the features' grid again
-        would give the same (exactly so for sides of 8n + 1).
+        With ``mask_mode: late``, maps need not be upsampled first, because downsampling them to the feature
+        grid again would give the same result (exactly so for sides of 8n + 1).
         """
         maps = resize_like(map_logits, image_feature).sigmoid()
         if self.options.joint_seg_grad:
             vectors = self.learner(image_feature, maps)
-        else:  # the maps learn through it, itself it does not
+        else:  # gradients reach the maps through the learner, but not the learner's own parameters
             fixed = {name: parameter.detach() for name, parameter in self.learner.named_parameters()}
             vectors = functional_call(self.learner, fixed, (image_feature, maps))
         return closeness(vectors, prototype, self.options.distance).softmax(1)
 
     def _fuse(self, map_logits: Tensor, weights: Tensor) -> Tensor:
-        """Weigh the maps [B,P,h,w] by [B,P] -> logarithms of the scores [B,1+N,h,w]."""
+        """Return the logarithms of the scores [B,1+N,h,w]: maps [B,P,h,w] times weights [B,P]."""
         scores = weights.shape[1] * weights[..., None, None] * map_logits.sigmoid()
         if not self.options.background_prototype:
             scores = pad(scores, (0, 0, 0, 0, 1, 0), value=0.5)
         return (scores + _SCORE_EPSILON).log()
 
     def _classification(self, parts: Mapping[str, Tensor], label: Tensor) -> Tensor:
-        """Tell by its nearest prototype what the query shows under the true mask of every way.
+        """Return the classification loss of the query, masked by the true mask of every way.
 
-        Ways of which the query shows too little are left out; 0 where none is left.
+        Ways that cover too few positions of the query are ignored; if no way is left, the loss is 0.
         """
         image_feature, prototype = parts["image_feature"], parts["prototype"]
         first, count = 1 - int(self.options.background_prototype), prototype.shape[1]
