@@ -8,7 +8,6 @@ integers, so the order changes no digit: on a CPU they equal those of ``evaluate
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -48,13 +47,11 @@ class Visit:
 
 @dataclass
 class Work:
-    """What an evaluation did, for benchmarks."""
+    """How many images an evaluation encoded, and how many episodes it decoded."""
 
     queries: int = 0
     supports: int = 0
     episodes: int = 0
-    encoding_seconds: float = 0.0
-    decoding_seconds: float = 0.0
 
 
 def evaluate(
@@ -77,7 +74,7 @@ def evaluate(
         precision: autocast to run in; full precision by default.
         check: called now and then; may raise to stop.
         observe: called with every prediction, in the process that decodes the episode.
-        work: filled with counts and times.
+        work: counts what was done.
         scores_of: what counts the predictions.
     """
     with torch.inference_mode(), precision or nullcontext():
@@ -131,17 +128,15 @@ class _Runner:
         for visit in progress(self.visits, "queries"):
             self.check()
             image, label = next(self.loaded)
-            query = self._timed_encoding(partial(self.model.encode_query, image[None].to(self.device)))
+            query = self.model.encode_query(image[None].to(self.device))
             self.work.queries += 1
             remaining = iter(visit.episodes)
             while batch := list(islice(remaining, self.batch)):
                 supports = self._supports(batch)
-                started = time.perf_counter()
                 repeated = repeat_encoding(query, len(batch))
                 prediction = self.model.decode(repeated, supports, tuple(image.shape[-2:]))
                 for index, planned in enumerate(batch):
                     yield planned, _single(prediction, index), label
-                self.work.decoding_seconds += time.perf_counter() - started
                 self.work.episodes += len(batch)
 
     def _supports(self, batch: Sequence[PlannedEpisode]) -> Encoding:
@@ -162,22 +157,16 @@ class _Runner:
         loaded = self._load(key)() if key in self.seen else next(self.loaded)
         self.seen.add(key)
         if key[1] is None:
-            return self._timed_encoding(partial(self.model.encode_auxiliary, loaded[None].to(self.device)))
+            return self.model.encode_auxiliary(loaded[None].to(self.device))
         tensors = (*loaded, torch.tensor(key[1]))
         inputs = [tensor[None].to(self.device) for tensor in tensors]
-        return self._timed_encoding(partial(self.model.encode_support, *inputs))
+        return self.model.encode_support(*inputs)
 
     def _load(self, key: Support) -> Callable[[], Any]:
         name, class_id = key
         if class_id is None:
             return partial(self.episodes.load_auxiliary, name)
         return partial(self.episodes.load_support, name, class_id)
-
-    def _timed_encoding(self, encode: Callable[[], Encoding]) -> Encoding:
-        started = time.perf_counter()
-        encoding = encode()
-        self.work.encoding_seconds += time.perf_counter() - started
-        return encoding
 
     def _loads(self) -> Iterator[Callable[[], Any]]:
         """Yield what has to be read, in the order in which ``predictions`` asks for it."""
