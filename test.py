@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     device = distributed.start()
     start_log()
     log_notices(runs)
-    plans = look_up(runs)
+    plans = [look_up(config) for config in runs]
     folder = ResultFolder(require_writable(args.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")
     with locked(folder, plans):

@@ -11,13 +11,13 @@ import pytest
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.classes.split import class_split
-from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.dataset.loading.batches import EpochBatches
 from fewseg.dataset.shapes.files import draw_shapes
 from fewseg.engine.setup.data import fold_of, training_data
 from fewseg.engine.setup.protocols import list_of, training_protocol
 from fewseg.util.config import Config, load_config
+from tests.dataset.lists.areas import index_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEDULES = "config/_base_/schedule"
@@ -109,7 +109,7 @@ def pascal_steps(name: str, number: int, areas: dict, shared: Path) -> int:
     assert len(names) in (5953, 10582)
     fold = Fold("pascal", number, split, protocol, ROOT, path, path)
     fold.__dict__["train_images"] = ImageList(ROOT, tuple(names), tuple(names), tuple(names))
-    fold.__dict__["train_areas"] = AreaIndex.from_areas({name: areas[name] for name in names})
+    fold.__dict__["train_areas"] = index_of({name: areas[name] for name in names})
     return config.Train.epochs * batches(config, len(fold.train_lists(config.Data.shot).queries))
 
 

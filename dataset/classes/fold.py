@@ -90,25 +90,23 @@ class Fold:
 
     def train_lists(self, shot: int) -> EpisodeLists:
         """Return what training episodes are drawn from."""
-        return episode_lists(
-            self.train_images,
-            self.train_areas,
-            self.split,
-            novel=False,
-            shot=shot,
-            drop_unwanted=self.protocol.novel_in_train == "remove",
-            min_area=self.protocol.min_area,
-            small_classes=self.protocol.small_classes,
-        )
+        drop = self.protocol.novel_in_train == "remove"
+        return self._lists(self.train_images, self.train_areas, shot, novel=False, drop_unwanted=drop)
 
     def test_lists(self, shot: int) -> EpisodeLists:
         """Return what test episodes are drawn from."""
+        return self._lists(self.val_images, self.val_areas, shot, novel=True)
+
+    def _lists(
+        self, images: ImageList, areas: AreaIndex, shot: int, *, novel: bool, drop_unwanted: bool = False
+    ) -> EpisodeLists:
         return episode_lists(
-            self.val_images,
-            self.val_areas,
+            images,
+            areas,
             self.split,
-            novel=True,
+            novel=novel,
             shot=shot,
+            drop_unwanted=drop_unwanted,
             min_area=self.protocol.min_area,
             small_classes=self.protocol.small_classes,
         )
@@ -129,12 +127,9 @@ class Fold:
     ) -> Manifest:
         """Draw the test episodes of one seed, as many as the protocol says unless told otherwise."""
         if generalized:
+            rule = self.protocol.small_classes
             lists = generalized_lists(
-                self.val_images,
-                self.val_areas,
-                self.split,
-                shot=shot,
-                small_classes=self.protocol.small_classes,
+                self.val_images, self.val_areas, self.split, shot=shot, small_classes=rule
             )
         else:
             lists = self.test_lists(shot)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -50,11 +50,6 @@ class AreaIndex:
     def __len__(self) -> int:
         return len(self.names)
 
-    def areas(self, position: int) -> dict[int, int]:
-        """Return label -> pixel count of one mask, void included."""
-        entries = slice(self.start[position], self.start[position + 1])
-        return dict(zip(self.label[entries].tolist(), self.area[entries].tolist(), strict=True))
-
     def at_least(self, labels: Sequence[int], pixels: int = 1) -> np.ndarray:
         """Return which masks hold at least so many pixels of each label, bool [n, labels]."""
         found = np.zeros((len(self), len(labels)), bool)
@@ -72,23 +67,10 @@ class AreaIndex:
         return replace(self, label=np.where(self.label == 1, owner, self.label.astype(np.uint16)))
 
     @classmethod
-    def from_areas(cls, areas: Mapping[str, tuple[int, int, Mapping[int, int]]]) -> AreaIndex:
-        """Make an index from known figures: name -> (height, width, {label: pixels})."""
-        rows = [
-            (
-                height,
-                width,
-                np.array(sorted(found), np.uint8),
-                np.array([found[i] for i in sorted(found)], np.int32),
-            )
-            for height, width, found in areas.values()
-        ]
-        return cls._from_rows(tuple(areas), rows)
-
-    @classmethod
-    def _from_rows(
+    def from_rows(
         cls, names: tuple[str, ...], rows: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
     ) -> AreaIndex:
+        """Join the figures of single masks: height, width, labels in ascending order and their areas."""
         size = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
         start = np.cumsum([0, *(len(row[2]) for row in rows)], dtype=np.int64)
         label = np.concatenate([row[2] for row in rows]) if rows else np.empty(0, np.uint8)
@@ -122,7 +104,7 @@ def index_masks(
     rows = parallel_map(
         _count_labels, paths, title="reading masks", unit="mask", workers=workers, progress=progress
     )
-    index = AreaIndex._from_rows(names, list(rows))
+    index = AreaIndex.from_rows(names, list(rows))
     if not root.stat().st_mode & 0o222:
         files = files[1:]  # marked read-only: to be left alone even where the system would allow it
     for file in files:

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from fewseg.dataset.labels import VOID
+from fewseg.dataset.reading.crop import Crop, draw_crop
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 """ImageNet's channel statistics on the scale of 0..255, RGB."""
 
 BLUR_SIZE = 5
-CROP_KEEPS = 0.85
-CROP_REDRAWS = 31
 
 Masks = list[np.ndarray]
 Border = Sequence[float] | float
@@ -90,61 +89,6 @@ def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[flo
     out[:, rows.stop :] = value
     out[:, rows, : columns.start] = value
     out[:, rows, columns.stop :] = value
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square window of the canvas: the image padded centrally to at least the window's size.
-
-    Attributes:
-        size: side of the window.
-        above, left: padding before the image.
-        top, start: first row and column of the window on the canvas.
-    """
-
-    size: int
-    above: int
-    left: int
-    top: int
-    start: int
-
-    def window(self, height: int, width: int) -> tuple[slice, slice, slice, slice]:
-        """Return rows and columns of the image that the window shows, then where they land in it."""
-        parts = []
-        for first, before, length in ((self.top, self.above, height), (self.start, self.left, width)):
-            begin, end = max(first - before, 0), min(first - before + self.size, length)
-            parts.append((slice(begin, end), slice(begin + before - first, end + before - first)))
-        (rows, to_rows), (columns, to_columns) = parts
-        return rows, columns, to_rows, to_columns
-
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Cut the window out of a mask; padding becomes void."""
-        rows, columns, to_rows, to_columns = self.window(*mask.shape)
-        out = np.full((self.size, self.size), VOID, mask.dtype)
-        out[to_rows, to_columns] = mask[rows, columns]
-        return out
-
-
-def draw_crop(mask: np.ndarray, size: int, keep: int, rng: random.Random) -> Crop:
-    """Draw a window until it holds 85 % of the pixels labelled ``keep``; after 31 redraws take the last."""
-    height, width = mask.shape
-    pad_height, pad_width = max(size - height, 0), max(size - width, 0)
-    above, left = pad_height // 2, pad_width // 2
-    wanted = cv2.integral((mask == keep).view(np.uint8))
-    for _ in range(1 + CROP_REDRAWS):
-        top = rng.randint(0, height + pad_height - size)
-        start = rng.randint(0, width + pad_width - size)
-        crop = Crop(size, above, left, top, start)
-        rows, columns, *_ = crop.window(height, width)
-        kept = (
-            wanted[rows.stop, columns.stop]
-            - wanted[rows.start, columns.stop]
-            - wanted[rows.stop, columns.start]
-            + wanted[rows.start, columns.start]
-        )
-        if kept >= CROP_KEEPS * wanted[-1, -1]:
-            break
-    return crop
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,7 @@ class Run:
             "checkpoint_hash": self.checkpoint_hash,
             "seconds": time.perf_counter() - self.started,
         }
-        method = self.config.Method.model_copy(update={"options": self.options})
-        config = self.config.model_copy(update={"Method": method})
+        config = self.config.with_values(Method={"options": self.options})
         return result_of(config, self.episodes, scores, **{**trained, **given})
 
     def evaluate(self, model: FewShotModel, **more: Any) -> list[Scores]:

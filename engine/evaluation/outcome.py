@@ -76,30 +76,22 @@ def variant_of(config: Config) -> str | None:
 
     Paths count without the fold's number, so that the folds of one method are one variant.
     """
-    data, train, method, test = config.Data, config.Train, config.Method, config.Test_Finetune
-    usual = shipped_config(config)
-    told = {name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE}
-    plain = config.model_copy(
-        update={
-            "Data": data.model_copy(
-                update={
-                    "ways": usual.Data.ways,
-                    "ann_type": usual.Data.ann_type,
-                    "mined_labels": _without_fold(data.mined_labels, data.split),
-                }
-            ),
-            "Train": train.model_copy(update={"weight": _without_fold(train.weight, data.split)}),
-            "Method": method.model_copy(
-                update={"base_weight": _without_fold(method.base_weight, data.split)}
-            ),
-            "Test_Finetune": test.model_copy(update=told),
-        }
+    data, usual = config.Data, shipped_config(config)
+
+    def without_fold(path: str | None) -> str | None:
+        return path and re.sub(rf"(split|fold)_?{data.split}(?!\d)", r"\1", path)
+
+    plain = config.with_values(
+        Data={
+            "ways": usual.Data.ways,
+            "ann_type": usual.Data.ann_type,
+            "mined_labels": without_fold(data.mined_labels),
+        },
+        Train={"weight": without_fold(config.Train.weight)},
+        Method={"base_weight": without_fold(config.Method.base_weight)},
+        Test_Finetune={name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE},
     )
     return name_suffix(plain, (*TRAINING, Effect.TEST)) or None
-
-
-def _without_fold(path: str | None, fold: int) -> str | None:
-    return None if path is None else re.sub(rf"(split|fold)_?{fold}(?!\d)", r"\1", path)
 
 
 def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:

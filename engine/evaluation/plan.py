@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +46,12 @@ class Plan:
         return [measure(self.config, device)]
 
 
-def look_up(configs: Sequence[Config]) -> list[Plan]:
-    """Open every run as its test will: fold, weights and episodes; the networks are not kept.
+def look_up(config: Config) -> Plan:
+    """Open a run as its test will: fold, weights and episodes; the network is not kept.
 
     Raises:
         UserError: something is missing or does not fit.
     """
-    return [_plan(config) for config in configs]
-
-
-def _plan(config: Config) -> Plan:
     run = open_run(config)
     folder = run.path.parent if config.Test_Finetune.weight is None else run_folder(config)
     if config.Test_Finetune.generalized:

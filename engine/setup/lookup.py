@@ -191,10 +191,9 @@ def _misfit(path: Path, theirs: Config | None, config: Config, wanted: Mapping[s
 
 def _base_config(config: Config, name: str) -> Config:
     """Return the shipped config of the base learner, on the data root and the fold of ``config``."""
-    method = config.Method.model_copy(update={"arch": name})
-    shipped = shipped_config(config.model_copy(update={"Method": method}))
+    shipped = shipped_config(config.with_values(Method={"arch": name}))
     place = {"data_root": config.Data.data_root, "split": config.Data.split}
-    return shipped.model_copy(update={"Data": shipped.Data.model_copy(update=place)})
+    return shipped.with_values(Data=place)
 
 
 def _same_root(one: Config, other: Config) -> bool:

@@ -82,10 +82,8 @@ class RunFolder:
                 self._clear()
         except OSError as failure:
             raise UserError(f"{self.path}: {failure.strerror}; choose another folder") from failure
-        train = self._config.Train.model_copy(
-            update={"resume": None}
-        )  # how it was started is no part of a run
-        write_text(self.path / RUN_CONFIG, self._config.model_copy(update={"Train": train}).dump_yaml())
+        plain = self._config.with_values(Train={"resume": None})  # how it was started is no part of a run
+        write_text(self.path / RUN_CONFIG, plain.dump_yaml())
         self._open.enter_context(log_to_file(self.path / RUN_LOG))
 
     def _lock(self) -> None:

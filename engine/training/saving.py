@@ -197,11 +197,7 @@ def _is(path: Path, digest: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    write_atomically(target, lambda temporary: _copy_content(source, temporary), CheckpointError)
-
-
-def _copy_content(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+    write_atomically(target, lambda temporary: shutil.copyfile(source, temporary), CheckpointError)
 
 
 def _link(source: Path, target: Path) -> None:

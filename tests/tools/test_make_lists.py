@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fewseg.dataset.classes.split import class_split
-from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import read_image_list
 from fewseg.dataset.prepare.shipped_lists import COUNTS_FILE, SYSTEMS, fold_counts, to_text
 from fewseg.util.errors import UserError
+from tests.dataset.lists.areas import index_of
 from tools.make_lists import main
 
 LISTS = Path(__file__).resolve().parents[2] / "lists"
@@ -35,7 +35,7 @@ def test_the_committed_counts_come_from_the_label_areas(shared, tmp_path):
             areas[f"SegmentationClassAug/{row['image']}.png"] = (int(row["height"]), int(row["width"]), found)
     parts = [read_image_list(tmp_path, folder / name) for name in ("train_5953.txt", "val_1449.txt")]
     train, val = parts
-    of_train, of_val = (AreaIndex.from_areas({mask: areas[mask] for mask in part.masks}) for part in parts)
+    of_train, of_val = (index_of({mask: areas[mask] for mask in part.masks}) for part in parts)
     counts = fold_counts(train, of_train, val, of_val, "pascal")
     assert (LISTS / "pascal" / COUNTS_FILE).read_text() == to_text(counts)
     assert [fold["train_novel_removed"] for fold in counts.values()] == [4208, 3726, 2752, 4510]

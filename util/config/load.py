@@ -7,7 +7,7 @@ the line, the key, what is wrong and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ class Config(BaseModel):
     def where(self, key: str) -> str:
         """Return the source of "Train.base_lr": ``file.yaml:12``, ``--opts base_lr`` or ``default``."""
         return self._sources.get(key, "default")
+
+    def with_values(self, **sections: Mapping[str, Any]) -> Config:
+        """Return a copy in which some keys have other values, which are not checked: ``Data={"shot": 5}``."""
+        changed = {name: getattr(self, name).model_copy(update=values) for name, values in sections.items()}
+        return self.model_copy(update=changed)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return the sections as plain values, fit for JSON."""

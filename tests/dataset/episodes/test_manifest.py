@@ -18,6 +18,7 @@ from fewseg.dataset.lists.image_lists import EpisodeLists, ImageList, episode_li
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.dataset.reading.transform import Resize
 from fewseg.util.errors import DataError
+from tests.dataset.lists.areas import areas_of
 from tests.parity.cases import load_case
 
 
@@ -82,7 +83,7 @@ def test_the_recorded_generalised_episodes_come_out_of_the_recorded_seeds(parity
             warnings.simplefilter("ignore")
             lists = generalized_lists(source, areas, split, shot=0)
         # The recorded draws are among all novel classes, those without images included.
-        has_base = [bool(set(areas.areas(i)) & set(split.base)) for i in range(len(source))]
+        has_base = [bool(set(areas_of(areas, i)) & set(split.base)) for i in range(len(source))]
         pairs = zip(has_base, lists.candidates, strict=True)
         candidates = tuple(split.novel if any_class else shown for any_class, shown in pairs)
         lists = replace(lists, candidates=candidates)

@@ -11,10 +11,10 @@ from fewseg.dataset.classes.fold import Fold, open_fold
 from fewseg.dataset.classes.split import class_split
 from fewseg.dataset.episodes.manifest import test_episodes
 from fewseg.dataset.episodes.protocol import load_protocol
-from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.util.errors import DataError
+from tests.dataset.lists.areas import index_of
 
 
 def listed(root: Path, data_set: str, number: int, names: list[str], **changes) -> Fold:
@@ -89,7 +89,7 @@ def test_fss1000_classes_are_those_of_the_official_test_list(shared, tmp_path):
     )
     assert {fold.split.names[c] for c in fold.split.novel} == set(test)
     assert {fold.split.names[c] for c in fold.split.base} == set(train)
-    areas = AreaIndex.from_areas({mask: (8, 8, {0: 32, 1: 32}) for mask in fold.val_images.masks})
+    areas = index_of({mask: (8, 8, {0: 32, 1: 32}) for mask in fold.val_images.masks})
     fold.__dict__["val_areas"] = areas.with_class_ids(fold.val_images.class_ids)
     lists, order = read_hsnet_list(folder / "test.txt", fold)
     assert order == "pairs" and len(lists.pairs) == 480

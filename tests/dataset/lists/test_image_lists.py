@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fewseg.dataset.classes.split import ClassSplit, class_split
-from fewseg.dataset.lists.area_index import AreaIndex, index_masks
+from fewseg.dataset.lists.area_index import index_masks
 from fewseg.dataset.lists.image_lists import (
     ImageList,
     check_labels,
@@ -25,6 +25,7 @@ from fewseg.dataset.lists.image_lists import (
 from fewseg.dataset.loading.base_classes import without_novel
 from fewseg.util.errors import DataError
 from fewseg.util.progress import progress
+from tests.dataset.lists.areas import areas_of, index_of
 from tests.parity.cases import load_case
 
 
@@ -56,7 +57,7 @@ def test_label_areas_have_the_class_that_the_list_tells(voc):
     names = ("2007_000000", "2007_000001")
     masks = tuple(f"SegmentationClass/{name}.png" for name in names)
     areas = ImageList(voc, names, names, masks, (300, 4)).index(progress=False)
-    assert [areas.areas(i) for i in (0, 1)] == [
+    assert [areas_of(areas, i) for i in (0, 1)] == [
         {0: 39 * 35, 300: 39 * 15, 255: 50},
         {0: 39 * 20, 4: 39 * 15, 6: 39 * 15, 255: 50},
     ]
@@ -64,7 +65,7 @@ def test_label_areas_have_the_class_that_the_list_tells(voc):
 
 def test_the_index_counts_labels_and_is_kept_until_a_mask_changes(voc):
     first = read(voc).index(progress=False)
-    assert first.areas(1) == {0: 39 * 20, 1: 39 * 15, 6: 39 * 15, 255: 50}
+    assert areas_of(first, 1) == {0: 39 * 20, 1: 39 * 15, 6: 39 * 15, 255: 50}
     assert first.size.tolist() == [[40, 50]] * 6
     (stored,) = (voc / ".fewseg").iterdir()
     again = read(voc).index(progress=False)
@@ -73,7 +74,7 @@ def test_the_index_counts_labels_and_is_kept_until_a_mask_changes(voc):
     path = voc / first.names[0]
     Image.fromarray(np.full((40, 50), 3, np.uint8)).save(path)
     os.utime(path, ns=(1, 1))
-    assert read(voc).index(progress=False).areas(0) == {3: 2000}
+    assert areas_of(read(voc).index(progress=False), 0) == {3: 2000}
     assert stored.stat().st_mtime_ns != written
 
 
@@ -178,7 +179,7 @@ def published(shared, tmp_path):
 def test_the_published_lists_have_the_expected_counts(published):
     folder, train, val = published
     areas = recorded_areas(folder)
-    of_train, of_val = (AreaIndex.from_areas({m: areas[m] for m in part.masks}) for part in (train, val))
+    of_train, of_val = (index_of({m: areas[m] for m in part.masks}) for part in (train, val))
     assert_expected_counts(folder, train, of_train, val, of_val)
 
 
@@ -192,7 +193,7 @@ def test_the_real_masks_have_the_expected_counts(shared, published, tmp_path):
     areas = recorded_areas(folder)
     names = tuple(areas)
     measured = index_masks(tmp_path, names, progress=False)
-    assert_same_index(measured, AreaIndex.from_areas(areas))
+    assert_same_index(measured, index_of(areas))
 
 
 @pytest.mark.parity
@@ -220,8 +221,8 @@ def test_a_generalised_query_with_base_classes_may_be_asked_for_any_novel_class(
         lists = generalized_lists(source, areas, split, shot=1)
     assert lists.queries == tuple(range(8)) and lists.classes == (1, 2)
     for query, candidates in enumerate(lists.candidates):
-        shown = set(areas.areas(query)) & set(split.novel)
-        has_base = bool(set(areas.areas(query)) & set(split.base))
+        shown = set(areas_of(areas, query)) & set(split.novel)
+        has_base = bool(set(areas_of(areas, query)) & set(split.base))
         assert set(candidates) == ({1, 2} if has_base else shown)
 
 
@@ -244,14 +245,14 @@ def test_no_training_image_shows_a_held_out_class(parity_set):
 
 def test_a_fold_without_base_classes_cannot_be_trained_on(voc):
     source, alone = read(voc), ClassSplit((1,), (), ("background", "aeroplane"))
-    areas = AreaIndex.from_areas({name: (40, 50, {1: 4000}) for name in source.masks})
+    areas = index_of({name: (40, 50, {1: 4000}) for name in source.masks})
     with pytest.raises(DataError, match="the fold has no base classes to train on"):
         episode_lists(source, areas, alone, novel=False, shot=1)
 
 
 def test_a_fold_whose_training_images_all_hold_novel_classes_names_the_key(voc):
     source = read(voc)
-    areas = AreaIndex.from_areas({name: (9, 9, {1: 40, 6: 41}) for name in source.masks})
+    areas = index_of({name: (9, 9, {1: 40, 6: 41}) for name in source.masks})
     with pytest.raises(DataError, match="--opts novel_in_train background"):
         episode_lists(source, areas, class_split("pascal", 0), novel=False, shot=1, drop_unwanted=True)
     with pytest.raises(DataError, match="--opts novel_in_train background"):

@@ -21,13 +21,14 @@ from fewseg.dataset.lists.image_lists import (
     generalized_lists,
 )
 from fewseg.util.errors import DataError
+from tests.dataset.lists.areas import index_of
 
 Areas = list[dict[int, int]]
 
 
 def source_of(root: Path, areas: Areas) -> tuple[ImageList, AreaIndex]:
     names = tuple(f"m{number}" for number in range(len(areas)))
-    index = AreaIndex.from_areas({name: (9, 9, found) for name, found in zip(names, areas, strict=True)})
+    index = index_of({name: (9, 9, found) for name, found in zip(names, areas, strict=True)})
     return ImageList(root, names, names, names), index
 
 

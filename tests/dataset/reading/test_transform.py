@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewseg.dataset.reading.crop import draw_crop
 from fewseg.dataset.reading.mask import read_image, read_mask
 from fewseg.dataset.reading.transform import (
     MEAN,
@@ -18,7 +19,6 @@ from fewseg.dataset.reading.transform import (
     TrainTransform,
     blur,
     class_table,
-    draw_crop,
     fill_around,
     look_up,
     normalise,
