@@ -1,4 +1,4 @@
-"""Which parts of a model can stand together: what cannot is refused in one line that says why."""
+"""Checks that the parts of a model can be combined; a refused combination gives one line with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WITHOUT_BASE = "leave the base learner out (base: none)"
 
 
 def check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble: str | None) -> None:
-    """Raise ValueError if a method, a base learner and an ensemble of these names cannot be composed."""
+    """Raise ValueError if a method, a base learner and an ensemble of these names cannot be combined."""
     if ensemble is not None and base is None:
         raise ValueError(
             f"ensemble {ensemble!r} merges with a base learner, and there is none; set base: pspnet"
@@ -24,7 +24,7 @@ def check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble
 
 
 def check_backbone(name: str, method: type[MetaLearner], backbone: Backbone) -> None:
-    """Raise ValueError if a backbone has not what a method declares to read, before the method is built."""
+    """Raise ValueError if a backbone lacks a feature that a method reads, before the method is built."""
     spec = backbone.spec
     for role in (*method.inputs.query, *method.inputs.support):
         if role in ROLES and role not in spec.roles:
@@ -44,7 +44,7 @@ def check_backbone(name: str, method: type[MetaLearner], backbone: Backbone) -> 
 
 
 def check_images(name: str, meta: MetaLearner, backbone: Backbone, image_size: int) -> None:
-    """Raise ValueError if a backbone cannot have the images that a built method shows it."""
+    """Raise ValueError if a backbone cannot process the images of a method."""
     inputs, spec, margin = meta.inputs, backbone.spec, meta.inputs.query_margin
     around = f" with a margin of {margin}" if margin else ""
     sides = {f"image_size of {name}{around}": image_size + 2 * margin}
@@ -60,7 +60,7 @@ def check_images(name: str, meta: MetaLearner, backbone: Backbone, image_size: i
 
 
 def check_shared_backbone(name: str, meta: MetaLearner, backbone: Backbone) -> None:
-    """Raise ValueError if a base learner cannot read the backbone as the method uses it."""
+    """Raise ValueError if a base learner cannot share the backbone as the method uses it."""
     if meta.inputs.query_margin or meta.inputs.view is SupportView.MASK_CHANNEL:
         raise ValueError(
             f"{name}'s backbone is not shown plain images, so no base learner can share it; {_WITHOUT_BASE}"

@@ -1,4 +1,4 @@
-"""The contract between the packages: what every part of a network must offer.
+"""The contract between the packages: the base classes of all parts of a network.
 
 A meta-learner is four steps, of which the first two look at one image only (see ``docs/architecture.md``)::
 
@@ -7,7 +7,7 @@ A meta-learner is four steps, of which the first two look at one image only (see
     guidance = meta.match(query, support)            # the query against K supports
     result   = meta.segment(query, guidance)         # logits
 
-Four frozen records say what it wants beside that: ``Inputs``, ``Learning``, ``Adaptation`` and ``Published``.
+Four frozen records declare what else it needs: ``Inputs``, ``Learning``, ``Adaptation`` and ``Published``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ __all__ = [
 
 
 class TrainingMemory:
-    """What training gathers beside the weights, and what a resumed training must have: nothing by default."""
+    """Data besides the weights that training gathers and a resumed training needs; empty by default."""
 
     def state(self) -> dict[str, Tensor]:
         """Return the content as tensors by name."""
@@ -76,7 +76,7 @@ class TrainingMemory:
         """Replace the content by what ``state`` returned."""
 
     def watch(self) -> Callable[[], None]:
-        """Return a function that removes what is added from now on."""
+        """Return a function that removes all data added from now on."""
         return lambda: None
 
 
@@ -88,14 +88,14 @@ class BaseHead(nn.Module):
         raise NotImplementedError
 
     def classify(self, feature: Tensor) -> Tensor:
-        """Turn what ``embed`` gives into logits."""
+        """Turn the result of ``embed`` into logits."""
         raise NotImplementedError
 
 
 class Network(nn.Module):
-    """What is trained, saved and tested as a whole: a base learner, or a few-shot model.
+    """A network that is trained, saved and tested as a whole: a base learner, or a few-shot model.
 
-    A subclass gives ``losses_on`` and ``param_groups``; the rest has defaults that suit a plain network.
+    A subclass implements ``losses_on`` and ``param_groups``; the defaults of the rest suit a plain network.
 
     Attributes:
         backbone: the feature extractor.
@@ -105,15 +105,15 @@ class Network(nn.Module):
 
     @property
     def alternating(self) -> tuple[tuple[str, ...], ...]:
-        """Names of losses that are minimised one after the other, each by an optimiser step of its own.
+        """Names of losses that are minimised one after the other, each by its own optimiser step.
 
-        Empty where the sum of all takes one step.
+        It is empty if one step minimises the sum of all losses.
         """
         return ()
 
     @property
     def group_rules(self) -> Mapping[str, GroupRule]:
-        """How groups of parameters learn that do not learn as the others."""
+        """Learning rates and weight decay of groups of parameters that differ from the schedule's."""
         return {}
 
     @property
@@ -123,17 +123,17 @@ class Network(nn.Module):
 
     @property
     def memory(self) -> TrainingMemory:
-        """What training gathers beside the weights."""
+        """Data besides the weights that training gathers."""
         return TrainingMemory()
 
     @property
     def holds_base_learner(self) -> bool:
-        """Whether it holds the frozen head of a base learner, which was trained before."""
+        """Whether it contains the frozen head of a base learner, which is trained in stage 1."""
         return False
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
         return next(self.parameters()).device
 
     def losses_on(
@@ -142,8 +142,8 @@ class Network(nn.Module):
         """Return the named losses on a batch of training data, whose sum is minimised.
 
         Args:
-            batch: on the network's device.
-            forward: the network, or what wraps it: compiled, or distributed over processes.
+            batch: training data on the network's device.
+            forward: the network, or a wrapper of it that compiles it or distributes it over processes.
             generator: for losses that draw random pixels.
         """
         raise NotImplementedError
@@ -153,19 +153,19 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def adopt(self, base_learner: BaseLearner) -> None:
-        """Take over the weights of a trained base learner, as far as it has the same parts.
+        """Copy the weights of a trained base learner into the parts that both have.
 
         Raises:
-            ValueError: it has not.
+            ValueError: the base learner has other parts.
         """
         raise ValueError(f"{type(self).__name__} takes over no base learner")
 
     def initialise(self, entries: Mapping[str, Tensor]) -> None:
-        """Initialise weights beside the backbone's from pretrained ones, at the start of a training."""
+        """Initialise weights other than the backbone's from pretrained ones, at the start of a training."""
 
 
 class BaseLearner(Network):
-    """A plain segmenter of the base classes; its backbone and head serve the meta-learners frozen.
+    """A segmentation network of the base classes; meta-learners use its backbone and head, frozen.
 
     Attributes:
         backbone: the shared feature extractor.
@@ -190,10 +190,10 @@ class BaseLearner(Network):
 
 @dataclass(frozen=True)
 class BuildArguments:
-    """What a meta-learner is built for.
+    """The arguments with which a meta-learner is built.
 
     Attributes:
-        backbone: the network whose features it will read, for their channels.
+        backbone: the network whose features it reads; it gives their channels.
         shot: supports per way, K.
         base_classes: number of base classes of the fold.
         image_size: side of the square input in pixels.
@@ -215,12 +215,12 @@ class MetaLearner(nn.Module):
 
     Attributes:
         Options: frozen dataclass of the method's options.
-        inputs: what it reads and is fed.
-        learning: what of it learns, and how.
-        adaptation: what test-time adaptation may do with it; None where the method cannot be adapted.
-        published: how the published method is composed, and what its checkpoints look like.
-        align_corners: how its logits are upsampled to the image, in prediction and loss.
-        memory: what its training gathers beside the weights.
+        inputs: the features, images and other inputs that it needs.
+        learning: which parts are trained, and how.
+        adaptation: what test-time adaptation may change; None if the method cannot be adapted.
+        published: how the published method is composed, and the names in its checkpoints.
+        align_corners: whether corners are aligned when its logits are upsampled, in prediction and loss.
+        memory: data besides the weights that its training gathers.
     """
 
     Options: type
@@ -240,7 +240,7 @@ class MetaLearner(nn.Module):
         raise NotImplementedError
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        """Compare B query encodings with K support encodings each ([B,K,...]); fuse them over the shots."""
+        """Compare B query encodings with K support encodings each ([B,K,...]); fuse the shots."""
         raise NotImplementedError
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
@@ -264,7 +264,7 @@ class MetaLearner(nn.Module):
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by group, in the order of the published optimizer.
 
-        Every child is a group, unless it names groups of its own.
+        Every child is a group, unless it has a method ``param_groups`` of its own.
         """
         groups: dict[str, list[nn.Parameter]] = {}
         for name, child in self.named_children():
@@ -276,7 +276,7 @@ class MetaLearner(nn.Module):
     def upsample(self, prediction: Prediction, size: tuple[int, int]) -> Tensor:
         """Return the logits of ``prediction`` at ``size``, the images' height and width.
 
-        Where the prediction holds the logits of every shot, these are upsampled and then joined.
+        If the prediction contains the logits of every shot, these are upsampled first and then joined.
         """
         shot_logits = prediction.parts.get(SHOT_LOGITS)
         if shot_logits is None:
@@ -285,13 +285,14 @@ class MetaLearner(nn.Module):
         return self.join_shots(upsampled.unflatten(0, shot_logits.shape[:2]))
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:
-        """Join the logits of K shots, [B,K,2,h,w] -> [B,2,h,w]; for methods that segment by every shot."""
+        """Join the logits of K shots, [B,K,2,h,w] -> [B,2,h,w]; for methods that segment with every shot."""
         raise NotImplementedError
 
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
-        """Encode auxiliary images, seen as queries are, and their mined labels [B,H,W] where there are any.
+        """Encode auxiliary images from features as of queries, and their mined labels [B,H,W], if any.
 
-        ``match`` finds the entries, [B,M,...], among those of the supports; so their names must differ.
+        ``match`` receives the entries, [B,M,...], together with those of the supports, so their names must
+        differ.
         """
         raise NotImplementedError
 
@@ -300,27 +301,28 @@ class MetaLearner(nn.Module):
 
         Args:
             backbone: with its pretrained weights.
-            entries: of the file that they came from, by the file's names; empty after a base learner.
+            entries: all entries of the file of these weights, under the file's names; empty if they come from
+                a base learner.
         """
 
     def trainable_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        """Return those entries of ``encode_query`` that trained parameters change.
+        """Return those entries of ``encode_query`` that depend on trained parameters.
 
-        Test-time adaptation computes them anew after every step; so with ``trainable_support``.
+        Test-time adaptation computes them again after every step, as those of ``trainable_support``.
         """
         return self.encode_query(features)
 
     def trainable_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        """Return those entries of ``encode_support`` that trained parameters change."""
+        """Return those entries of ``encode_support`` that depend on trained parameters."""
         return self.encode_support(features, mask)
 
     def comparisons(
         self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
     ) -> Encoding:
-        """Return those expensive comparisons [B,K,...] of ``match`` that no trained parameter changes.
+        """Return expensive comparisons [B,K,...] of ``match`` that depend on no trained parameter.
 
         Test-time adaptation computes them once per pair of images and adds them to the support's encoding,
-        where ``match`` finds them. ``memory`` is kept between comparisons of the same two images under
-        changing masks; a method may note in it what it can use again.
+        from which ``match`` reads them. ``memory`` is kept between comparisons of the same two images under
+        changing masks; a method may store results for later use in it.
         """
         return {}

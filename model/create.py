@@ -1,4 +1,4 @@
-"""The one place that knows all the parts, and puts a network together from their names."""
+"""The registries of all parts, and the functions that build a network from their names."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def create_backbone(name: str, **options: object) -> Backbone:
 
     Args:
         name: ``resnet18``, ``resnet50``, ``resnet101``, ``resnet152`` or ``vgg16``.
-        options: of that network; see ``model/backbone``.
+        options: keyword arguments of that network; see ``model/backbone``.
     """
     network = known_part("backbone", "backbone", name, BACKBONES)
     return network(**checked_arguments(name, network, options))
@@ -89,7 +89,7 @@ def create_base_learner(
         name: ``pspnet``.
         backbone: its name, or a network.
         classes: output channels, background included.
-        backbone_options: of a backbone given by name.
+        backbone_options: keyword arguments of a backbone that is given by name.
     """
     if isinstance(backbone, str):
         backbone = create_backbone(backbone, **(backbone_options or {}))
@@ -114,20 +114,21 @@ def create_model(
     """Compose a few-shot model with random weights.
 
     Args:
-        name: of the method, one of ``list_models()``.
-        backbone: its name, or a network, which is taken as it is.
+        name: name of the method, one of ``list_models()``.
+        backbone: name of the backbone, or a network, which is used unchanged.
         shot: supports per way, K.
         base_classes: number of base classes of the fold.
         image_size: side of the square input in pixels.
-        base: the base learner, ``pspnet`` or None; by default what the published method has.
-        ensemble: how base and meta learner are merged, ``bam`` or None; by default as published.
-        low_fea: feature of the backbone, or role, whose Gram matrices tell how alike two scenes are.
+        base: the base learner, ``pspnet`` or None; by default as in the published method.
+        ensemble: the ensemble of base and meta learner, ``bam`` or None; by default as published.
+        low_fea: feature of the backbone, or role, whose Gram matrices measure how similar two scenes are.
         base_dropout, aux_weights: see ``FewShotModel``.
-        backbone_options: changes to the backbone, given by name, that the published method is built on.
-        options: switches of the method; see the dataclass in its file.
+        backbone_options: keyword arguments of a backbone that is given by name; they override those of the
+            published method.
+        options: options of the method; see the dataclass in its file.
 
     Raises:
-        ValueError: a name or an option that does not exist, or parts that do not fit together.
+        ValueError: a name or an option that does not exist, or parts that cannot be combined.
     """
     method = known_part("arch", "method", name, METHODS)
     base = method.published.base if base == _METHOD_DEFAULT else base
@@ -148,19 +149,19 @@ def create_model(
     model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout, aux_weights=aux_weights)
     if not any(model.param_groups().values()):
         raise ValueError(
-            f"{name} learns by its backbone alone, which a base learner keeps frozen; leave the base "
-            "learner out (base: none)"
+            f"{name} trains only its backbone, which a base learner keeps frozen; leave the base learner "
+            "out (base: none)"
         )
     return model
 
 
 def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
-    """Wrap a trained model in test-time adaptation: a callable, episode -> prediction.
+    """Return the test-time adaptation of a trained model: a callable, episode -> prediction.
 
     Args:
         name: ``eftnet``.
-        model: it is changed during a call and restored at its end.
-        options: switches of the adaptation; see the dataclass in its file.
+        model: the trained model, which is changed during a call and restored at its end.
+        options: options of the adaptation; see the dataclass in its file.
 
     Raises:
         ValueError: a name or an option that does not exist, or a method that cannot be adapted.
@@ -172,14 +173,14 @@ def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
 def _extractor(
     name: str, method: type[MetaLearner], backbone: str | Backbone, options: Mapping[str, object]
 ) -> Backbone:
-    """Build the backbone of a method by name, or return the given one."""
+    """Build the backbone of a method by name, or return a backbone that is given as a network."""
     if isinstance(backbone, Backbone):
         if options:
             raise OptionError("backbone_options", "options are for a backbone given by name; leave them out")
         return backbone
     if "inputs" in options:
         raise OptionError(
-            "backbone_options.inputs", f"{name} says itself how many channels it reads; leave out inputs"
+            "backbone_options.inputs", f"{name} sets the number of input channels itself; leave out inputs"
         )
     network = known_part("backbone", "backbone", backbone, BACKBONES)
     variant = method.published.backbone_variants.get(network.func.family, {})

@@ -1,4 +1,4 @@
-"""Encodings of single images: their common keys, and how encodings are put together to batches."""
+"""Encodings of single images: their common keys, and functions that combine encodings to batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Encoding = dict[str, Tensor]
 """Named tensors whose first axis is the images. A tensor may be padded with zeros along its last axis."""
 
 GRAM = "gram"
-"""Encodings: Gram matrix [B,C,C] of an image's low-level feature, which tells scenes apart."""
+"""Encodings: Gram matrix [B,C,C] of an image's low-level feature, which describes its scene."""
 
 BASE_LOGITS = "base"
 """Query encodings and parts of a prediction: logits of the base learner [B,1+classes,h,w]."""
@@ -21,7 +21,7 @@ CLASS_ID = "class_id"
 """Support encodings: dataset id of the class that is annotated, int64 [B]."""
 
 QUERY_NUMBER = "query_number"
-"""Query encodings in training: a number that every query image keeps from epoch to epoch, int64 [B]."""
+"""Query encodings in training: an index that identifies a query image in all epochs, int64 [B]."""
 
 SHOT_WEIGHTS = "shot_weights"
 """Guidance: weights of the supports [B,K], with which the ensemble averages scene distances."""
@@ -30,11 +30,11 @@ SHOT_LOGITS = "shot_logits"
 """Parts of a prediction: logits of every shot [B,K,2,h,w], which are upsampled before they are joined."""
 
 META_LOGITS = "meta"
-"""Parts of a prediction: the meta-learner's own logits beside those of an ensemble, [B,2,H,W]."""
+"""Parts of a prediction with an ensemble: the meta-learner's own logits, [B,2,H,W]."""
 
 
 def stack_encodings(encodings: Sequence[Encoding]) -> Encoding:
-    """Join encodings along the images; a tensor whose last axis differs is padded with zeros at its end."""
+    """Concatenate encodings along the image axis; tensors are padded with zeros to the same last axis."""
     return {name: _join([encoding[name] for encoding in encodings]) for name in encodings[0]}
 
 

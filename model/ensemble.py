@@ -1,8 +1,8 @@
 """BAM's ensemble of base and meta learner, usable around any binary meta-learner.
 
-C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022, section 4.3: what the base
-learner recognises cannot be the novel class; how far that may be trusted depends on how alike query and
-support are.
+C. Lang, G. Cheng, B. Tu, J. Han, "Learning What Not to Segment", CVPR 2022, section 4.3: pixels in which the
+base learner recognises a base class cannot show the novel class. The weight of this information depends on
+the similarity of query and support.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class BaseMetaEnsemble(nn.Module):
     """Two 1x1 mixtures: meta probabilities with the scene distance, then background with base foreground.
 
     Args:
-        low_feature: feature or role of the backbone whose Gram matrices tell how alike two scenes are.
+        low_feature: feature or role of the backbone whose Gram matrices measure how similar two scenes are.
     """
 
     def __init__(self, low_feature: str = "low") -> None:
@@ -40,7 +40,7 @@ class BaseMetaEnsemble(nn.Module):
         return {GRAM: scene_gram(features, self.low_feature)}
 
     def scene_distance(self, query: Encoding, support: Encoding, weights: Tensor | None) -> Tensor:
-        """Return the distance [B] between a query and its K supports, weighted [B,K] or plainly averaged."""
+        """Return the distance [B] between a query and its K supports, weighted [B,K] or averaged."""
         distance = gram_distance(query[GRAM], support[GRAM])
         return distance.mean(1) if weights is None else (weights * distance).sum(1)
 
@@ -58,20 +58,20 @@ class BaseMetaEnsemble(nn.Module):
             [B,2,h,w]: unnormalised probabilities, which the published method uses as logits from here on.
         """
         probability = base.softmax(1)
-        known = probability[:, 1:].sum(1, keepdim=True)
+        base_foreground = probability[:, 1:].sum(1, keepdim=True)
         if excluded is not None:
             target = (excluded + 1)[:, None, None, None].expand(-1, 1, *base.shape[-2:])
-            known = known - probability.gather(1, target)
+            base_foreground = base_foreground - probability.gather(1, target)
         background, foreground = meta.softmax(1).split(1, 1)
         distance = distance[:, None, None, None].expand_as(background)
         background = self.gram_merge(torch.cat([background, distance], 1))
         foreground = self.gram_merge(torch.cat([foreground, distance], 1))
-        background = self.cls_merge(torch.cat([background, resize_like(known, meta)], 1))
+        background = self.cls_merge(torch.cat([background, resize_like(base_foreground, meta)], 1))
         return torch.cat([background, foreground], 1)
 
 
 def _mixture() -> nn.Conv2d:
-    """A weighted sum of two maps that starts as the first of them."""
+    """Return a weighted sum of two maps, initialised to the first of them."""
     mixture = nn.Conv2d(2, 1, 1, bias=False)
     with torch.no_grad():
         mixture.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))

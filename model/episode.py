@@ -1,4 +1,4 @@
-"""What goes into a few-shot network and what comes out of it."""
+"""The input and the output of a few-shot network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 IGNORE = 255
-"""The label of pixels that count neither in losses nor in metrics."""
+"""The label of pixels that losses and metrics ignore."""
 
 UNLABELLED = 254
-"""The label of support pixels that belong neither to the way's class nor to the background: another way's
-object, or what a weak annotation leaves open. Binary learners take them for background."""
+"""The label of support pixels that belong neither to the way's class nor to the background: the object of
+another way, or pixels that a weak annotation does not label. Binary methods treat them as background."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Episode:
         auxiliary: further images of every way, float [B,N,M,3,H,W]; see ``AuxiliarySet``.
         auxiliary_label: their mined labels: j the j-th latent class, 0 background, 255 void; int64
             [B,N,M,H,W].
-        query_number: a number that every query image keeps from epoch to epoch, int64 [B]; training only.
+        query_number: index that identifies a query image in all epochs, int64 [B]; training only.
     """
 
     query: Tensor
@@ -54,9 +54,9 @@ class Episode:
             raise ValueError(
                 f"support must be [B,N,K,3,H,W] with B = {len(self.query)}, got {list(self.support.shape)}"
             )
-        wanted = self.support.shape[:3] + self.support.shape[-2:]
-        if self.support_mask.shape != wanted:
-            raise ValueError(f"support_mask must be {list(wanted)}, got {list(self.support_mask.shape)}")
+        expected = self.support.shape[:3] + self.support.shape[-2:]
+        if self.support_mask.shape != expected:
+            raise ValueError(f"support_mask must be {list(expected)}, got {list(self.support_mask.shape)}")
         if self.class_id.shape != self.support.shape[:2]:
             raise ValueError(
                 f"class_id must be [B,N] = {list(self.support.shape[:2])}, got {list(self.class_id.shape)}"
@@ -94,7 +94,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says about B queries.
+    """The output of a network for B queries.
 
     Attributes:
         logits: [B,1+N,H,W], channel 0 the background.

@@ -1,4 +1,4 @@
-"""How images enter the networks of a method: their scale of pixels, their mask, what surrounds them."""
+"""How images enter the networks of a method: scale of pixel values, size, mask and padding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.model.records import Inputs, SupportView
 
 
 def query_input(inputs: Inputs, image: Tensor) -> Tensor:
-    """Return what the backbone sees of normalised queries [B,3,H,W]."""
+    """Return the backbone's input for normalised queries [B,3,H,W]."""
     image = PIXELS[inputs.pixel_scale](image)
     if inputs.view is SupportView.MASK_CHANNEL:
         image = torch.cat([image, torch.zeros_like(image[:, :1])], 1)
@@ -21,7 +21,7 @@ def query_input(inputs: Inputs, image: Tensor) -> Tensor:
 
 
 def support_input(inputs: Inputs, image: Tensor, mask: Tensor) -> Tensor:
-    """Return what the support branch is fed of normalised supports [B,3,H,W] with masks [B,H,W]."""
+    """Return the support branch's input for normalised supports [B,3,H,W] with masks [B,H,W]."""
     image, inside = PIXELS[inputs.pixel_scale](image), foreground(mask)
     if inputs.support_side is not None:
         size = (inputs.support_side, inputs.support_side)

@@ -1,4 +1,4 @@
-"""The scales of pixels that networks want, made from normalised images."""
+"""The scales of pixel values that networks need, computed from normalised images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
-"""How images are normalised where they come from: RGB on the scale of 0..255."""
+"""The constants by which images are normalised when they are loaded: RGB of 0..255."""
 
 CAFFE_MEAN = (104.00699, 116.66877, 122.67891)
-"""What Caffe's ImageNet networks subtract: BGR."""
+"""The mean that Caffe's ImageNet networks subtract, BGR."""
 
 
 def _unit(image: Tensor) -> Tensor:
@@ -41,5 +41,6 @@ PIXELS: dict[str, Callable[[Tensor], Tensor]] = {
     "unit": _unit,
     "caffe": _caffe,
 }
-"""``normalised`` as they come, ``swapped`` BGR under the constants of RGB, ``unit`` RGB of 0..1, ``caffe``
-BGR of 0..255 without Caffe's mean."""
+"""Name of a scale -> function of normalised images: ``normalised`` leaves them unchanged, ``swapped`` is BGR
+normalised by the constants of RGB, ``unit`` is RGB of 0..1, and ``caffe`` is BGR of 0..255 minus Caffe's
+mean."""

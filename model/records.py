@@ -1,4 +1,4 @@
-"""The frozen records by which a method says what it wants: inputs, learning, adaptation, publication."""
+"""The frozen records by which a method declares its inputs, training, adaptation and publication."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ BASE_FEATURE = "base"
 it beside the backbone's features. Of an image as the backbone saw it: not with masked features."""
 
 IMAGE_FEATURE = "image"
-"""Name of the image itself, as the backbone would see it, for learners with a branch of their own."""
+"""Name of the image itself, as it enters the backbone, for methods with a branch of their own."""
 
 
 class SupportView(Enum):
-    """What the support branch of a meta-learner is fed."""
+    """The input of a meta-learner's support branch."""
 
     PLAIN = "the image as it is"
     MASKED_LAYER4 = "the image up to the last stage of the backbone; that stage sees masked features"
-    MASKED_IMAGE = "the image with everything but the object set to zero"
-    MASK_CHANNEL = "the image with its mask as a fourth channel, which is empty for queries"
+    MASKED_IMAGE = "the image with everything except the object set to zero"
+    MASK_CHANNEL = "the image with its mask as a fourth channel, which is zero for queries"
 
 
 class AuxiliarySet(Enum):
-    """What images beside the supports a meta-learner can use."""
+    """Images besides the supports that a meta-learner can use."""
 
     NONE = "none"
-    CLASS = "images known only to show the way's class, in training and in testing"
+    CLASS = "images with an image-level label of the way's class, in training and in testing"
     MINED = "training images with mined labels, in training only"
 
 
 class TextInput(Enum):
-    """What a meta-learner reads of the names of classes."""
+    """What a meta-learner reads of the class names."""
 
     NONE = "nothing"
     WORD_VECTORS = "one word vector per class of the data set, which its option embeddings holds"
 
 
 class BatchNorm(Enum):
-    """Which BatchNorms normalise by their stored statistics during training, and leave these as they are."""
+    """Which BatchNorms normalise by their stored statistics in training and do not update them."""
 
     STORED = "all of them"
     STORED_IN_BACKBONE = "those of the backbone"
@@ -50,22 +50,21 @@ class BatchNorm(Enum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a meta-learner reads and is fed.
+    """The inputs that a meta-learner needs.
 
     Attributes:
         query, support: roles or names of the backbone features that it reads, ``BASE_FEATURE`` or
             ``IMAGE_FEATURE``. The steps get them under these names, those of a role of several as
             ``middle.0`` and so on.
-        view: what its support branch is fed.
-        support_side: side of the square in pixels that supports are resized to before that; None leaves them.
+        view: the input of its support branch.
+        support_side: side in pixels of the square to which supports are resized first; None for no resizing.
         query_margin: width of the zero padding around the query in pixels.
         pixel_scale: the scale of pixel values that its networks want, a name of ``model.pixels``.
-        auxiliary: what images beside the supports it can use; it must work without them too.
-        text: what it reads of the names of classes.
-        multi_way: whether it handles several ways by itself. Otherwise ways arrive folded into the batch.
+        auxiliary: images besides the supports that it can use; it must work without them too.
+        text: what it reads of the class names.
+        multi_way: whether it handles several ways itself. Otherwise the ways are folded into the batch axis.
         batch_dependent: whether an encoding depends on the other images of its batch.
-        support_first: whether supports pass the networks before the queries, which matters for running
-            statistics.
+        support_first: whether supports are encoded before the queries, which matters for running statistics.
     """
 
     query: tuple[str, ...] = ()
@@ -81,13 +80,13 @@ class Inputs:
     support_first: bool = False
 
     def reading(self, *features: str) -> Inputs:
-        """Return these inputs with the same ``features`` for query and support."""
+        """Return a copy that reads the same ``features`` of query and support."""
         return replace(self, query=features, support=features)
 
 
 @dataclass(frozen=True)
 class GroupRule:
-    """How a group of parameters learns beside the others.
+    """Learning rate and weight decay of a group of parameters.
 
     Attributes:
         rate: its learning rate as a multiple of the schedule's.
@@ -100,20 +99,21 @@ class GroupRule:
 
 @dataclass(frozen=True)
 class Learning:
-    """What of a method learns, and how.
+    """Which parts of a method are trained, and how.
 
     Attributes:
-        backbone: whether the backbone learns with the meta-learner.
-        backbone_affine: whether, where the backbone learns, the scales and offsets of its BatchNorms do.
-        auxiliary_gradient: whether a backbone that learns does so from the auxiliary images as well.
-        batch_norm: which BatchNorms keep their stored statistics during training.
-        separate_biases: whether vectors are groups of their own, named ``<group>.bias``.
-        group_rules: how groups learn that do not learn as the others.
-        alternating: names of losses that are minimised one after the other, each by an optimisation step of
-            its own that must reach no more than it is to train; empty where the sum of all takes one step.
-        shot_bound: children whose weights are bound to the number of supports, and which may be None -> the
-            option and its value under which the method works without them. A checkpoint of another number of
-            supports is tested so, with a warning.
+        backbone: whether the backbone is trained with the meta-learner.
+        backbone_affine: whether a trained backbone also trains the scales and offsets of its BatchNorms.
+        auxiliary_gradient: whether a trained backbone gets gradients from the auxiliary images as well.
+        batch_norm: which BatchNorms keep their stored statistics in training.
+        separate_biases: whether the vectors of a group form a separate group, named ``<group>.bias``.
+        group_rules: name of a group -> its learning rate and weight decay, if not the schedule's.
+        alternating: names of losses that are minimised one after the other, each by its own optimiser step.
+            Each loss may only have gradients for the parameters that its step trains. Empty if one step
+            minimises the sum of all losses.
+        shot_bound: child whose weights fit only one number of supports -> the option, and its value, under
+            which the method works without it. Such a child may be None. A checkpoint of another number of
+            supports is tested under that option, with a warning.
     """
 
     backbone: bool = False
@@ -126,7 +126,7 @@ class Learning:
     shot_bound: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def with_stored_statistics(self, stored: bool) -> Learning:
-        """Return this record with every BatchNorm on its stored statistics, or no longer every one."""
+        """Return a copy in which all BatchNorms use their stored statistics, or not all of them do."""
         if stored:
             return replace(self, batch_norm=BatchNorm.STORED)
         return replace(self, batch_norm=BatchNorm.BATCH) if self.batch_norm is BatchNorm.STORED else self
@@ -134,11 +134,11 @@ class Learning:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What test-time adaptation may do with a method.
+    """What test-time adaptation may change in a method.
 
     Attributes:
         blended: entries of the guidance that may be blended with those of another support set.
-        fixed: children that adaptation leaves as they are.
+        fixed: children that adaptation does not train.
     """
 
     blended: tuple[str, ...]
@@ -147,20 +147,20 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Published:
-    """How the published method is composed, and what its checkpoints look like.
+    """How the published method is composed, and the names in its checkpoints.
 
     Attributes:
-        base, ensemble: the parts that it is composed with, or None.
+        base, ensemble: names of the base learner and the ensemble that it is combined with, or None.
         backbone_variants: ``Backbone.family`` -> options of the backbone that it is built
             on, where these are not the defaults.
-        names: prefix of a parameter of the meta-learner -> its prefix in published checkpoints, where it
-            differs; a prefix that begins with ``backbone.``, ``base_head.`` or ``ensemble.`` is one of the
-            whole model's.
-        files: an entry by which a file is recognised -> the prefix that the file's entries get when the
-            several files of a published checkpoint are joined.
-        extra: prefixes of entries of published checkpoints that the network has no use for.
-        convert: takes the meta-learner and the published entries, and returns these with those rewritten that
-            the network holds in another form; None where there are none.
+        names: prefix of a parameter of the meta-learner -> its prefix in published checkpoints, if it
+            differs; prefixes that begin with ``backbone.``, ``base_head.`` or ``ensemble.`` refer to the
+            whole model.
+        files: entry by which a file is recognised, if a published checkpoint has several files -> prefix that
+            the entries of this file get when the files are joined.
+        extra: prefixes of entries in published checkpoints that the network does not need.
+        convert: function of the meta-learner and the published entries that converts entries which the
+            network stores in another form, and returns all entries; None if there are none.
     """
 
     base: str | None = None

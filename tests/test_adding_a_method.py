@@ -22,7 +22,7 @@ for name in ("prototype", "guided"):
 try:
     create_model("prototype", backbone="resnet18", base="pspnet")
 except ValueError as failure:
-    assert "learns by its backbone alone" in str(failure), failure
+    assert "trains only its backbone" in str(failure), failure
 """
 
 

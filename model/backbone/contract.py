@@ -1,8 +1,8 @@
-"""What a backbone offers, and the record by which it describes itself.
+"""The base class of backbones, and the record by which a backbone describes itself.
 
-Methods ask for features by role: ``low`` (one feature that shows what a scene looks like), ``middle`` (two
-features that decoders compare, the shallower one first), ``high`` (one feature that knows classes) and
-``signed`` (the deepest feature before its last activation, for cosines).
+Methods read features by role: ``low`` (one feature that describes the scene), ``middle`` (two features for
+dense comparison, the shallower one first), ``high`` (one feature with semantic information) and ``signed``
+(the deepest feature before its last activation, for cosines).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fewseg.model.pixels import PIXELS
 
 ROLES = ("low", "middle", "high", "signed")
 LEVELS = "levels"
-"""Stands for the outputs of all blocks of ``BackboneSpec.levels``."""
+"""Name for the outputs of all blocks of ``BackboneSpec.levels``."""
 
 _RGB = 3
 _UNUSED = ("fc.", "classifier.", "avgpool.")
-"""Entries of public weights that only classify images."""
+"""Prefixes of entries of public weights that belong to the image classifier."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Feature:
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """Where public weights of a network are found: a file, else torchvision.
+    """Sources of public weights of a network: first a file, then torchvision.
 
     Attributes:
-        file: name of a file below ``initmodel/``, None where no such file is published.
-        torchvision: name of the network there, None where it has no weights of it.
-        remedy: what the user can do where neither gives any.
+        file: name of a file below ``initmodel/``; None if no such file is published.
+        torchvision: name of the network in torchvision; None if it has no weights.
+        remedy: what the user can do if neither source has weights, for an error message.
     """
 
     file: str | None = None
@@ -51,17 +51,17 @@ class PublicWeights:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How a backbone describes itself.
+    """The description that a backbone gives of itself.
 
     Attributes:
-        name: of the network, for messages.
+        name: name of the network, for messages.
         features: all features by name, in the order in which they are computed.
         roles: role -> names of its features; a network that ends early may have no ``high``.
-        levels: outputs of the blocks at three levels, shallow to deep, for methods that compare them all.
-        high_from: the feature from which ``run_stage`` computes ``high`` alone; None where it cannot.
+        levels: outputs of the blocks at three levels, shallow to deep, for methods that compare all of them.
+        high_from: the feature from which ``run_stage`` computes ``high``; None if it cannot.
         side_multiple: heights and widths of images must be multiples of it.
-        pixels: the scale of pixels that the weights want, a name of ``model.pixels``.
-        weights: where public weights come from.
+        pixels: the scale of pixel values that the weights need, a name of ``model.pixels``.
+        weights: sources of public weights.
     """
 
     name: str
@@ -73,74 +73,74 @@ class BackboneSpec:
     pixels: str = "normalised"
     weights: PublicWeights = field(default_factory=PublicWeights)
 
-    def names(self, wanted: Iterable[str]) -> tuple[str, ...]:
-        """Return the features that are meant by names of features and of roles.
+    def names(self, names_or_roles: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of features that are given by name or by role.
 
         Raises:
             ValueError: there is no such feature.
         """
         groups = {**self.roles, LEVELS: tuple(name for level in self.levels for name in level)}
-        found = [name for asked in wanted for name in groups.get(asked, (asked,))]
-        for name in found:
+        names = [name for item in names_or_roles for name in groups.get(item, (item,))]
+        for name in names:
             if name not in self.features:
                 raise ValueError(f"{self.name} has no feature {name!r}; {self.name} ends with {self.deepest}")
-        return tuple(found)
+        return tuple(names)
 
     def channels(self, name: str) -> int:
         """Return the channels of a feature, or of all features of a role together."""
         return sum(self.features[feature].channels for feature in self.names((name,)))
 
     def stride(self, name: str) -> int:
-        """Return how many pixels lie between two positions of a feature, or of the last one of a role."""
+        """Return the stride in pixels of a feature, or of the last feature of a role."""
         return self.features[self.names((name,))[-1]].stride
 
     @property
     def deepest(self) -> str:
-        """The last feature."""
+        """The name of the last feature."""
         return list(self.features)[-1]
 
     def by_role(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``features``, those that have a role under its name too: ``high``, ``middle.0``."""
+        """Return ``features``, and those that have a role also under its name: ``high``, ``middle.0``."""
         named = dict(features)
         for role, names in self.roles.items():
-            for number, name in enumerate(names):
+            for index, name in enumerate(names):
                 if name in features:
-                    named[role if len(names) == 1 else f"{role}.{number}"] = features[name]
+                    named[role if len(names) == 1 else f"{role}.{index}"] = features[name]
         return named
 
     def refused_side(self, side: int) -> str | None:
-        """Say why images cannot have ``side`` pixels, and which sides come nearest; None where they can."""
+        """Return why images cannot have sides of ``side`` pixels, and the nearest ones; None if they can."""
         multiple = self.side_multiple
         if side % multiple == 0:
             return None
         below = side // multiple * multiple
         nearest = f"{below} or {below + multiple}" if below else f"{multiple}"
-        return f"{self.name} wants sides of a multiple of {multiple} pixels, not {side}; take {nearest}"
+        return f"{self.name} needs sides that are multiples of {multiple} pixels, not {side}; take {nearest}"
 
 
 class Backbone(nn.Module):
     """A network that turns images into features, by name or by role.
 
     Attributes:
-        family: under which methods keep the options of their published networks.
-        spec: how it describes itself.
+        family: name under which methods list the options of their published backbones.
+        spec: its description.
     """
 
     family: ClassVar[str]
     spec: BackboneSpec
 
     def forward(self, image: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return features of normalised images [B,3,H,W], and run no further than they need.
+        """Compute features of normalised images; stages behind the last of them are not run.
 
         Args:
-            image: the images.
-            names: of features or roles.
+            image: images [B,3,H,W].
+            names: names of features or roles.
 
         Returns:
-            Feature [B,C,h,w] by name; those that have a role stand under its name too, as ``by_role`` says.
+            Features [B,C,h,w] by name; those that have a role also under its name, see ``by_role``.
 
         Raises:
-            ValueError: a feature that does not exist, or sides that the network cannot have.
+            ValueError: a feature does not exist, or the sides of the images are no valid multiples.
         """
         for side in image.shape[-2:]:
             if refused := self.spec.refused_side(side):
@@ -149,7 +149,7 @@ class Backbone(nn.Module):
         return self.spec.by_role(self.compute(PIXELS[self.spec.pixels](image), wanted))
 
     def compute(self, image: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """Return the features of these names of images on the network's own scale of pixels."""
+        """Return the named features of images that have the network's own scale of pixel values."""
         raise NotImplementedError
 
     def run_stage(self, name: str, x: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def may_be_in(self, entries: Iterable[str]) -> bool:
-        """Tell whether a checkpoint with these entries may hold a network of this kind and depth."""
+        """Return whether a checkpoint with these entries may contain a network of this kind and depth."""
         return True
 
     def layer_names(self, source: str) -> dict[str, str]:
@@ -165,7 +165,7 @@ class Backbone(nn.Module):
         return {}
 
     def from_public(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give entries of public weights this network's names, and leave out what classifies images."""
+        """Rename entries of public weights to this network's names, and drop the image classifier."""
         names = {f"{theirs}.": f"{own}." for own, theirs in self.layer_names("torchvision").items()}
         return renamed(entries, names)
 
@@ -179,7 +179,7 @@ class Backbone(nn.Module):
         return self.first_convolution()[1].in_channels
 
     def with_own_channels(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``state`` with this network's filters of further input channels where it lacks them."""
+        """Return ``state`` with this network's filters of further input channels added, if it lacks them."""
         name, convolution = self.first_convolution()
         first, own = f"{name}.weight", convolution.weight.detach()
         given = state.get(first)
@@ -188,7 +188,7 @@ class Backbone(nn.Module):
         return {**state, first: torch.cat([given, own[:, given.shape[1] :].to(given)], 1)}
 
     def on_rgb(self) -> Backbone:
-        """Return the same network for RGB alone: itself, or a copy without the further channels' filters."""
+        """Return this network if it reads RGB, otherwise a copy without the filters of further channels."""
         if self.inputs == _RGB:
             return self
         plain = copy.deepcopy(self)
@@ -200,7 +200,7 @@ class Backbone(nn.Module):
 def renamed(
     entries: Mapping[str, Tensor], prefixes: Mapping[str, str], unused: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
-    """Change the prefixes of entries; leave out those of classifiers and those that begin with ``unused``."""
+    """Change the prefixes of entries; drop those of classifiers and those that begin with ``unused``."""
     kept = {}
     for name, value in entries.items():
         if not name.startswith((*_UNUSED, *unused)):

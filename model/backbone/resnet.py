@@ -23,26 +23,26 @@ DEEPLAB: Mapping[str, object] = {
     "ceil_pool": True,
     "last_stage": "layer3",
 }
-"""The network of DeepLab as CANet and PMMs cut it: of stride 8, Caffe's strides, without its last stage."""
+"""DeepLab's network as CANet and PMMs use it: stride 8, Caffe's strides, without its last stage."""
 
 _STANDARD_STEM = 4
-"""Layers of torchvision's stem; the deep one has more."""
+"""Number of layers of torchvision's stem; the deep stem has more."""
 _DEEP_STEM = {
     **{"conv1.": "layer0.0.", "bn1.": "layer0.1.", "conv2.": "layer0.3.", "bn2.": "layer0.4."},
     **{"conv3.": "layer0.6.", "bn3.": "layer0.7."},
 }
 _NESTED_STEM = {"conv1.": "layer0.", "bn1.": "layer0.7."}
-"""The same stem as other files name it."""
+"""The names of the same stem in other files."""
 
 _PUBLISHED_AT = "https://drive.google.com/open?id=15wx9vOM0euyizq-M1uINgN0_wjVRf9J3"
-"""The folder that github.com/hszhao/semseg, where the deep-stem weights come from, shares its files in."""
+"""The folder with the files of github.com/hszhao/semseg, from which the deep-stem weights come."""
 _MEGABYTES = {50: 103, 101: 179, 152: 242}
-"""What the tensors of a deep-stem ResNet take. No published checksum of its file is known."""
+"""Depth -> size of the tensors of a deep-stem ResNet. No published checksum of its file is known."""
 _TORCHVISION = "--opts Method.backbone_options.stem standard (in stage 1 too, where a base learner is used)"
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut; widens its planes by four."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the output has four times the planes."""
 
     expansion = 4
 
@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -102,10 +102,10 @@ class ResNet(StagedBackbone):
         depth: 18, 50, 101 or 152.
         stem: ``deep`` is three 3x3 convolutions, the layout of the published few-shot checkpoints;
             ``standard`` one 7x7 convolution, torchvision's layout.
-        dilation: of the four residual stages. A stage with dilation above 1 keeps its resolution.
-        dilate_first_block: whether the first block of a dilated stage is dilated too, as in PSPNet;
-            torchvision leaves it at the dilation of the stage before.
-        stride_first: whether a bottleneck's stride sits on its first 1x1 convolution, as in Caffe.
+        dilation: dilations of the four residual stages. A stage with dilation above 1 keeps its resolution.
+        dilate_first_block: whether the first block of a dilated stage is dilated too, as in PSPNet; in
+            torchvision it has the dilation of the stage before.
+        stride_first: whether a bottleneck's first 1x1 convolution has the stride, as in Caffe.
         ceil_pool: whether the stem's pooling rounds its output size up.
         width: channels of the first stage; 64 in every published network.
         last_stage: the deepest stage that exists, ``layer4`` or ``layer3``.
@@ -139,14 +139,14 @@ class ResNet(StagedBackbone):
             before = dilation[index - 1] if index else 1
             side *= stride
             blocks = []
-            for number in range(BLOCKS[depth][index]):
-                first = number == 0
-                spread = dilated if dilate_first_block or not first else before
+            for position in range(BLOCKS[depth][index]):
+                first = position == 0
+                rate = dilated if dilate_first_block or not first else before
                 blocks.append(
-                    block(channels, planes, stride if first else 1, spread, stride_first=stride_first)
+                    block(channels, planes, stride if first else 1, rate, stride_first=stride_first)
                 )
                 channels = planes * block.expansion
-                features[f"{name}.{number}"] = Feature(channels, side)
+                features[f"{name}.{position}"] = Feature(channels, side)
             self.add_module(name, nn.Sequential(*blocks))
             features[name] = Feature(channels, side)
         self.spec = BackboneSpec(
@@ -160,11 +160,11 @@ class ResNet(StagedBackbone):
         _initialise(self)
 
     def may_be_in(self, entries: Iterable[str]) -> bool:
-        """Look for a normalisation of its blocks, and for as many blocks in ``layer3``."""
+        """Return whether blocks have a BatchNorm ``bn1``, and ``layer3`` has as many blocks as here."""
         if not any(".bn1." in name for name in entries):
             return False
-        numbers = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
-        return not numbers or len(self.layers("layer3")) == 1 + max(numbers)
+        blocks = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
+        return not blocks or len(self.layers("layer3")) == 1 + max(blocks)
 
     def layer_names(self, source: str) -> dict[str, str]:
         return {"layer0.0": "conv1", "layer0.1": "bn1"} if source == "torchvision" else {}
@@ -180,9 +180,9 @@ class ResNet(StagedBackbone):
             x = self.layer0[:-1](x)
             return self.layer0[-1](x), dict.fromkeys({"layer0.unpooled"} & wanted, x)
         tapped = {}
-        for number, block in enumerate(self.layers(name)):
+        for index, block in enumerate(self.layers(name)):
             x = block(x)
-            key = f"{name}.{number}"
+            key = f"{name}.{index}"
             if key in wanted:
                 tapped[key] = x
             x = relu(x, inplace=key not in wanted)

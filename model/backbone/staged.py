@@ -1,4 +1,4 @@
-"""Backbones whose stages ``layer0`` .. ``layer4`` run one after the other, and each of them alone."""
+"""Backbones whose stages ``layer0`` .. ``layer4`` run one after the other or separately."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fewseg.model.backbone.contract import Backbone
 class StagedBackbone(Backbone):
     """A network in five stages, or in four without ``layer4``.
 
-    Features go by name: ``layer3`` is the output of a stage, ``layer3.5`` the tap of its sixth block before
+    Names of features: ``layer3`` is the output of a stage, ``layer3.5`` the output of its sixth block before
     the last activation (a bottleneck's residual sum; for VGG, a convolution's raw output), and
-    ``layer0.unpooled`` what goes into the pooling of a stage that ends with one.
+    ``layer0.unpooled`` the input of the pooling of a stage that ends with one.
 
     Attributes:
         stages: names of the stages in order.
@@ -41,7 +41,7 @@ class StagedBackbone(Backbone):
         return cast(nn.Sequential, self.get_submodule(stage))
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the stage ``name`` on ``x`` and return its output and those of its taps that are wanted."""
+        """Run the stage ``name`` on ``x``; return its output, and the outputs of the ``wanted`` blocks."""
         raise NotImplementedError
 
     def _roles(self, signed: str) -> dict[str, tuple[str, ...]]:

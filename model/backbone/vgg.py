@@ -1,4 +1,4 @@
-"""VGG16 in the five groups that few-shot methods cut it into (Simonyan and Zisserman, ICLR 2015)."""
+"""VGG16 in five stages, as few-shot methods use it (Simonyan and Zisserman, ICLR 2015)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewseg.model.options import Dilation, Inputs, Stride, Width
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 _FILES = {"vgg16_bn": "vgg16_bn.pth", "vgg16": "vgg16-397923af.pth"}
-"""The files of torchvision's weights, with and without BatchNorm, as published codes call them."""
+"""Network in torchvision -> name of the file of its weights in published codes."""
 
 WITHOUT_LAST_POOLINGS: Mapping[str, object] = {
     "batch_norm": False,
@@ -23,7 +23,7 @@ WITHOUT_LAST_POOLINGS: Mapping[str, object] = {
     "ceil_pool": False,
     "dilation": (1, 1, 1, 1, 2),
 }
-"""VGG16 as PANet cuts it: of stride 8, its last group dilated."""
+"""VGG16 as PANet uses it: stride 8, with the last stage dilated."""
 
 WITHOUT_LAST_STRIDES: Mapping[str, object] = {
     "batch_norm": False,
@@ -31,20 +31,20 @@ WITHOUT_LAST_STRIDES: Mapping[str, object] = {
     "pool_stride": (2, 2, 2, 1, 1),
     "ceil_pool": False,
 }
-"""VGG16 as SG-One and PMMs cut it: of stride 8, with all poolings and without dilation."""
+"""VGG16 as SG-One and PMMs use it: stride 8, with all pooling layers and without dilation."""
 
 
 class VGG16(StagedBackbone):
-    """VGG16 whose groups ``layer0`` .. ``layer4`` each end with their pooling, except the last.
+    """VGG16 in the stages ``layer0`` .. ``layer4``, each of which ends with its pooling layer.
 
     Args:
         batch_norm: whether every convolution is followed by BatchNorm.
-        pool_kernel: kernel of the poolings; 3 is padded by one.
-        pool_stride: strides of the poolings of ``layer0`` .. ``layer4``; 0 leaves a pooling out.
-        ceil_pool: whether poolings round their output size up.
-        dilation: of the convolutions of the five groups.
+        pool_kernel: kernel size of the pooling layers; with 3 they have a padding of 1.
+        pool_stride: strides of the pooling layers of ``layer0`` .. ``layer4``; 0 means no pooling.
+        ceil_pool: whether pooling layers round their output size up.
+        dilation: dilations of the convolutions of the five stages.
         inputs: channels of the image.
-        width: channels of the first group; 64 in every published network.
+        width: channels of the first stage; 64 in every published network.
     """
 
     family = "vgg"
@@ -65,15 +65,15 @@ class VGG16(StagedBackbone):
         groups = [[channels * width // _WIDTHS[0][0] for channels in widths] for widths in _WIDTHS]
         features: dict[str, Feature] = {}
         side = 1
-        for name, widths, stride, spread in zip(self.stages, groups, pool_stride, dilation, strict=True):
+        for name, widths, stride, rate in zip(self.stages, groups, pool_stride, dilation, strict=True):
             layers: list[nn.Module] = []
-            for number, outputs in enumerate(widths):
-                layers.append(nn.Conv2d(inputs, outputs, 3, padding=spread, dilation=spread))
+            for index, outputs in enumerate(widths):
+                layers.append(nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(outputs))
                 layers.append(nn.ReLU(inplace=True))
                 inputs = outputs
-                features[f"{name}.{number}"] = Feature(outputs, side)
+                features[f"{name}.{index}"] = Feature(outputs, side)
             if stride:
                 layers.append(
                     nn.MaxPool2d(
@@ -84,7 +84,7 @@ class VGG16(StagedBackbone):
                 side *= stride
             self.add_module(name, nn.Sequential(*layers))
             features[name] = Feature(inputs, side)
-        taps = [tuple(f"{stage}.{number}" for number in range(3)) for stage in ("layer3", "layer4")]
+        taps = [tuple(f"{stage}.{index}" for index in range(3)) for stage in ("layer3", "layer4")]
         network = "vgg16_bn" if batch_norm else "vgg16"
         self.spec = BackboneSpec(
             name="vgg16",
@@ -100,29 +100,29 @@ class VGG16(StagedBackbone):
                 nn.init.zeros_(module.bias)
 
     def may_be_in(self, entries: Iterable[str]) -> bool:
-        """Look for a normalisation of a residual block, which it has not."""
+        """Return whether there is no BatchNorm ``bn1`` of a residual block."""
         return not any(".bn1." in name for name in entries)
 
     def layer_names(self, source: str) -> dict[str, str]:
         if source == "torchvision":
-            layers = [f"{s}.{place}" for s in self.stages for place in range(len(self.layers(s)))]
-            return {layer: f"features.{number}" for number, layer in enumerate(layers)}
+            layers = [f"{s}.{index}" for s in self.stages for index in range(len(self.layers(s)))]
+            return {layer: f"features.{index}" for index, layer in enumerate(layers)}
         names: dict[str, str] = {}
         for group, stage in enumerate(self.stages, 1):
-            places = [n for n, layer in enumerate(self.layers(stage)) if isinstance(layer, nn.Conv2d)]
-            names |= {f"{stage}.{place}": f"conv{group}_{number}" for number, place in enumerate(places, 1)}
+            indices = [n for n, layer in enumerate(self.layers(stage)) if isinstance(layer, nn.Conv2d)]
+            names |= {f"{stage}.{index}": f"conv{group}_{order}" for order, index in enumerate(indices, 1)}
         return names
 
     def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         tapped: dict[str, Tensor] = {}
-        number = 0
+        index = 0
         for module in self.layers(name):
             if isinstance(module, nn.MaxPool2d):
                 tapped |= dict.fromkeys({f"{name}.unpooled"} & wanted, x)
             x = module(x)
             if isinstance(module, nn.Conv2d):
-                key = f"{name}.{number}"
-                if key in wanted:  # a copy: the activation that follows works in place
+                key = f"{name}.{index}"
+                if key in wanted:  # a copy, because the activation that follows works in place
                     tapped[key] = x.clone()
-                number += 1
+                index += 1
         return x, tapped

@@ -11,7 +11,7 @@ from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize
 
 _HIDDEN = 512
-"""Channels of the published classifier; a backbone narrower than this keeps its own number."""
+"""Channels of the published classifier; with a narrower backbone, its number of channels."""
 
 
 class PyramidHead(BaseHead):
@@ -36,11 +36,11 @@ class PyramidHead(BaseHead):
     def embed(self, x: Tensor) -> Tensor:
         """[B,channels,h,w] -> feature [B,hidden,h,w], not yet activated."""
         convolution, normalise = self.cls[0], self.cls[1]
-        assert isinstance(convolution, nn.Conv2d)  # what the pyramid folds its enlargements into
+        assert isinstance(convolution, nn.Conv2d)  # merged with the upsampling of the pyramid
         return normalise(self.ppm.convolve(x, convolution))
 
     def classify(self, feature: Tensor) -> Tensor:
-        """Turn what ``embed`` gives, and leaves untouched, into logits [B,classes,h,w]."""
+        """Turn the result of ``embed`` into logits [B,classes,h,w], without changing it in place."""
         return self.cls[3:](relu(feature))
 
 
@@ -48,7 +48,7 @@ class PSPNet(BaseLearner):
     """Backbone, pyramid pooling, classifier.
 
     Args:
-        backbone: features up to the ``high`` one.
+        backbone: the feature extractor, with a ``high`` feature.
         classes: output channels: the background and the base classes in ascending order of their ids.
     """
 

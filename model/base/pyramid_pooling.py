@@ -12,10 +12,10 @@ from fewseg.model.layer.resize import resize, resize_like
 
 
 class PyramidPooling(nn.Module):
-    """Append the features' means over ever finer grids to the features themselves.
+    """Append the means of the features over increasingly fine grids to the features themselves.
 
     Args:
-        channels: of the features.
+        channels: channels of the features.
         reduced: channels of every pooled branch.
         bins: side lengths of the grids.
     """
@@ -38,35 +38,35 @@ class PyramidPooling(nn.Module):
         return torch.cat([x, *(resize_like(branch(x), x) for branch in self.features)], 1)
 
     def convolve(self, x: Tensor, convolution: nn.Conv2d) -> Tensor:
-        """Equals ``convolution(self(x))``, for half the work where the branches make half of the channels.
+        """Return ``convolution(self(x))`` at lower cost: half of it if the branches have half the channels.
 
-        Enlarging is linear. So a branch is convolved on its own few cells, and what comes out is enlarged.
+        Upsampling is linear, so a branch is convolved on its own few cells, and the result is upsampled.
 
         Args:
-            x: [B,channels,h,w].
-            convolution: with padding that keeps the size, and without bias.
+            x: features [B,channels,h,w].
+            convolution: a convolution without bias, whose padding keeps the size.
         """
         widths = [x.shape[1]] + [self.reduced] * len(self.features)
         weight, *weights = convolution.weight.split(widths, dim=1)
         convolved = conv2d(x, weight, padding=convolution.padding)
         for branch, weight in zip(self.features, weights, strict=True):
-            convolved = convolved + _convolve_enlarged(branch(x), weight, x.shape[-2:])
+            convolved = convolved + _convolve_upsampled(branch(x), weight, x.shape[-2:])
         return convolved
 
 
-def _convolve_enlarged(x: Tensor, weight: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Enlarge [B,C,i,j] to ``size`` and convolve it with [O,C,k,k], in the other order -> [B,O,h,w]."""
+def _convolve_upsampled(x: Tensor, weight: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return [B,C,i,j] upsampled to ``size`` and convolved with [O,C,k,k]; convolution comes first."""
     outputs, inputs, taps = weight.shape[:3]
-    rows, columns = (_shifted_enlarging(x, *sizes, taps) for sizes in zip(x.shape[-2:], size, strict=True))
+    rows, columns = (_shifted_upsampling(x, *sizes, taps) for sizes in zip(x.shape[-2:], size, strict=True))
     products = weight.permute(2, 3, 0, 1).reshape(-1, inputs) @ x.flatten(2)
     products = products.view(len(x), taps, taps, outputs, *x.shape[-2:])
     wide = torch.einsum("brsoij,swj->broiw", products, columns)
     return torch.einsum("broiw,rhi->bhwo", wide, rows).permute(0, 3, 1, 2)
 
 
-def _shifted_enlarging(x: Tensor, cells: int, size: int, taps: int) -> Tensor:
-    """Return, for every tap of a kernel, the matrix [size,cells] that enlarges and shifts along one axis."""
+def _shifted_upsampling(x: Tensor, cells: int, size: int, taps: int) -> Tensor:
+    """Return, for every tap of a kernel, the matrix [size,cells] that upsamples and shifts along an axis."""
     identity = torch.eye(cells, dtype=x.dtype, device=x.device)
-    enlarging = resize(identity[None, ..., None], (size, 1))[0, ..., 0]
-    padded = pad(enlarging, (taps // 2, taps // 2))
+    upsampling = resize(identity[None, ..., None], (size, 1))[0, ..., 0]
+    padded = pad(upsampling, (taps // 2, taps // 2))
     return torch.stack([padded[:, tap : tap + size].T for tap in range(taps)])

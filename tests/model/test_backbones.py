@@ -120,7 +120,7 @@ def test_one_line_of_the_registry_makes_a_backbone_known(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("side", "nearest"), [(473, "462 or 476"), (111, "98 or 112"), (9, "14")])
 def test_sides_that_a_backbone_cannot_have_are_refused_with_the_nearest(side: int, nearest: str) -> None:
-    said = f"patches wants sides of a multiple of 14 pixels, not {side}; take {nearest}$"
+    said = f"patches needs sides that are multiples of 14 pixels, not {side}; take {nearest}$"
     with pytest.raises(ValueError, match="image_size of panet: " + said):
         build("panet", image_size=side)
     with pytest.raises(ValueError, match=said):

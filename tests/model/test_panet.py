@@ -31,7 +31,7 @@ class TestPANet(MetaLearnerTester):
         assert set(model.losses(model(episode), episode)) == {"main"}
 
     def test_base_learner_would_freeze_all_that_learns(self) -> None:
-        with pytest.raises(ValueError, match=r"learns by its backbone alone.*base: none"):
+        with pytest.raises(ValueError, match=r"trains only its backbone.*base: none"):
             self.build(base="pspnet")
 
     def test_evaluation_keeps_prototypes_only(self) -> None:
