@@ -48,10 +48,6 @@ class EncodingCache:
             self._drop(key)
         return encoding
 
-    def holds(self, key: Hashable) -> bool:
-        """Return whether the encoding of ``key`` is kept."""
-        return key in self._kept
-
     def _keep(self, key: Hashable, encoding: Encoding) -> None:
         self._kept[key] = encoding
         self.held += size_of(encoding)

@@ -45,15 +45,6 @@ class Visit:
             yield from planned.auxiliary
 
 
-@dataclass
-class Work:
-    """How many images an evaluation encoded, and how many episodes it decoded."""
-
-    queries: int = 0
-    supports: int = 0
-    episodes: int = 0
-
-
 def evaluate(
     model: FewShotModel,
     episodes: EpisodeSet,
@@ -62,7 +53,6 @@ def evaluate(
     precision: AbstractContextManager[Any] | None = None,
     check: Check = nothing,
     observe: Observe = nothing,
-    work: Work | None = None,
     scores_of: MakeScores = Scores,
 ) -> list[Scores]:
     """Return the scores of every manifest.
@@ -74,14 +64,13 @@ def evaluate(
         precision: autocast to run in; full precision by default.
         check: called now and then; may raise to stop.
         observe: called with every prediction, in the process that decodes the episode.
-        work: counts what was done.
         scores_of: what counts the predictions.
     """
     with torch.inference_mode(), precision or nullcontext():
         if model.batch_dependent:
             return evaluate_one_by_one(model, episodes, check=check, observe=observe, scores_of=scores_of)
         visits = _own_share(plan_visits(episodes))
-        runner = _Runner(model.eval(), episodes, visits, cache_gib * GIB, work or Work(), check)
+        runner = _Runner(model.eval(), episodes, visits, cache_gib * GIB, check)
         return count(runner.predictions(), episodes, scores_of, observe)
 
 
@@ -113,10 +102,9 @@ class _Runner:
         episodes: EpisodeSet,
         visits: Sequence[Visit],
         budget: float,
-        work: Work,
         check: Check,
     ) -> None:
-        self.model, self.episodes, self.visits, self.work, self.check = model, episodes, visits, work, check
+        self.model, self.episodes, self.visits, self.check = model, episodes, visits, check
         self.device = model.device
         self.batch = _batch_on(self.device)
         self.cache = EncodingCache((key for visit in visits for key in visit.images()), budget)
@@ -129,7 +117,6 @@ class _Runner:
             self.check()
             image, label = next(self.loaded)
             query = self.model.encode_query(image[None].to(self.device))
-            self.work.queries += 1
             remaining = iter(visit.episodes)
             while batch := list(islice(remaining, self.batch)):
                 supports = self._supports(batch)
@@ -137,7 +124,6 @@ class _Runner:
                 prediction = self.model.decode(repeated, supports, tuple(image.shape[-2:]))
                 for index, planned in enumerate(batch):
                     yield planned, _single(prediction, index), label
-                self.work.episodes += len(batch)
 
     def _supports(self, batch: Sequence[PlannedEpisode]) -> Encoding:
         """Return the encodings of all supports, and of auxiliary images; first axes episodes, ways."""
@@ -146,7 +132,6 @@ class _Runner:
         for planned in batch:
             supports += map(self._encoding, planned.supports)
             auxiliary += map(self._encoding, planned.auxiliary)
-        self.work.supports = self.cache.made
         return grouped(supports, auxiliary, len(batch), len(batch[0].spec.class_ids))
 
     def _encoding(self, key: Support) -> Encoding:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from fewseg.engine.evaluation.encode_once import Work, evaluate, plan_visits
+from fewseg.engine.evaluation.encode_once import evaluate, plan_visits
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import test_episodes, test_fold_of
@@ -61,23 +62,41 @@ def test_counts_equal_the_plain_loop(configure, changes):
     assert sum(once[0]["final"][1]) > 0
 
 
-def test_counts_do_not_depend_on_the_memory(configure):
-    arguments = opened(configure, shot=2)
-    enough, none = Work(), Work()
-    assert counts(evaluate(*arguments, work=enough)) == counts(
-        evaluate(*arguments, cache_gib=1e-9, work=none)
-    )
-    assert enough.supports < none.supports == 2 * 2 * 10
+def count_calls(model, monkeypatch):
+    """Count what a model encodes and decodes."""
+    calls = Counter()
+
+    def counting(name):
+        original = getattr(model, name)
+
+        def counted(*arguments):
+            calls[name] += 1
+            return original(*arguments)
+
+        return counted
+
+    for name in ("encode_query", "encode_support", "encode_auxiliary", "decode"):
+        monkeypatch.setattr(model, name, counting(name))
+    return calls
 
 
-def test_every_query_and_support_is_encoded_once(configure):
-    arguments = opened(configure)
-    visits = plan_visits(arguments[1])
-    work = Work()
-    evaluate(*arguments, work=work)
-    assert work.queries == len(visits) == len({visit.query for visit in visits})
-    assert work.supports == len({support for visit in visits for support in visit.images()})
-    assert work.episodes == 20
+def test_counts_do_not_depend_on_the_memory(configure, monkeypatch):
+    model, episodes = opened(configure, shot=2)
+    calls = count_calls(model, monkeypatch)
+    enough = counts(evaluate(model, episodes))
+    encoded = calls.pop("encode_support")
+    assert counts(evaluate(model, episodes, cache_gib=1e-9)) == enough
+    assert encoded < calls["encode_support"] == 2 * 2 * 10
+
+
+def test_every_query_and_support_is_encoded_once(configure, monkeypatch):
+    model, episodes = opened(configure)
+    visits = plan_visits(episodes)
+    calls = count_calls(model, monkeypatch)
+    evaluate(model, episodes)
+    assert calls["encode_query"] == len(visits) == len({visit.query for visit in visits})
+    assert calls["encode_support"] == len({support for visit in visits for support in visit.images()})
+    assert calls["decode"] == 20
 
 
 def test_batches_of_episodes_give_the_same_scores(configure, monkeypatch):
@@ -100,9 +119,9 @@ def test_batch_dependent_learners_go_one_by_one(configure, monkeypatch):
     expected = counts(evaluate_one_by_one(*arguments))
     meta = arguments[0].meta
     monkeypatch.setattr(meta, "inputs", replace(meta.inputs, batch_dependent=True))
-    work = Work()
-    assert counts(evaluate(*arguments, work=work)) == expected
-    assert work == Work()
+    calls = count_calls(arguments[0], monkeypatch)
+    assert counts(evaluate(*arguments)) == expected
+    assert calls["encode_query"] == calls["decode"] == 20
 
 
 def test_batch_dependent_learners_are_tested_in_the_precision_asked_for(configure, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewseg.engine.evaluation.encode_once import Work, evaluate
+from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.prediction.predict import Example, Segmenter
 from fewseg.engine.setup.build import build_network
@@ -13,6 +13,7 @@ from fewseg.engine.setup.data import fold_of, test_episodes, test_fold_of, train
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError, DataError, UserError
 from predict import build_segmenter
+from tests.engine.evaluation.test_encode_once import count_calls
 
 FSIL = {"arch": "fsil", "Method.options.threshold": -1.0, "Data.protocol_options.min_area": 60}
 
@@ -37,14 +38,15 @@ def counts(scores):
 
 
 @pytest.mark.parametrize("changes", [{"auxiliary": 2}, {"auxiliary": 2, "ways": 2, "shot": 2}], ids=str)
-def test_counts_equal_the_plain_loop(opened, changes):
+def test_counts_equal_the_plain_loop(opened, changes, monkeypatch):
     _, arguments = opened(**changes)
-    work = Work()
-    once = counts(evaluate(*arguments, work=work))
+    calls = count_calls(arguments[0], monkeypatch)
+    once = counts(evaluate(*arguments))
+    encoded = calls["encode_auxiliary"]
     assert once == counts(evaluate_one_by_one(*arguments))
     assert once != counts(evaluate(*opened(**{**changes, "auxiliary": 0})[1]))
     shown = {name for planned in arguments[1] for name, _ in planned.auxiliary}
-    assert work.supports >= len(shown) > 0
+    assert encoded == len(shown) > 0
 
 
 def test_batches_and_memory_change_nothing(opened, monkeypatch):
