@@ -8,9 +8,10 @@ from dataclasses import fields
 from typing import Any, Protocol
 
 from fewseg.dataset.classes.split import ClassSplit
+from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.stage import require_few_shot, trains_base_learner
 from fewseg.model import create_adapter, create_base_learner, create_model
-from fewseg.model.contract import Episode, Network, Prediction, TextInput
+from fewseg.model.contract import Backbone, Episode, Network, Prediction, TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
@@ -73,12 +74,14 @@ def build_network(config: Config, split: ClassSplit) -> Network:
         return build_few_shot(config, split)
     method = config.Method
     with _refusals(config):
-        return create_base_learner(
+        learner = create_base_learner(
             method.arch,
             backbone=method.backbone,
             classes=len(split.base) + 1,
             backbone_options=method.backbone_options,
         )
+    _check_sides(config, learner.backbone)
+    return learner
 
 
 def build_few_shot(
@@ -109,11 +112,30 @@ def build_few_shot(
             **_chosen_parts(config),
             **_method_options(config, class_names or split.names),
         )
+    _check_sides(config, model.backbone)
     if train.fix_bn is not None:
         model.meta.learning = model.meta.learning.with_stored_statistics(train.fix_bn)
     for key in weights if model.ensemble is None else ():
         _tell_unused(config, "Train", key)
     return model
+
+
+def _check_sides(config: Config, backbone: Backbone) -> None:
+    """Raise ConfigError if the images of training or testing have sides that the backbone cannot have."""
+    spec = backbone.spec
+    if spec.side_multiple == 1:
+        return
+    protocol = test_protocol(config)
+    sides = {"Data.train_h": config.Data.train_h, "Data.val_size": protocol.input_size}
+    for key, side in sides.items():
+        if refused := spec.refused_side(side):
+            raise ConfigError(f"{config.where(key)}: {key}: {refused}")
+    if protocol.resize == "native":
+        raise ConfigError(
+            f"{config.where('Data.protocol')}: Data.protocol: {protocol.name} tests images at their own "
+            f"size, and {spec.name} needs multiples of {spec.side_multiple} pixels; set "
+            "Data.protocol_options.resize letterbox"
+        )
 
 
 @contextmanager

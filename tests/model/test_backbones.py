@@ -9,46 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.model import create_adapter, create_backbone, create_model, list_models
-from fewseg.model.backbone.contract import Backbone, BackboneSpec, Feature
+from fewseg.model.backbone.contract import LEVELS, ROLES
 from fewseg.model.create import BACKBONES, METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.pixels import MEAN, STD
 from fewseg.util.errors import CheckpointError
+from tests.model.patches import PATCH, Patches
 from tests.model.tester import decode_encoded, random_episode
 
 ROOT = Path(__file__).resolve().parents[2]
-SIDE, PATCH, WIDTH = 112, 14, 24
-
-
-class Patches(Backbone):
-    """Three blocks over patches of 14 pixels, as a vision transformer has them: one grid and no stages."""
-
-    family = "patches"
-
-    def __init__(self, *, width: int = WIDTH) -> None:
-        super().__init__()
-        names = ("block0", "block1", "block2")
-        self.embed = nn.Conv2d(3, width, PATCH, PATCH)
-        self.blocks = nn.ModuleDict({name: nn.Conv2d(width, width, 3, padding=1) for name in names})
-        self.spec = BackboneSpec(
-            name="patches",
-            features={name: Feature(width, PATCH) for name in names},
-            roles={"low": names[:1], "middle": names[:2], "high": names[2:], "signed": names[2:]},
-            levels=tuple((name,) for name in names),
-            side_multiple=PATCH,
-            pixels="unit",
-        )
-
-    def compute(self, image: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        x, features = self.embed(image), {}
-        for name, block in self.blocks.items():
-            x = x + block(x).tanh()
-            features |= {name: x} if name in wanted else {}
-        return features
+SIDE = 112
 
 
 STAGES = "runs the last stage of its backbone alone, on masked features of the stage before; patches cannot"
@@ -99,6 +73,18 @@ def test_a_method_runs_on_one_grid_of_patches_or_says_why_not(method: str) -> No
         single, whole = decode_encoded(model.eval(), episode), model(episode).logits
     assert whole.shape == (2, 2, SIDE, SIDE)
     torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", list_models())
+def test_the_page_of_methods_says_what_each_reads_and_whether_it_runs_without_stages(method: str) -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    table = page.partition("| method | reads | on a backbone of one grid, without stages |")[2].partition(
+        "\n\n"
+    )[0]
+    (row,) = (line.split("|") for line in table.splitlines() if f"`{method}`" in line)
+    inputs = METHODS[method].inputs if method in REFUSED else build(method).meta.inputs
+    assert set(re.findall(r"\w+", row[2])) == {*ROLES, LEVELS} & {*inputs.query, *inputs.support}
+    assert row[3].strip().startswith("refused: " if method in REFUSED else "runs")
 
 
 def test_base_learner_ensemble_and_adaptation_read_patches_too() -> None:

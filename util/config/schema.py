@@ -174,7 +174,7 @@ class Method(Section):
     base_weight: Annotated[t.OptionalPath, Effect.TRAINING] = None
     """The base learner's checkpoint for stage 2; ``None`` or ``auto``: the one trained here that fits."""
     low_fea: Annotated[t.OptionalName, Effect.TRAINING] = None
-    """The stage of the backbone whose Gram matrices tell the ensemble how similar two scenes are."""
+    """A feature or role of the backbone: its Gram matrices tell the ensemble how similar two scenes are."""
     kshot_trans_dim: Annotated[t.Int | None, Unset, METHOD_OPTION, Effect.TRAINING] = None
     """The published key for the method's option of this name."""
     ppm_scales: Annotated[tuple[t.Number, ...] | None, Unset, METHOD_OPTION, Effect.TRAINING] = None

@@ -71,14 +71,14 @@ class PairEmbedding(nn.Module):
 
 
 def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
-    """Return the name of a deep feature, and a layer that gives it ``channels`` channels.
+    """Return the role or name of a deep feature, and a layer that gives it ``channels`` channels.
 
     It is the signed feature, unchanged if it has this number of channels. For a backbone without its last
     stage, it is the last middle feature, which has an activation and therefore needs a 1x1 convolution.
     """
     spec = backbone.spec
     whole = "high" in spec.roles
-    name = spec.names(("signed" if whole else "middle",))[-1]
+    name = "signed" if whole else spec.names(("middle",))[-1]
     own = spec.channels(name)
     return name, nn.Identity() if whole and own == channels else nn.Conv2d(own, channels, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import torch
 from fewseg.dataset.classes.split import class_split
 from fewseg.engine.setup.build import build_network
 from fewseg.model.contract import BatchNorm
+from fewseg.model.create import BACKBONES
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.word_vectors import load_word_vectors
+from tests.model.patches import Patches
 from tests.model.tester import random_episode
 
 SPLIT = class_split("shapes", 0)
@@ -91,3 +94,31 @@ def test_a_refusal_of_a_file_names_its_line(config_file: Path) -> None:
     config_file.write_text(text)
     with pytest.raises(ConfigError, match=r"tiny\.yaml:\d+: Method.backbone_options.width: option 'width'"):
         build_network(load_config(config_file, ["arch", "bam"]), SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_h": 65, "train_w": 65}, r"image_size of panet: .* not 65; take 56 or 70"),
+        ({"val_size": 65}, r"Data.val_size: patches needs .* not 65; take 56 or 70"),
+        ({"protocol": "mlc"}, r"tests images at their own size.*resize letterbox"),
+    ],
+)
+@pytest.mark.parametrize("arch", ["panet", "pspnet"])
+def test_sides_that_the_backbone_cannot_have(
+    configure: Callable[..., Config],
+    config_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+    changes: dict[str, object],
+    said: str,
+) -> None:
+    monkeypatch.setitem(BACKBONES, "patches", partial(Patches))
+    config_file.write_text(config_file.read_text().replace(", stem: deep", ""))
+    fitting = {"backbone": "patches", "train_h": 70, "train_w": 70, "val_size": 70}
+    build_network(configure(arch, **fitting), SPLIT)
+    if arch == "pspnet":
+        said = said.replace("image_size of panet", "Data.train_h")
+    with pytest.raises(ConfigError, match=said) as failure:
+        build_network(configure(arch, **(fitting | changes)), SPLIT)
+    assert "\n" not in str(failure.value)
