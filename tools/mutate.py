@@ -100,15 +100,9 @@ def _changed(node: ast.AST) -> dict[str, object] | None:
 
 def _kept(node: ast.AST) -> Iterator[ast.AST]:
     """Yield what no fault may touch below ``node``: changes there have no effect on a figure."""
-    parts: list[ast.AST | None] = []
-    if isinstance(node, ast.Raise):
-        parts += [node]
-    if isinstance(node, ast.arg | ast.AnnAssign):
-        parts += [node.annotation]
-    if isinstance(node, ast.FunctionDef):
-        parts += [node.returns]
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        parts += node.decorator_list
+    parts: list[ast.AST | None] = [node] if isinstance(node, ast.Raise) else []
+    parts += [getattr(node, "annotation", None), getattr(node, "returns", None)]
+    parts += getattr(node, "decorator_list", [])
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         parts += [node.value]
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":

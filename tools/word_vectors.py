@@ -10,6 +10,7 @@ write words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and `
 
 from __future__ import annotations
 
+import io
 import mmap
 import sys
 from collections.abc import Collection, Sequence
@@ -91,12 +92,9 @@ def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:
 
 def save_table(path: Path, table: np.ndarray) -> None:
     """Write ``table`` to the .npy file ``path``."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, table, allow_pickle=False)
-
-    write_atomically(path, write, DataError)
+    content = io.BytesIO()
+    np.save(content, table, allow_pickle=False)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()), DataError)
 
 
 def _is_text(body: bytes) -> bool:
