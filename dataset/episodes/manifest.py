@@ -22,8 +22,6 @@ from fewseg.util.files import read_text, write_text
 
 QUERY_ORDERS = ("list", "uniform", "class", "pairs")
 
-__all__ = ["EpisodeSpec", "Manifest", "read_manifest", "test_episodes", "train_episode", "train_order"]
-
 
 def train_order(length: int, seed: int, epoch: int) -> list[int]:
     """Return the numbers 0..length-1 in the order of an epoch."""

@@ -47,7 +47,7 @@ class Protocol:
             ``stretch`` makes squares of them, ``stretch_flip`` also flips, ``crop`` cuts or pads to a
             square of the original scale, ``crop_flip`` also flips.
         input_size: side of the square that the network sees at test.
-        resize: how an image gets there (see ``dataset.transform.Resize``).
+        resize: how an image gets there (see ``dataset.reading.transform.Resize``).
         label_size: what a prediction is compared with: the original label in a ``square`` of void, the plain
             ``original``, or the label at ``input`` size.
         ignore: void pixels of the query count in no metric; otherwise they are background.

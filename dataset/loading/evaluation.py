@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fewseg.dataset.classes.fold import Fold
-from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.dataset.loading.auxiliary import ClassSets, Names
 from fewseg.dataset.loading.few_shot import support_label
 from fewseg.dataset.loading.store import ImageStore

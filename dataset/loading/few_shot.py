@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.dataset.episodes.manifest import EpisodeSpec, train_episode
-from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.episodes.manifest import train_episode
+from fewseg.dataset.episodes.sampling import EpisodeSpec, generator
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.dataset.loading.auxiliary import AuxiliarySource

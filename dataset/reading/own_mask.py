@@ -86,7 +86,7 @@ def read_own_mask(path: str | Path) -> OwnMask:
     """Read a mask of any kind.
 
     Raises:
-        DataError: as ``dataset.mask.read_mask``.
+        DataError: as ``dataset.reading.mask.read_mask``.
     """
     return _own_mask(ImageFile.open(path, "mask"))
 
@@ -98,7 +98,7 @@ def read_binary(path: str | Path) -> np.ndarray:
     seams of an earlier resize are cut halfway.
 
     Raises:
-        DataError: as ``dataset.mask.read_mask``.
+        DataError: as ``dataset.reading.mask.read_mask``.
     """
     values = ImageFile.open(path, "mask").brightness()
     with_void = set(np.unique(values).tolist()) == {BACKGROUND, 1, VOID}
@@ -109,7 +109,7 @@ def read_own_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.nda
     """Read a photograph, RGB uint8 [H,W,3], and its mask of any kind.
 
     Raises:
-        DataError: as ``dataset.mask.read_pair``.
+        DataError: as ``dataset.reading.mask.read_pair``.
     """
     image_file, mask_file = open_pair(image_path, mask_path)
     image, mask = image_file.photograph(), _own_mask(mask_file)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewseg.dataset.episodes.manifest import EpisodeSpec
+from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.reading.transform import class_table, relabel

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from fewseg.dataset.classes.fold import open_fold
-from fewseg.dataset.episodes.manifest import EpisodeSpec, Manifest
+from fewseg.dataset.episodes.manifest import Manifest
 from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.generalized import MERGES, GeneralizedScores, measure_generalized
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
