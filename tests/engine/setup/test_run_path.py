@@ -53,6 +53,12 @@ def test_name_holds_what_differs() -> None:
     )
 
 
+def test_runs_keep_the_names_of_earlier_versions() -> None:
+    assert folder_of(BAM, "base_lr", 0.1).name == "split0_shot1_base_lr0.1_8e7b6cd6"
+    base_learner = ROOT / "config/coco/pspnet_resnet101.yaml"
+    assert folder_of(base_learner, "base_lr", 0.1).name == "split0_base_lr0.1_d2871b7a"
+
+
 def test_long_name_counts_what_it_leaves_out() -> None:
     many = [part for key in ("aux_weight1", "aux_weight2", "power", "momentum") for part in (key, 0.123)]
     name = folder_of(BAM, *many, "epochs", 7, "clip_norm", 1, "val_episodes", 9, "batch_size", 3).name
