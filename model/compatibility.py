@@ -17,10 +17,12 @@ def check_parts(name: str, method: type[MetaLearner], base: str | None, ensemble
         )
     if ensemble is not None and method.inputs.multi_way:
         raise ValueError(
-            f"{name} segments all ways at once and cannot go into an ensemble of binary learners"
+            f"{name} segments all ways at once and cannot be combined with an ensemble of binary methods"
         )
     if base is None and BASE_FEATURE in (*method.inputs.query, *method.inputs.support):
-        raise ValueError(f"{name} reads the base learner's features and cannot do without; set base: pspnet")
+        raise ValueError(
+            f"{name} reads the base learner's features and needs a base learner; set base: pspnet"
+        )
 
 
 def check_backbone(name: str, method: type[MetaLearner], backbone: Backbone) -> None:
@@ -63,7 +65,8 @@ def check_shared_backbone(name: str, meta: MetaLearner, backbone: Backbone) -> N
     """Raise ValueError if a base learner cannot share the backbone as the method uses it."""
     if meta.inputs.query_margin or meta.inputs.view is SupportView.MASK_CHANNEL:
         raise ValueError(
-            f"{name}'s backbone is not shown plain images, so no base learner can share it; {_WITHOUT_BASE}"
+            f"{name}'s backbone reads padded or masked images, so no base learner can share it; "
+            f"{_WITHOUT_BASE}"
         )
     if "high" not in backbone.spec.roles:
         raise ValueError(

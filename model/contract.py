@@ -197,7 +197,7 @@ class BuildArguments:
         shot: supports per way, K.
         base_classes: number of base classes of the fold.
         image_size: side of the square input in pixels.
-        low_feature: feature or role whose Gram matrices tell how alike two scenes are.
+        low_feature: feature or role whose Gram matrices measure how similar two scenes are.
     """
 
     backbone: Backbone

@@ -1,4 +1,4 @@
-"""The whole network: backbone, meta-learner and, where wanted, base learner and ensemble."""
+"""The whole network: backbone, meta-learner and, optionally, base learner and ensemble."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ Features = dict[str, Tensor]
 
 
 class FewShotModel(Network):
-    """Encode queries and supports, decode, merge with the base learner: the same in training and evaluation.
+    """Encodes queries and supports, decodes, and merges the result with the base learner's.
+
+    The computation is the same in training and evaluation.
 
     Args:
-        backbone: features of images; frozen unless the meta-learner trains it.
+        backbone: the feature extractor; frozen unless the meta-learner trains it.
         meta: the method.
-        base_head: the base learner's classifier on ``high`` features, frozen; or None.
-        ensemble: merges both; needs ``base_head``; or None.
+        base_head: the frozen classifier of the base learner on ``high`` features, or None.
+        ensemble: the ensemble of both, which needs ``base_head``, or None.
         base_dropout: whether the frozen classifier's dropout is active in meta-training, as in published BAM.
-        aux_weights: of the losses beside the ensemble's: the meta-learner's own prediction, and the base
-            learner's, from which nothing learns.
+        aux_weights: weights of the losses besides the ensemble's: that of the meta-learner's own prediction,
+            and that of the base learner's, which has no gradient.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class FewShotModel(Network):
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether the backbone learns: not under a base learner, whose head needs it as it is."""
+        """Whether the backbone is trained; with a base learner, whose head reads it, it is frozen."""
         return self.meta.learning.backbone and self.base_head is None
 
     @property
@@ -77,12 +79,12 @@ class FewShotModel(Network):
 
     @property
     def memory(self) -> TrainingMemory:
-        """What training gathers beside the weights; see ``MetaLearner``."""
+        """Data besides the weights that training gathers; see ``MetaLearner``."""
         return self.meta.memory
 
     @property
     def group_rules(self) -> Mapping[str, GroupRule]:
-        """How groups learn that do not learn as the others."""
+        """Learning rates and weight decay of groups of parameters that differ from the schedule's."""
         return self.meta.learning.group_rules
 
     @property
@@ -92,7 +94,7 @@ class FewShotModel(Network):
 
     @property
     def holds_base_learner(self) -> bool:
-        """Whether it holds the frozen head of a base learner, which was trained before."""
+        """Whether it contains the frozen head of a base learner, which is trained in stage 1."""
         return self.base_head is not None
 
     def forward(self, episode: Episode) -> Prediction:
@@ -122,18 +124,18 @@ class FewShotModel(Network):
         return self.encode_query_features(self.query_features(image))
 
     def encode_support(self, image: Tensor, mask: Tensor, class_id: Tensor | None = None) -> Encoding:
-        """Encode support images [B,3,H,W] with masks [B,H,W] of 0, 1, 255; they show ``class_id`` [B]."""
+        """Encode support images [B,3,H,W] of ``class_id`` [B] with masks [B,H,W] of 0, 1, 255."""
         return self.encode_support_features(self.support_features(image, mask), mask, class_id)
 
     def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
-        """Encode auxiliary images [B,3,H,W], for mined ones with their labels [B,H,W]."""
-        learns = torch.is_grad_enabled() and self.meta.learning.auxiliary_gradient
-        with torch.set_grad_enabled(learns):
+        """Encode auxiliary images [B,3,H,W], and their labels [B,H,W] if they are mined."""
+        with_gradient = torch.is_grad_enabled() and self.meta.learning.auxiliary_gradient
+        with torch.set_grad_enabled(with_gradient):
             features = self._features(image, set(self.meta.inputs.query))
         return self.meta.encode_auxiliary(features, label)
 
     def encode_auxiliary_of(self, episode: Episode) -> Encoding:
-        """Encode the auxiliary images of an episode, first axes B, N, M; nothing where there are none."""
+        """Encode the auxiliary images of an episode, first axes B, N, M; empty if there are none."""
         images, labels = episode.auxiliary, episode.auxiliary_label
         if images is None or images.shape[2] == 0 or self.meta.inputs.auxiliary is AuxiliarySet.NONE:
             return {}
@@ -168,7 +170,7 @@ class FewShotModel(Network):
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Return the named, weighted losses; their sum is what is minimised."""
+        """Return the named, weighted losses, whose sum is minimised."""
         if self.ensemble is None:
             return self.meta.losses(prediction, episode, generator)
         meta_weight, base_weight = self.aux_weights
@@ -186,10 +188,10 @@ class FewShotModel(Network):
         return losses
 
     def adopt(self, base_learner: BaseLearner) -> None:
-        """Take over the weights of a trained base learner of the same build, as far as the backbone goes.
+        """Copy the weights of a trained base learner with the same backbone.
 
         Raises:
-            ValueError: it is of another build; nothing has been changed then.
+            ValueError: the backbones differ; the model is unchanged.
         """
         own = self.backbone.state_dict()
         theirs = self.backbone.with_own_channels(base_learner.backbone.state_dict())
@@ -209,20 +211,20 @@ class FewShotModel(Network):
         self.meta.initialise(self.backbone, entries)
 
     def query_features(self, image: Tensor) -> Features:
-        """Return the features of query images that some part reads."""
-        wanted = {*self.meta.inputs.query, *self._shared_reads()}
-        return self._features(query_input(self.meta.inputs, image), wanted)
+        """Return all features of query images that the model reads."""
+        names = {*self.meta.inputs.query, *self._shared_reads()}
+        return self._features(query_input(self.meta.inputs, image), names)
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
-        """Return the backbone features of support images, seen as the meta-learner wants them seen."""
-        wanted = {*self.meta.inputs.support, *self._ensemble_features()}
+        """Return all features of support images that the model reads, see ``SupportView``."""
+        names = {*self.meta.inputs.support, *self._ensemble_features()}
         image = support_input(self.meta.inputs, image, mask)
         if self.meta.inputs.view is not SupportView.MASKED_LAYER4:
-            return self._features(image, wanted)
-        return self.mask_high(self._features(image, wanted - {"high"} | {self._high_from}), mask)
+            return self._features(image, names)
+        return self.mask_high(self._features(image, names - {"high"} | {self._high_from}), mask)
 
     def mask_high(self, features: Features, mask: Tensor) -> Features:
-        """Return ``features`` with the ``high`` one that follows from masked features, mask [B,H,W]."""
+        """Return ``features`` with the ``high`` feature computed from masked features, mask [B,H,W]."""
         spec = self.backbone.spec
         (high,) = spec.names(("high",))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
@@ -231,23 +233,23 @@ class FewShotModel(Network):
             return spec.by_role({**features, high: self.backbone.run_stage(high, masked)})
 
     def shared_features(self, image: Tensor) -> Features:
-        """Return the backbone features of images that serve as query and as support in turn."""
-        wanted = {*self.meta.inputs.query, *self.meta.inputs.support, *self._shared_reads()}
+        """Return the backbone features of images that are used both as query and as support."""
+        names = {*self.meta.inputs.query, *self.meta.inputs.support, *self._shared_reads()}
         if self.meta.inputs.view is SupportView.MASKED_LAYER4:
-            wanted.add(self._high_from)
-        return self._features(image, wanted)
+            names.add(self._high_from)
+        return self._features(image, names)
 
     def as_support(self, features: Features, mask: Tensor) -> Features:
         """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
         view = self.meta.inputs.view
         if view in (SupportView.MASKED_IMAGE, SupportView.MASK_CHANNEL):
             raise ValueError(
-                "a support that is seen with its mask needs a pass of its own through the backbone"
+                "a support whose backbone sees its mask cannot be encoded from features of the plain image"
             )
         return self.mask_high(features, mask) if view is SupportView.MASKED_LAYER4 else features
 
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
-        """Encode query images from their features; gradients reach the trainable part of the encoder."""
+        """Encode query images from their features, with gradients for the trainable part of the encoder."""
         encoding = self.meta.encode_query(features)
         if self.ensemble is not None and GRAM not in encoding:
             encoding |= self.ensemble.encode(features)
@@ -271,7 +273,7 @@ class FewShotModel(Network):
         return encoding
 
     def scene_distance(self, query: Encoding, support: Encoding, guidance: Encoding) -> Tensor | None:
-        """Return how much each query's scene differs from its supports', [B]; None without an ensemble."""
+        """Return the distance of each query's scene from its supports', [B]; None without an ensemble."""
         if self.ensemble is None:
             return None
         return self.ensemble.scene_distance(query, support, guidance.get(SHOT_WEIGHTS))
@@ -299,7 +301,7 @@ class FewShotModel(Network):
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters by the name of their group.
 
-        The backbone and the ensemble's few scalars come first: a learning rate may be lower up to a position.
+        The backbone and the few scalars of the ensemble come first, because schedules refer to positions.
         """
         groups = {}
         if self.trains_backbone:
@@ -310,7 +312,7 @@ class FewShotModel(Network):
         return _without_biases(groups) if self.meta.learning.separate_biases else groups
 
     def train(self, mode: bool = True) -> FewShotModel:
-        """Set the mode of every part; frozen statistics stay as they are where the method says so."""
+        """Set the mode of every part, except of BatchNorms that keep their stored statistics."""
         super().train(mode)
         learning = self.meta.learning
         stored = learning.batch_norm is BatchNorm.STORED
@@ -332,22 +334,22 @@ class FewShotModel(Network):
 
     @property
     def _high_from(self) -> str:
-        """The feature from which the backbone computes the high one alone."""
+        """The feature from which the backbone computes the high one."""
         name = self.backbone.spec.high_from
         assert name is not None  # create_model refuses a method that masks it on another backbone
         return name
 
     def _shared_reads(self) -> tuple[str, ...]:
-        """Return what the parts beside the meta-learner read of queries."""
+        """Return the features of queries that the base learner and the ensemble read."""
         return self._ensemble_features() if self.base_head is None else (*self._ensemble_features(), "high")
 
     def _ensemble_features(self) -> tuple[str, ...]:
         return () if self.ensemble is None else self.ensemble.features
 
     def _features(self, image: Tensor, names: set[str]) -> Features:
-        wanted = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"high"} if BASE_FEATURE in names else set())
+        from_backbone = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"high"} if BASE_FEATURE in names else set())
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
-            features = self.backbone(image, sorted(wanted)) if wanted else {}
+            features = self.backbone(image, sorted(from_backbone)) if from_backbone else {}
         if IMAGE_FEATURE in names:
             features[IMAGE_FEATURE] = image
         if BASE_FEATURE in names:
@@ -362,7 +364,7 @@ def _batch_norms(network: nn.Module) -> list[nn.Module]:
 
 
 def _without_biases(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
-    """Move the vectors of every group to one of their own behind it."""
+    """Move the vectors of every group to a separate group after it."""
     split: dict[str, list[nn.Parameter]] = {}
     for name, parameters in groups.items():
         split[name] = [p for p in parameters if p.ndim > 1]
@@ -373,7 +375,7 @@ def _without_biases(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[
 def _join_ways(prediction: Prediction, ways: int) -> Prediction:
     """Combine one binary prediction per way, [B*N,2,H,W], to logits [B,1+N,H,W].
 
-    A pixel belongs to the way whose foreground stands out most, to the background where none does.
+    A pixel is assigned to the way with the largest positive foreground margin, otherwise to the background.
     """
     margin = prediction.logits[:, 1] - prediction.logits[:, 0]
     margin = margin.unflatten(0, (-1, ways))

@@ -9,8 +9,8 @@ from enum import Enum
 from torch import Tensor, nn
 
 BASE_FEATURE = "base"
-"""Name of the frozen base learner's feature before its last activation and classifier, for learners that read
-it beside the backbone's features. Of an image as the backbone saw it: not with masked features."""
+"""Name of the frozen base learner's feature before its last activation and classifier, for methods that read
+it in addition to the backbone's features. It is computed from the whole image, never from masked features."""
 
 IMAGE_FEATURE = "image"
 """Name of the image itself, as it enters the backbone, for methods with a branch of their own."""

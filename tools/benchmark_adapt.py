@@ -19,27 +19,27 @@ from tools.timing import by_turns, draw_episode
 
 
 class ReEncodedEpisode(AdaptedEpisode):
-    """The same rounds with every image sent through the backbone and the base learner wherever it is used.
+    """The same rounds, in which every image passes through backbone and base learner each time it is used.
 
-    Priors compare all positions of both images, and nothing is compared once and for all.
+    Priors compare all positions of both images, and no comparison is stored.
     """
 
     def _encode_frozen_parts(self) -> None:
-        """Keep nothing."""
+        """Store no features."""
         self.auxiliary = {}
 
     def _query(self, image: int) -> Encoding:
         return self.model.encode_query(self.images[image])
 
     def _supports(self) -> list[Support]:
-        return [Support(self._encoded(number + 1, mask), number) for number, mask in enumerate(self.masks)]
+        return [Support(self._encoded(index + 1, mask), index) for index, mask in enumerate(self.masks)]
 
-    def _stand_in(self, mask: Tensor) -> Support:
+    def _query_as_support(self, mask: Tensor) -> Support:
         self.latest = mask
         return Support(self._encoded(0, mask))
 
-    def _reverse(self, shot: int, stand_in: Support, supports: list[Support], *, alone: bool) -> Prediction:
-        again = stand_in if shot == 0 else self._stand_in(self.latest)
+    def _reverse(self, shot: int, query: Support, supports: list[Support], *, alone: bool) -> Prediction:
+        again = query if shot == 0 else self._query_as_support(self.latest)
         return super()._reverse(shot, again, self._supports(), alone=alone)
 
     def _comparison(self, image: int, query: Encoding, support: Support) -> Encoding:

@@ -1,9 +1,9 @@
 """EFTNet: fine-tuning on the query at test time.
 
 "EFTNet: an efficient fine-tuning method for few-shot segmentation", Applied Intelligence, 2024. A trained
-model predicts the query and learns from that prediction for a few rounds. In every round the query under its
-most confident foreground is blended in as a further support; the round whose prediction best segments the
-supports in turn is the answer.
+model segments the query and is fine-tuned on its own prediction for a few rounds. In every round the query,
+masked by its most confident foreground, is blended in as a further support. The prediction that serves best
+to segment the supports is returned.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from fewseg.model.records import SupportView
 
 
 class EFTNet:
-    """Adapt a trained model to every episode and leave it as it was.
+    """Adapt a trained model to every episode, and restore it after the episode.
 
     Args:
-        model: any few-shot model whose method's guidance can be blended with that of a further support.
-        options: see there.
+        model: a few-shot model whose guidance can be blended with that of a further support.
+        options: see ``EFTNetOptions``.
 
     Attributes:
         Options: the type of its options.
-        Adapted: how it sees an episode.
-        oracle: whether the choice of the round sees the query's ground truth; results must say so.
+        Adapted: the type of an episode under adaptation.
+        oracle: whether the choice of the round uses the query's ground truth, which results must report.
 
     Raises:
-        ValueError: the method cannot be adapted, and why.
+        ValueError: the method cannot be adapted; the message gives the reason.
     """
 
     Options = EFTNetOptions
@@ -54,10 +54,10 @@ class EFTNet:
             )
 
     def __call__(self, episode: Episode) -> Prediction:
-        """Segment the queries of ``episode``, each after an adaptation of its own.
+        """Segment the queries of ``episode``, each after a separate adaptation.
 
         Returns:
-            Logits and parts of the chosen round, and as further parts ``round`` [B], 0 for the untouched
+            Logits and parts of the chosen round, and as further parts ``round`` [B], 0 for the unadapted
             model, and ``scores`` [B,rounds].
         """
         singles = [self._adapt(single) for single in _split(episode)]
@@ -70,7 +70,7 @@ class EFTNet:
 
     @contextmanager
     def adaptation(self, episode: Episode) -> Iterator[AdaptedEpisode]:
-        """Enter the adaptation to one episode with a single query; leaving restores the parameters."""
+        """Return a context of the adaptation to an episode with one query; it restores the parameters."""
         model, parameters = self.model, self.tuned_parameters()
         saved = [parameter.detach().clone() for parameter in parameters]
         trained = [parameter.requires_grad for parameter in parameters]
@@ -83,16 +83,16 @@ class EFTNet:
                 yield self.Adapted(model, self.options, episode, parameters)
         finally:
             with torch.no_grad():
-                for parameter, value, wanted in zip(parameters, saved, trained, strict=True):
+                for parameter, value, requires_grad in zip(parameters, saved, trained, strict=True):
                     parameter.copy_(value)
-                    parameter.requires_grad_(wanted)
+                    parameter.requires_grad_(requires_grad)
                     parameter.grad = None
             model.train(training)
 
     def tuned_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that learn: the head's, never the backbone's or the base learner's.
+        """Return the trained parameters: the head's, never the backbone's or the base learner's.
 
-        Prototype methods have none of them; their rounds differ by what is blended in alone.
+        Prototype methods have no head, so their rounds differ only by the blended guidance.
         """
         adaptation = self.model.meta.adaptation
         fixed = tuple(f"{name}." for name in adaptation.fixed) if adaptation else ()
@@ -103,19 +103,19 @@ class EFTNet:
 
     def _adapt(self, episode: Episode) -> Prediction:
         with self.adaptation(episode) as adapted:
-            before = adapted.untouched()
-            chosen, number, best, scores = before, 0, 0.0, []
+            before = adapted.unadapted()
+            chosen, chosen_round, best, scores = before, 0, 0.0, []
             if self.options.include_zero_round:
                 best = adapted.score(before)
             for current in range(1, self.options.rounds + 1):
                 outcome = adapted.round(before)
                 scores.append(outcome.score)
-                if outcome.score >= best:  # the later one of equals, as published
-                    chosen, number, best = outcome.prediction, current, outcome.score
+                if outcome.score >= best:  # of equal scores the later one, as published
+                    chosen, chosen_round, best = outcome.prediction, current, outcome.score
                 if current < self.options.rounds:
                     adapted.step(outcome, self.options.rate(current))
                 before = outcome.prediction
-        choice = {"round": torch.tensor([number]), "scores": torch.tensor([scores])}
+        choice = {"round": torch.tensor([chosen_round]), "scores": torch.tensor([scores])}
         return Prediction(chosen.logits, {**chosen.parts, **choice})
 
 

@@ -1,4 +1,4 @@
-"""One episode under adaptation: its frozen features, kept, and the rounds played on them."""
+"""One episode under adaptation: its features, computed once, and the rounds of fine-tuning."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _THRESHOLD_EPSILON = 1e-10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one round gave.
+    """The result of one round.
 
     Attributes:
-        prediction: of the query, with the parameters as they were before the round's step.
-        pseudo_label: what the round learns from, int64 [1,H,W] of 0, 1, 255.
-        confident_mask: the query's mask as a further support, int64 [1,H,W]; None where nothing is certain.
-        losses: by name, weighted.
-        score: how well the query, as a support, helps to segment the supports: a mean IoU. Not a number where
-            learning diverged.
-        reverse: the supports' predictions that the score was taken of.
+        prediction: prediction of the query, with the parameters before the round's step.
+        pseudo_label: the label that the round learns from, int64 [1,H,W] of 0, 1, 255.
+        confident_mask: the query's mask as a further support, int64 [1,H,W]; None if no pixel is confident.
+        losses: weighted losses by name.
+        score: mean IoU of the supports when they are segmented with the query as a support; NaN if the
+            fine-tuning diverged.
+        reverse: the predictions of the supports from which the score was computed.
     """
 
     prediction: Prediction
@@ -47,26 +47,27 @@ class Support:
     """An encoded support.
 
     Attributes:
-        encoding: of one image.
-        number: which support of the episode it is, so that what never changes is computed once; None for the
-            query in a support's place, whose mask changes from round to round.
+        encoding: encoding of one image.
+        index: its index among the supports of the episode, under which fixed comparisons are stored; None for
+            the query in the role of a support, whose mask changes from round to round.
     """
 
     encoding: Encoding
-    number: int | None = None
+    index: int | None = None
 
 
 class AdaptedEpisode:
-    """A single query, its K supports, and a model that learns from its own prediction.
+    """A single query, its K supports, and a model that is fine-tuned on its own prediction.
 
-    Every image passes the backbone and the base learner once. Of an image's encoding only what the parameters
-    reach is computed again in every round, and two images are compared once, unless a mask changes.
+    Every image passes through the backbone and the base learner once. Only those parts of an encoding that
+    depend on trained parameters are computed again in every round. Two images are compared once, unless a
+    mask changes.
 
     Args:
-        model: in evaluation mode.
+        model: the model, in evaluation mode.
         options: see ``EFTNetOptions``.
-        episode: with one query and one way.
-        parameters: those that learn; may be none.
+        episode: an episode with one query and one way.
+        parameters: the trained parameters; there may be none.
     """
 
     def __init__(
@@ -90,17 +91,17 @@ class AdaptedEpisode:
         self.masks = list(episode.support_mask[:, 0].unbind(1))
         self._encode_frozen_parts()
 
-    def untouched(self) -> Prediction:
-        """Return the query's prediction without any help from itself: round 0."""
+    def unadapted(self) -> Prediction:
+        """Return the query's prediction by the unadapted model: round 0."""
         with torch.no_grad():
             return self._predict(0, self._supports(), None)
 
     def round(self, before: Prediction) -> Outcome:
-        """Play one round after the prediction ``before``."""
+        """Run one round after the prediction ``before``."""
         label, confident = self.pseudo_label(before), self.confident_mask(before)
         supports = self._supports()
-        own = None if confident is None else self._stand_in(confident)
-        prediction = self._predict(0, supports, own)
+        further = None if confident is None else self._query_as_support(confident)
+        prediction = self._predict(0, supports, further)
         losses = self._losses(prediction, label)
         score, reverse = self._score(label, [_detached_support(s) for s in supports], alone=False)
         prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
@@ -108,7 +109,7 @@ class AdaptedEpisode:
         return Outcome(prediction, label, confident, losses, score, reverse)
 
     def step(self, outcome: Outcome, rate: float) -> None:
-        """Let the parameters learn from a round."""
+        """Update the parameters by the losses of a round."""
         if self.optimizer is None:
             return
         gradients = torch.autograd.grad(total(outcome.losses), self.parameters, allow_unused=True)
@@ -118,12 +119,12 @@ class AdaptedEpisode:
         self.optimizer.step()
 
     def score(self, prediction: Prediction) -> float:
-        """Return how well the query under ``prediction`` helps to segment the supports, unmixed."""
+        """Return the score of ``prediction`` of the query, without blending of guidance."""
         with torch.no_grad():
             return self._score(self.pseudo_label(prediction), self._supports(), alone=True)[0]
 
     def pseudo_label(self, prediction: Prediction) -> Tensor:
-        """Return what is predicted, int64 [1,H,W], with letterbox padding void."""
+        """Return the predicted label, int64 [1,H,W], with letterbox padding as void."""
         label = prediction.logits.detach().argmax(1)
         padding = self.episode.query_padding
         return label if padding is None else label.masked_fill(padding, IGNORE)
@@ -131,7 +132,7 @@ class AdaptedEpisode:
     def confident_mask(self, prediction: Prediction) -> Tensor | None:
         """Return the most probable share of the predicted foreground, int64 [1,H,W].
 
-        Where the share is not even one pixel, everything or nothing is certain, as ``q2s_empty`` says.
+        If the share is less than one pixel, ``q2s_empty`` decides whether all pixels or none are confident.
         """
         probability = prediction.logits.detach().softmax(1)[:, 1]
         foreground = probability[probability > 0.5]
@@ -153,36 +154,36 @@ class AdaptedEpisode:
     def _score(
         self, label: Tensor, supports: list[Support], *, alone: bool
     ) -> tuple[float, tuple[Prediction, ...]]:
-        """Segment every support with the query in its place among the supports, and itself blended in."""
-        given = self.options.discrimination_mask == "ground_truth"
-        stand_in = self._stand_in(self.episode.ground_truth if given else label)
+        """Segment every support with the query in its place; blend in its own guidance unless ``alone``."""
+        oracle = self.options.discrimination_mask == "ground_truth"
+        query = self._query_as_support(self.episode.ground_truth if oracle else label)
         reverse, ious = [], []
         for shot, mask in enumerate(self.masks):
-            prediction = self._reverse(shot, stand_in, supports, alone=alone)
+            prediction = self._reverse(shot, query, supports, alone=alone)
             predicted, true = prediction.logits.argmax(1) == 1, mask == 1
             union = (predicted | true).sum() + _UNION_EPSILON
             ious.append((predicted & true).sum() / union)
             reverse.append(prediction)
         return float(torch.stack(ious).mean()), tuple(reverse)
 
-    def _reverse(self, shot: int, stand_in: Support, supports: list[Support], *, alone: bool) -> Prediction:
-        others = [*supports[:shot], stand_in, *supports[shot + 1 :]]
+    def _reverse(self, shot: int, query: Support, supports: list[Support], *, alone: bool) -> Prediction:
+        others = [*supports[:shot], query, *supports[shot + 1 :]]
         return self._predict(shot + 1, others, None if alone else supports[shot])
 
     @torch.no_grad()
     def _encode_frozen_parts(self) -> None:
-        """Compute what of every image the trained parameters never change."""
+        """Compute those parts of all encodings that do not depend on trained parameters."""
         model = self.model
         self.features = [model.shared_features(image) for image in self.images]
         self.queries = [model.encode_query_features(features) for features in self.features]
-        self.seen = [
+        self.support_features = [
             model.as_support(features, mask)
             for features, mask in zip(self.features[1:], self.masks, strict=True)
         ]
         class_id = self.episode.class_id[:, 0]
-        self.known = [
-            model.encode_support_features(seen, mask, class_id)
-            for seen, mask in zip(self.seen, self.masks, strict=True)
+        self.encodings = [
+            model.encode_support_features(features, mask, class_id)
+            for features, mask in zip(self.support_features, self.masks, strict=True)
         ]
         self.auxiliary = model.encode_auxiliary_of(self.episode)
         if not model.meta.inputs.multi_way:
@@ -194,30 +195,30 @@ class AdaptedEpisode:
         return {**self.queries[image], **self.model.meta.trainable_query(self.features[image])}
 
     def _supports(self) -> list[Support]:
-        learned = map(self.model.meta.trainable_support, self.seen, self.masks)
+        trained = map(self.model.meta.trainable_support, self.support_features, self.masks)
         return [
-            Support({**known, **new}, number)
-            for number, (known, new) in enumerate(zip(self.known, learned, strict=True))
+            Support({**encoding, **update}, index)
+            for index, (encoding, update) in enumerate(zip(self.encodings, trained, strict=True))
         ]
 
-    def _stand_in(self, mask: Tensor) -> Support:
+    def _query_as_support(self, mask: Tensor) -> Support:
         """Encode the query as a support with ``mask``."""
         with torch.no_grad():
             features = self.model.as_support(self.features[0], mask)
         return Support(self.model.encode_support_features(features, mask, self.episode.class_id[:, 0]))
 
-    def _predict(self, image: int, supports: list[Support], own: Support | None) -> Prediction:
-        """Segment an image, 0 for the query; blend in the guidance of one more support, its own."""
+    def _predict(self, image: int, supports: list[Support], further: Support | None) -> Prediction:
+        """Segment an image, 0 for the query; blend in the guidance of a further support if there is one."""
         model, query = self.model, self._query(image)
         support = self._grouped(image, query, supports)
         guidance = model.meta.match(query, support)
         distance = model.scene_distance(query, support, guidance)
-        if own is not None:
+        if further is not None:
             assert model.meta.adaptation is not None  # EFTNet refuses a method without it
-            theirs, share = self.options.weighting
-            further = model.meta.match(query, self._grouped(image, query, [own]))
+            support_share, further_share = self.options.weighting
+            other = model.meta.match(query, self._grouped(image, query, [further]))
             mixed = {
-                name: theirs * guidance[name] + share * further[name]
+                name: support_share * guidance[name] + further_share * other[name]
                 for name in model.meta.adaptation.blended
             }
             guidance = guidance | mixed
@@ -230,13 +231,13 @@ class AdaptedEpisode:
 
     @torch.no_grad()
     def _comparison(self, image: int, query: Encoding, support: Support) -> Encoding:
-        key = (image, support.number)
+        key = (image, support.index)
         if key in self.compared:
             return self.compared[key]
-        memory = self.memories.setdefault(image, {}) if support.number is None else None
+        memory = self.memories.setdefault(image, {}) if support.index is None else None
         pair = self.model.meta.comparisons(query, group_encoding(support.encoding, 1, 1), memory)
         comparison = {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
-        if support.number is not None:
+        if support.index is not None:
             self.compared[key] = comparison
         return comparison
 
@@ -246,4 +247,4 @@ def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _detached_support(support: Support) -> Support:
-    return Support(_detached(support.encoding), support.number)
+    return Support(_detached(support.encoding), support.index)

@@ -1,4 +1,4 @@
-"""The switches of test-time adaptation."""
+"""The options of test-time adaptation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class EFTNetOptions:
     """Options of EFTNet.
 
     Attributes:
-        rounds: predictions that are compared. A step of learning lies between two of them.
-        lr, power: learning rate of the first step, and how fast it decays; 0 for not at all.
+        rounds: number of predictions that are compared, with one learning step between two of them.
+        lr, power: learning rate of the first step, and power of its polynomial decay; 0 for no decay.
         weighting: shares of the supports' guidance and of the query's own in the blend.
-        q2s_filt_para: share of the predicted foreground that is taken for certain.
-        sr_aux_weight1: weight of the meta-learner's own loss beside the ensemble's.
-        momentum, weight_decay: of the stochastic gradient descent.
-        discrimination_mask: the query's mask when it must segment the supports: its ``pseudo`` label, or its
-            ``ground_truth``, as in the published code. The latter tells the method the answer: its results
-            are those of an oracle.
-        q2s_empty: what is certain where too little foreground is predicted: the ``whole_image`` as published,
-            or ``none`` of it, so that nothing is blended in.
-        include_zero_round: whether the untouched model's prediction takes part in the comparison.
+        q2s_filt_para: share of the predicted foreground that is treated as confident.
+        sr_aux_weight1: weight of the meta-learner's own loss in addition to the ensemble's.
+        momentum, weight_decay: parameters of stochastic gradient descent.
+        discrimination_mask: the query's mask when it is used to segment the supports: its ``pseudo`` label,
+            or its ``ground_truth``, as in the published code. The latter gives the method the answer, so its
+            results are those of an oracle.
+        q2s_empty: the confident region if too little foreground is predicted: the ``whole_image``, as
+            published, or ``none``, so that nothing is blended in.
+        include_zero_round: whether the unadapted model's prediction takes part in the comparison.
     """
 
     rounds: Count = 5
@@ -39,6 +39,6 @@ class EFTNetOptions:
     q2s_empty: Literal["whole_image", "none"] = "whole_image"
     include_zero_round: bool = False
 
-    def rate(self, number: int) -> float:
-        """Return the learning rate of the step after round ``number``, counted from 1."""
-        return self.lr * (1 - (number - 1) / (self.rounds + 1)) ** self.power + 1e-10
+    def rate(self, round_number: int) -> float:
+        """Return the learning rate of the step after a round, counted from 1."""
+        return self.lr * (1 - (round_number - 1) / (self.rounds + 1)) ** self.power + 1e-10

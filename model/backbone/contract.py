@@ -145,10 +145,10 @@ class Backbone(nn.Module):
         for side in image.shape[-2:]:
             if refused := self.spec.refused_side(side):
                 raise ValueError(refused)
-        wanted = frozenset(self.spec.names(names))
-        return self.spec.by_role(self.compute(PIXELS[self.spec.pixels](image), wanted))
+        selected = frozenset(self.spec.names(names))
+        return self.spec.by_role(self.compute(PIXELS[self.spec.pixels](image), selected))
 
-    def compute(self, image: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+    def compute(self, image: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
         """Return the named features of images that have the network's own scale of pixel values."""
         raise NotImplementedError
 
@@ -182,10 +182,10 @@ class Backbone(nn.Module):
         """Return ``state`` with this network's filters of further input channels added, if it lacks them."""
         name, convolution = self.first_convolution()
         first, own = f"{name}.weight", convolution.weight.detach()
-        given = state.get(first)
-        if given is None or given.ndim != own.ndim or given.shape[1] >= own.shape[1]:
+        filters = state.get(first)
+        if filters is None or filters.ndim != own.ndim or filters.shape[1] >= own.shape[1]:
             return dict(state)
-        return {**state, first: torch.cat([given, own[:, given.shape[1] :].to(given)], 1)}
+        return {**state, first: torch.cat([filters, own[:, filters.shape[1] :].to(filters)], 1)}
 
     def on_rgb(self) -> Backbone:
         """Return this network if it reads RGB, otherwise a copy without the filters of further channels."""

@@ -175,17 +175,17 @@ class ResNet(StagedBackbone):
             names = _NESTED_STEM if "conv1.0.weight" in entries else _DEEP_STEM
         return renamed(entries, names, () if "layer4" in self.stages else ("layer4.",))
 
-    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, name: str, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         if name == "layer0":
             x = self.layer0[:-1](x)
-            return self.layer0[-1](x), dict.fromkeys({"layer0.unpooled"} & wanted, x)
+            return self.layer0[-1](x), dict.fromkeys({"layer0.unpooled"} & names, x)
         tapped = {}
         for index, block in enumerate(self.layers(name)):
             x = block(x)
             key = f"{name}.{index}"
-            if key in wanted:
+            if key in names:
                 tapped[key] = x
-            x = relu(x, inplace=key not in wanted)
+            x = relu(x, inplace=key not in names)
         return x, tapped
 
 

@@ -22,14 +22,14 @@ class StagedBackbone(Backbone):
 
     stages: tuple[str, ...]
 
-    def compute(self, image: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        last = max(self.stages.index(name.partition(".")[0]) for name in wanted)
+    def compute(self, image: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
+        last = max(self.stages.index(name.partition(".")[0]) for name in names)
         features: dict[str, Tensor] = {}
         x = image
         for stage in self.stages[: last + 1]:
-            x, tapped = self._run(stage, x, wanted)
+            x, tapped = self._run(stage, x, names)
             features |= tapped
-            if stage in wanted:
+            if stage in names:
                 features[stage] = x
         return features
 
@@ -40,8 +40,8 @@ class StagedBackbone(Backbone):
         """Return the layers, or blocks, of a stage."""
         return cast(nn.Sequential, self.get_submodule(stage))
 
-    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the stage ``name`` on ``x``; return its output, and the outputs of the ``wanted`` blocks."""
+    def _run(self, name: str, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the stage ``name`` on ``x``; return its output, and the outputs of the named blocks."""
         raise NotImplementedError
 
     def _roles(self, signed: str) -> dict[str, tuple[str, ...]]:

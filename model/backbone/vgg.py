@@ -113,16 +113,16 @@ class VGG16(StagedBackbone):
             names |= {f"{stage}.{index}": f"conv{group}_{order}" for order, index in enumerate(indices, 1)}
         return names
 
-    def _run(self, name: str, x: Tensor, wanted: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _run(self, name: str, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         tapped: dict[str, Tensor] = {}
         index = 0
         for module in self.layers(name):
             if isinstance(module, nn.MaxPool2d):
-                tapped |= dict.fromkeys({f"{name}.unpooled"} & wanted, x)
+                tapped |= dict.fromkeys({f"{name}.unpooled"} & names, x)
             x = module(x)
             if isinstance(module, nn.Conv2d):
                 key = f"{name}.{index}"
-                if key in wanted:  # a copy, because the activation that follows works in place
+                if key in names:  # a copy, because the activation that follows works in place
                     tapped[key] = x.clone()
                 index += 1
         return x, tapped

@@ -1,4 +1,4 @@
-"""Why a checkpoint does not fit a network: which entries differ, and what most likely is the cause."""
+"""Why a checkpoint does not fit a network: the entries that differ, and the most likely cause."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Misfit:
     """Entries in which a checkpoint and a network differ, by the network's names.
 
     Attributes:
-        missing: those that the checkpoint lacks.
-        unexpected: those that the network lacks.
-        misshaped: those of another shape -> their shape in the checkpoint and in the network.
+        missing: entries that the checkpoint lacks.
+        unexpected: entries that the network lacks.
+        misshaped: entries of different shapes -> their shape in the checkpoint and in the network.
     """
 
     missing: tuple[str, ...]
@@ -29,22 +29,22 @@ class Misfit:
 
     @classmethod
     def between(cls, model: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
-        """Compare a network with a state dict; counters of BatchNorm steps may be absent."""
-        wanted = model.state_dict()
-        shapes = {k: (list(state[k].shape), list(v.shape)) for k, v in wanted.items() if k in state}
+        """Compare a network with a state dict; counters of BatchNorm steps may be missing."""
+        own_state = model.state_dict()
+        shapes = {k: (list(state[k].shape), list(v.shape)) for k, v in own_state.items() if k in state}
         return cls(
-            missing=tuple(k for k in wanted if k not in state and not k.endswith("num_batches_tracked")),
-            unexpected=tuple(k for k in state if k not in wanted),
+            missing=tuple(k for k in own_state if k not in state and not k.endswith("num_batches_tracked")),
+            unexpected=tuple(k for k in state if k not in own_state),
             misshaped={k: (theirs, own) for k, (theirs, own) in shapes.items() if theirs != own},
         )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """The names of all entries that differ."""
         return (*self.missing, *self.unexpected, *self.misshaped)
 
     def without(self, prefixes: tuple[str, ...]) -> Misfit:
-        """Return the differences apart from those of some parts."""
+        """Return the differences without those of entries with these prefixes."""
         return Misfit(
             tuple(name for name in self.missing if not name.startswith(prefixes)),
             tuple(name for name in self.unexpected if not name.startswith(prefixes)),
@@ -58,7 +58,7 @@ class Misfit:
         return "; ".join(f"{len(names)} {kind} ({shorten(names)})" for kind, names in kinds if names)
 
     def likely_cause(self) -> str | None:
-        """Say what the two most likely differ in and what to set; None where nothing stands out."""
+        """Return the most likely cause and what to set; None if there is no obvious one."""
         stem = next((pair for name, pair in self.misshaped.items() if name.endswith(_STEM)), None)
         if stem is not None:
             return _difference_of_stems(*stem)
@@ -79,7 +79,7 @@ class Misfit:
 
 def _difference_of_stems(theirs: list[int], own: list[int]) -> str | None:
     if theirs[2:] != own[2:]:
-        return "the backbones begin otherwise: set Method.backbone_options.stem deep or standard"
+        return "the backbones have different stems: set Method.backbone_options.stem deep or standard"
     if theirs[0] != own[0]:
         return (
             f"its backbone is {theirs[0]} channels wide and this one {own[0]}: "
@@ -89,6 +89,6 @@ def _difference_of_stems(theirs: list[int], own: list[int]) -> str | None:
 
 
 def shorten(names: tuple[str, ...] | list[str]) -> str:
-    """Return the first names and how many more there are; control characters of foreign names are escaped."""
+    """Return the first names and the number of further ones; control characters in names are escaped."""
     shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:_SHOWN])
     return shown + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

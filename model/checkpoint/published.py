@@ -1,4 +1,4 @@
-"""Published checkpoint names <-> ours, and strict loading with a readable difference."""
+"""Conversion between published checkpoint names and ours, and strict loading with readable differences."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ def load_published(
 
     Args:
         model: a ``FewShotModel``, or a base learner.
-        state_dict: entries under their published names, with or without ``module.`` in front, or a file's
-            dictionary that holds them under ``state_dict``.
+        state_dict: entries under their published names, with or without the prefix ``module.``, or the
+            dictionary of a file that contains them under ``state_dict``.
         whole: see ``load_strict``.
 
     Returns:
-        As ``load_strict``.
+        The result of ``load_strict``.
 
     Raises:
-        ValueError: names the missing, unexpected and misshaped entries; nothing has been changed then.
+        ValueError: the checkpoint does not fit; the message names the missing, unexpected and misshaped
+            entries, and the model is unchanged.
     """
     return load_strict(model, to_ours(model, state_dict), whole=whole)
 
 
 def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Tensor]:
-    """Rename published entries to the names of ``model``; what has no name here keeps its own."""
+    """Rename published entries to the names of ``model``; unknown entries keep their names."""
     published = _plain(state_dict)
-    if isinstance(model, BaseLearner):  # the official loader reads these copies last, so they win
+    if isinstance(model, BaseLearner):  # the official loader reads these copies last, so they take precedence
         copies = {f"layer{k.partition('.')[2]}": v for k, v in published.items() if k.startswith("encoder.")}
         published = {k: v for k, v in published.items() if not k.startswith("encoder.")} | copies
     elif isinstance(model, FewShotModel):
@@ -60,7 +61,7 @@ def to_ours(model: nn.Module, state_dict: Mapping[str, object]) -> dict[str, Ten
 
 
 def _with_own_shot_bound(model: FewShotModel, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give entries of shot-bound parts our names, which a model that was built without them cannot tell."""
+    """Rename entries of shot-bound parts that the model was built without, whose names it does not list."""
     rules = {
         f"{model.meta.published.names.get(part, part)}.": part for part in model.meta.learning.shot_bound
     }
@@ -71,7 +72,7 @@ def _with_own_shot_bound(model: FewShotModel, published: Mapping[str, Tensor]) -
 
 def to_published(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our entries to the published names; a base learner's backbone is written twice, as official code
-    wants it."""
+    expects."""
     names = published_names(model)
     published = {names[name]: value for name, value in state.items()}
     if isinstance(model, BaseLearner):
@@ -94,21 +95,21 @@ def published_names(model: nn.Module) -> dict[str, str]:
 
 
 def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, str]:
-    """Load ``state`` into ``model``, which it must fit in every entry.
+    """Load ``state`` into ``model``; all entries must fit.
 
-    Counters of BatchNorm steps may be absent, as in old files. Parts that are bound to the number of supports
-    are left out where the checkpoint was trained with another one; see ``Learning.shot_bound``.
+    Counters of BatchNorm steps may be missing, as in old files. If the checkpoint was trained with another
+    number of supports, parts that are bound to it are removed from the model; see ``Learning.shot_bound``.
 
     Args:
         model: a few-shot model, a base learner or a backbone.
         state: entries by the model's own names.
-        whole: leave nothing out, as before a training, which would not learn what is missing.
+        whole: whether no part may be removed, because a training follows that could not train it.
 
     Returns:
-        The method's options, with their values, that it runs under since parts were left out.
+        The options of the method, with their values, that apply because parts were removed.
 
     Raises:
-        ValueError: as ``load_published``, and for whole numbers in place of fractions.
+        ValueError: as ``load_published``, and if weights are integers instead of floating-point numbers.
     """
     spare = _misfitting_parts(model, state)
     needed = {part for part in spare if whole and _part(model, part) is not None}
@@ -116,7 +117,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
     state = {name: value for name, value in state.items() if not name.startswith(left_out)}
     misfit = Misfit.between(model, state).without(left_out)
     if misfit.names:
-        cures = [f"{_option(spare[part])} does without {part}" for part in sorted(needed)]
+        cures = [f"{_option(spare[part])} works without {part}" for part in sorted(needed)]
         cause = None if cures else misfit.likely_cause()
         differences = f"the checkpoint does not fit this network: {misfit.described()}"
         raise ValueError("; ".join(filter(None, [differences, cause, *cures])))
@@ -129,7 +130,7 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], *, whole: bool = 
 
 
 def _misfitting_parts(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, tuple[str, str]]:
-    """Return those of the meta-learner's shot-bound parts that ``state`` does not fit, with their options."""
+    """Return the shot-bound parts of the meta-learner that ``state`` does not fit, with their options."""
     parts = model.meta.learning.shot_bound if isinstance(model, FewShotModel) else {}
     wrong = Misfit.between(model, state).names if parts else ()
     return {part: parts[part] for part in parts if any(name.startswith(f"meta.{part}.") for name in wrong)}
@@ -144,18 +145,18 @@ def _option(option: tuple[str, str]) -> str:
 
 
 def _leave_out(model: nn.Module, part: str, option: tuple[str, str]) -> None:
-    """Take a part out of the meta-learner, which then does as under ``option``, and warn of it."""
+    """Remove a part of the meta-learner, which then works as under ``option``, and warn of it."""
     owner, _, child = f"meta.{part}".rpartition(".")
     setattr(model.get_submodule(owner), child, None)
     warnings.warn(
-        f"the checkpoint was trained with another number of supports and has no fitting {part}: the "
-        f"model runs as under {_option(option)}; train with this number of supports to have it learned",
+        f"the checkpoint was trained with another number of supports and has no fitting {part}: the model "
+        f"works as with {_option(option)}; to use a learned {part}, train with this number of supports",
         stacklevel=4,
     )
 
 
 def _require_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse whole numbers where the network has fractions: they are weights that lost their fractions."""
+    """Raise ValueError if weights of the network are integers in the checkpoint, that is truncated."""
     wrong = [
         f"{name} {str(state[name].dtype).removeprefix('torch.')}"
         for name, value in model.state_dict().items()
@@ -163,8 +164,8 @@ def _require_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of the checkpoint's tensors hold no fractions where this network has them "
-            f"({shorten(wrong)}); take the checkpoint that they were made from"
+            f"{len(wrong)} of the checkpoint's tensors are integers, but weights of this network are not "
+            f"({shorten(wrong)}); use the checkpoint from which it was converted"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tell which network a published checkpoint belongs to, by the names and shapes of its entries."""
+"""Recognition of the network of a published checkpoint by the names and shapes of its entries."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from fewseg.model.create import (
 from fewseg.model.records import TextInput
 
 _BASE_BIASES = ("learner_base.1.4.bias", "base_learnear.2.bias", "cls.4.bias")
-"""The last entry of the base learner's classifier, as the methods and the base learner itself call it."""
+"""Names of the last entry of the base learner's classifier, in checkpoints of methods and base learners."""
 _WORD_TABLE = (81, 300)
-"""Shape of a table of word vectors; it is no part of a checkpoint, so any will do."""
+"""Shape of a table of word vectors. Checkpoints do not contain the table, so any shape can be used."""
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a checkpoint is.
+    """The properties of a recognised checkpoint.
 
     Attributes:
-        name: of the method or the base learner.
-        backbone: its name.
-        shot: supports per way that it was trained with, 1 where the weights do not tell.
-        base_classes: classes of its base learner, background left out; None where it has none.
-        options: options of the method that its shapes tell.
-        network: the network it fits, with the checkpoint's weights not yet loaded.
+        name: name of the method or the base learner.
+        backbone: name of the backbone.
+        shot: number of supports that it was trained with; 1 if the weights do not depend on it.
+        base_classes: number of classes of its base learner without background; None if it has none.
+        options: options of the method that follow from the shapes.
+        network: the network that it fits, without the checkpoint's weights.
     """
 
     name: str
@@ -53,7 +53,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> Recognised:
     """Find the network whose entries are those of ``state_dict``, given under their published names.
 
     Raises:
-        ValueError: no known network fits; names the nearest one and its differences.
+        ValueError: no known network fits; the message names the nearest one and its differences.
     """
     nearest: tuple[int, str] = (len(state_dict) + 1, "")
     for candidate in _candidates({name.removeprefix("module."): value for name, value in state_dict.items()}):
@@ -71,7 +71,7 @@ def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Join the entries of a checkpoint that was published in several files.
 
     Raises:
-        ValueError: a file that no known method splits its checkpoints into.
+        ValueError: a file is no part of a checkpoint of any known method.
     """
     markers = {
         entry: prefix for method in METHODS.values() for entry, prefix in method.published.files.items()
@@ -99,20 +99,20 @@ def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
                 yield Recognised(name, backbone, 1, classes, base_learner)
         for name, backbone in itertools.product(METHODS, backbones):
             accepted = {option.name for option in fields(METHODS[name].Options)}
-            known = {key: value for key, value in options.items() if key in accepted}
+            recognised = {key: value for key, value in options.items() if key in accepted}
             reads_words = METHODS[name].inputs.text is TextInput.WORD_VECTORS
             words: dict[str, Any] = {"embeddings": torch.ones(*_WORD_TABLE)} if reads_words else {}
             try:
                 network = create_model(
-                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **known, **words
+                    name, backbone=backbone, shot=shot, base_classes=classes or 15, **recognised, **words
                 )
             except ValueError:  # a method that does not exist on this backbone
                 continue
-            yield Recognised(name, backbone, shot, classes, network, known)
+            yield Recognised(name, backbone, shot, classes, network, recognised)
 
 
 def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
-    """Read K and the hidden width off the network that weighs the supports, where there is one."""
+    """Return K and the hidden width of the network that computes the supports' weights, if there is one."""
     if "kshot_rw.weight" in entries:
         return entries["kshot_rw.weight"].shape[1], {"kshot_trans_dim": 0}
     if "kshot_rw.0.weight" in entries:
@@ -122,6 +122,6 @@ def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
 
 
 def _backbones(entries: Mapping[str, Tensor]) -> list[str]:
-    """Return the backbones that may be inside, as far as they can tell; all where none may."""
+    """Return the backbones that the checkpoint may contain; all backbones if none is recognised."""
     likely = [name for name in BACKBONES if create_backbone(name).may_be_in(entries)]
     return likely or list(BACKBONES)

@@ -46,7 +46,7 @@ class Residual(nn.Sequential):
     """Two 3x3 convolutions without bias, whose output is added to their input.
 
     Args:
-        channels: of input and output.
+        channels: channels of input and output.
         last_relu: whether a ReLU follows the second convolution, before the sum.
     """
 

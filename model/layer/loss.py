@@ -21,7 +21,7 @@ def pixel_cross_entropy(
         logits: [B,C,h,w] at any resolution, which are resized bilinearly to the label; or [B,N,2,h,w], the
             binary logits of each of N ways.
         label: [B,H,W] of 0..C-1 (0..N) and 255.
-        align_corners: of the resizing.
+        align_corners: whether corners are aligned when logits are resized.
         ignore_void: whether void pixels (255) are ignored; otherwise they are background.
     """
     if not ignore_void:

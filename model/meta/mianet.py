@@ -194,7 +194,7 @@ def support_means(high: Tensor, mask: Tensor, sizes: Sequence[tuple[int, int]]) 
     for level, size in enumerate(sizes):
         scaled = resize(current, size)
         means.append(unit(resize(high, size) * scaled).mean((2, 3)))
-        if not _apart(level, size, high):
+        if not _is_upsampled(level, size, high):
             current = scaled
     return torch.stack(means, 1)
 
@@ -209,14 +209,14 @@ def hierarchical_prior(high: Tensor, means: Tensor, sizes: Sequence[tuple[int, i
     """
     priors, current = [], high
     for level, (size, mean) in enumerate(zip(sizes, means.unbind(1), strict=True)):
-        apart = _apart(level, size, high)
-        scaled = resize(high, size) if apart else adaptive_avg_pool2d(current, size)
+        upsampled = _is_upsampled(level, size, high)
+        scaled = resize(high, size) if upsampled else adaptive_avg_pool2d(current, size)
         # Mean cosines vary by thousandths over an image. In single precision, scaling them to [0,1] would
         # amplify rounding errors from level to level.
         double = scaled.double()
         cosine = torch.einsum("bchw,bc->bhw", double, mean.double()) / double.norm(dim=1).clamp_min(1e-7)
         priors.append(scale_to_unit_range(cosine.flatten(1)).view(-1, 1, *size).to(high.dtype))
-        if not apart:
+        if not upsampled:
             current = scaled * priors[-1]
     return priors
 
@@ -243,7 +243,7 @@ def triplet_loss(anchor: Tensor, local: Tensor, inside: Tensor) -> Tensor:
     return loss.sum() / counted.sum().clamp_min(1)
 
 
-def _apart(level: int, size: tuple[int, int], high: Tensor) -> bool:
+def _is_upsampled(level: int, size: tuple[int, int], high: Tensor) -> bool:
     """Whether a level is finer than the high feature, as VGG16's first is, and uses an upsampled copy."""
     return level == 0 and size[0] > high.shape[-2]
 

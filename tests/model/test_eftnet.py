@@ -71,7 +71,7 @@ def test_steps_change_the_head_and_nothing_frozen(method: str) -> None:
     adapter = create_adapter("eftnet", model, lr=0.01)
     before = {name: value.clone() for name, value in model.named_parameters()}
     with adapter.adaptation(one()) as adapted:
-        adapted.step(adapted.round(adapted.untouched()), 0.01)
+        adapted.step(adapted.round(adapted.unadapted()), 0.01)
         moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved
     frozen = ("backbone.", "base_head.", *(f"meta.{name}." for name in model.meta.adaptation.fixed))
@@ -82,14 +82,14 @@ def test_a_method_with_base_learner_and_ensemble_of_ours() -> None:
     model = build("pfenet", base="pspnet", ensemble="bam")
     adapter = create_adapter("eftnet", model, lr=0.01)
     with adapter.adaptation(one()) as adapted:
-        outcome = adapted.round(adapted.untouched())
+        outcome = adapted.round(adapted.unadapted())
     assert set(outcome.losses) == {"main", "meta"}
 
 
 def test_learning_lowers_the_loss_on_a_fixed_label() -> None:
     adapter = create_adapter("eftnet", build(), lr=0.01)
     with adapter.adaptation(one()) as adapted:
-        start = adapted.untouched()
+        start = adapted.unadapted()
         losses = []
         for _ in range(6):
             outcome = adapted.round(start)
@@ -103,7 +103,7 @@ def test_nothing_is_kept_after_an_error() -> None:
     adapter = create_adapter("eftnet", model)
     before = {name: value.clone() for name, value in model.named_parameters()}
     with pytest.raises(KeyboardInterrupt), adapter.adaptation(one()) as adapted:
-        adapted.step(adapted.round(adapted.untouched()), 0.1)
+        adapted.step(adapted.round(adapted.unadapted()), 0.1)
         raise KeyboardInterrupt
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
@@ -136,7 +136,7 @@ def test_padding_is_no_target() -> None:
     padding[:, 40:] = True
     adapter = create_adapter("eftnet", build())
     with adapter.adaptation(replace(one(), query_padding=padding)) as adapted:
-        label = adapted.pseudo_label(adapted.untouched())
+        label = adapted.pseudo_label(adapted.unadapted())
     assert (label[padding] == 255).all() and (label[~padding] != 255).all()
 
 
@@ -145,7 +145,7 @@ def test_confident_mask_is_the_top_of_the_foreground() -> None:
     with adapter.adaptation(one()) as adapted:
         logits = torch.zeros(1, 2, SIDE, SIDE)
         logits[0, 1] = torch.linspace(-1, 1, SIDE * SIDE).view(SIDE, SIDE)
-        mask = adapted.confident_mask(replace(adapted.untouched(), logits=logits))
+        mask = adapted.confident_mask(replace(adapted.unadapted(), logits=logits))
     assert mask.sum() == int(0.2 * (SIDE * SIDE // 2)) and mask[0, -1].all()
 
 
@@ -154,7 +154,7 @@ def test_empty_foreground(q2s_empty: str, pixels: int | None) -> None:
     adapter = create_adapter("eftnet", build(), rounds=2, q2s_empty=q2s_empty)
     with adapter.adaptation(one()) as adapted:
         empty = replace(
-            adapted.untouched(), logits=torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, SIDE, SIDE)
+            adapted.unadapted(), logits=torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, SIDE, SIDE)
         )
         mask = adapted.confident_mask(empty)
         assert (mask is None) if pixels is None else mask.sum() == pixels
@@ -166,7 +166,7 @@ def test_untouched_prediction_may_win() -> None:
     plain = model(one()).logits
     adapter = create_adapter("eftnet", model, rounds=2, include_zero_round=True)
     with adapter.adaptation(one()) as adapted:
-        untouched = adapted.untouched()
+        untouched = adapted.unadapted()
         assert 0.0 <= adapted.score(untouched) <= 1.0
     torch.testing.assert_close(untouched.logits, plain)
 

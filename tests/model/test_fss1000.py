@@ -90,7 +90,7 @@ class TestFSS1000(MetaLearnerTester):
             model(episode)
 
     def test_base_learner_and_adaptation_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="not shown plain images"):
+        with pytest.raises(ValueError, match="reads padded or masked images"):
             self.build(base="pspnet", ensemble="bam")
         with pytest.raises(ValueError, match="cannot adapt FSS1000: its support branch sees the mask"):
             create_adapter("eftnet", self.build(bn_mode="running"))

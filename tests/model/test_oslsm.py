@@ -93,7 +93,7 @@ class TestOSLSM(MetaLearnerTester):
         torch.testing.assert_close(seen, wanted, atol=1e-3, rtol=1e-4)
 
     def test_base_learner_and_adaptation_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="not shown plain images"):
+        with pytest.raises(ValueError, match="reads padded or masked images"):
             self.build(base="pspnet", ensemble="bam")
         with pytest.raises(ValueError, match="cannot adapt OSLSM: its support branch sees the masked image"):
             create_adapter("eftnet", self.build())
@@ -107,7 +107,7 @@ class TestOSLSM(MetaLearnerTester):
     def test_dilated_backbone_needs_its_own_stride(self) -> None:
         dilated = {"backbone": "resnet18", "backbone_options": {"width": 8, "dilation": (1, 1, 2, 4)}}
         episode = random_episode(65)
-        with pytest.raises(ValueError, match="needs cells 32 pixels apart"):
+        with pytest.raises(ValueError, match="needs cells with a stride of 32 pixels"):
             create_model("oslsm", **dilated, **SMALL).eval()(episode)
         with torch.no_grad():
             logits = create_model("oslsm", **dilated, **SMALL, cell_stride=8).eval()(episode).logits

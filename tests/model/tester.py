@@ -246,7 +246,7 @@ class ShotWeightsTester(MetaLearnerTester):
 
     def test_training_with_more_supports_names_the_option_that_needs_no_weights_for_them(self) -> None:
         weights, model = self.build(shot=1).state_dict(), self.build(shot=5)
-        with pytest.raises(ValueError, match=r"missing.*Method\.options\.shot_weights uniform does without"):
+        with pytest.raises(ValueError, match=r"missing.*Method\.options\.shot_weights uniform works without"):
             load_strict(model, weights, whole=True)
         assert model.meta.shot_weights.network is not None
 

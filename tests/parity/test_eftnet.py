@@ -100,7 +100,7 @@ def test_every_round(backbone: str, name: str) -> None:
     limit = max(case.meta[SENSITIVITY][f"round{finetune['rounds']}_final_sub2"], TOLERANCE)
     before_all = {k: v.clone() for k, v in adapter.model.state_dict().items()}
     with adapter.adaptation(padded_episode(case)) as adapted:
-        before = adapted.untouched()
+        before = adapted.unadapted()
         assert_close(before.logits, arrays["zero_final"], TOLERANCE)
         assert_close(before.parts["meta"], arrays["zero_meta"], 1e-3)
         for recorded in finetune["per_round"]:
@@ -156,7 +156,7 @@ def test_rounding_decides_after_a_collapse() -> None:
         if seed is not None:
             perturb(adapter.model, seed=seed)
         with adapter.adaptation(padded_episode(case)) as adapted:
-            before = adapted.untouched()
+            before = adapted.unadapted()
             for number in (1, 2, 3):
                 outcome = adapted.round(before)
                 adapted.step(outcome, adapter.options.rate(number))

@@ -12,8 +12,8 @@ class BatchStatistics(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() == x.shape[1]:
             raise ValueError(
-                f"one value per channel ({list(x.shape)}) has no statistics of its own; enlarge the image "
-                "or set bn_mode: running"
+                f"BatchNorm cannot normalise one value per channel ({list(x.shape)}) by its batch; use "
+                "larger images or set bn_mode: running"
             )
         if self.training:
             return super().forward(x)

@@ -157,8 +157,8 @@ def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ..
     finer = [strides[0] // stride if strides[0] % stride == 0 else 0 for stride in strides]
     if len(finer) != _LEVELS or not set(finer) <= set(plans):
         raise ValueError(
-            f"hsnet correlates {_LEVELS} levels of features, each as fine as the one behind it or up to four "
-            f"times as fine as the last; {spec.name} as built has positions {strides} pixels apart"
+            f"hsnet needs {_LEVELS} levels of features whose strides are that of the deepest level, a half "
+            f"or a quarter of it; {spec.name} as built has the strides {strides}"
         )
     return [plans[ratio] for ratio in finer]
 

@@ -172,8 +172,9 @@ class OSLSM(MetaLearner):
         expected = [-(-(side + 2 * margin) // stride) - kernel + 1 for side in size]
         if list(cells.shape[-2:]) != expected:
             raise ValueError(
-                f"oslsm needs cells {stride} pixels apart, {expected} for an image of {list(size)}, and got "
-                f"{list(cells.shape[-2:])}; set cell_stride to what its backbone has"
+                f"oslsm needs cells with a stride of {stride} pixels, {expected} for an image of "
+                f"{list(size)}, and got {list(cells.shape[-2:])}; set cell_stride to the "
+                "backbone's stride"
             )
         upsampled = conv_transpose2d(cells.flatten(0, 1).unsqueeze(1), self.bilinear, stride=stride)
         first = margin + stride - stride * kernel // 2

@@ -32,7 +32,7 @@ def with_nan(weight: Tensor) -> Tensor:
 
 TROUBLE = [
     (with_nan, r"layer0.0.weight has 2 of 216 values that are NaN or infinite"),
-    (Tensor.long, r"1 of the checkpoint's tensors hold no fractions .*layer0.0.weight int64"),
+    (Tensor.long, r"1 of the checkpoint's tensors are integers.*layer0.0.weight int64"),
 ]
 
 
