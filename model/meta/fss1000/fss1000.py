@@ -164,7 +164,7 @@ def _published_names(backbone: Backbone) -> dict[str, str]:
     names |= {f"relation.climb.{n}": f"relation_network.double_conv{n + 1}" for n in range(5)}
     for ours, theirs in backbone.layer_names("torchvision").items():
         if theirs.startswith("features."):  # VGG16's widened first convolution has a place of its own
-            number = int(theirs.removeprefix("features."))
-            theirs = f"features.{number - 1}" if number else "layer1.0"
+            index = int(theirs.removeprefix("features."))
+            theirs = f"features.{index - 1}" if index else "layer1.0"
         names[f"backbone.{ours}"] = f"feature_encoder.{theirs}"
     return names
