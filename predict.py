@@ -130,13 +130,13 @@ def build_segmenter(
     """Load the model and show it the examples and the auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
-    names, class_id = name_class(config, fold.split.names, class_name)
-    model = build_few_shot(config, fold.split, names)
+    names, class_id = name_class(config, fold.classes.names, class_name)
+    model = build_few_shot(config, fold.classes, names)
     if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
-    load_trained(model, weight_path(config, fold), describe(config, fold.split))
+    load_trained(model, weight_path(config, fold), describe(config, fold.classes))
     return Segmenter(model.to(device), examples, fold.resize, auxiliary, class_id)
 
 

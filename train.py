@@ -22,7 +22,6 @@ from fewseg.engine.setup.data import fold_of, training_data, training_loader
 from fewseg.engine.setup.run_folder import BOARD, RunFolder
 from fewseg.engine.setup.script import log_notices, run_script
 from fewseg.engine.setup.weights import describe, start_weights
-from fewseg.engine.training.board import Board
 from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
 from fewseg.engine.training.expectations import say_what_to_expect
 from fewseg.engine.training.loop import TrainingLoop
@@ -30,6 +29,7 @@ from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.parallel import synchronised
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import Progress, Snapshot
+from fewseg.engine.training.tensorboard import TensorBoardWriter
 from fewseg.engine.training.validate import validation_of
 from fewseg.model.contract import Network
 from fewseg.util import distributed
@@ -107,9 +107,9 @@ def prepare(
     if snapshot is not None:
         reached = placed(snapshot, reached, course, len(batches))
 
-    model: Network = build_network(config, fold.split)
+    model: Network = build_network(config, fold.classes)
     if snapshot is None:
-        say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.split))
+        say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.classes))
     model = synchronised(model, device).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = optimizer_of(config, model)
@@ -117,7 +117,7 @@ def prepare(
         snapshot.restore(model, optimizer, moments=keeps_moments(changes))
         snapshot.tell_other_processes()
 
-    board = Board(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
+    board = TensorBoardWriter(folder.path / BOARD, reached.epoch * len(batches) + reached.step + 1)
     return TrainingLoop(
         model=model,
         optimizer=optimizer,
@@ -126,7 +126,7 @@ def prepare(
         batches=batches,
         validate=validation_of(config, fold, model, board),
         snapshots=Snapshots(
-            folder.path, describe(config, fold.split), course, config.Train.save_minutes, snapshot
+            folder.path, describe(config, fold.classes), course, config.Train.save_minutes, snapshot
         ),
         board=board,
         reached=reached,

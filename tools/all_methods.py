@@ -184,7 +184,7 @@ def _variant(file: Path, kind: str, args: argparse.Namespace) -> Iterator[Varian
 
 def _described(file: Path, folder: Path, training: tuple[str, ...], testing: tuple[str, ...] = ()) -> Variant:
     config = load_config(file, training)
-    network = build_few_shot(config, fold_of(config).split)
+    network = build_few_shot(config, fold_of(config).classes)
     parts = ["-" if network.base_head is None else "base"]
     parts += ["ensemble"] if network.ensemble is not None else []
     parts += ["eftnet"] if testing else []
@@ -270,7 +270,7 @@ def _train_base_learner(args: argparse.Namespace) -> None:
     first = next(path for path in files if not trains_base_learner(load_config(path)))
     methods = load_config(first, opts)
     try:
-        base_weight_path(methods, fold_of(methods).split)
+        base_weight_path(methods, fold_of(methods).classes)
     except CheckpointError:
         _run("train.py", file, [], [*opts, "resume", "auto"])
 

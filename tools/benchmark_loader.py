@@ -170,7 +170,9 @@ def compare_loaders(fold: Fold, items: int = 200, cache_bytes: int = 0) -> dict[
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     transform = TrainTransform(SIZE)
-    ours = EpisodeDataset(fold.train_lists(1), fold.split, transform, shot=1, seed=0, cache_bytes=cache_bytes)
+    ours = EpisodeDataset(
+        fold.train_lists(1), fold.classes, transform, shot=1, seed=0, cache_bytes=cache_bytes
+    )
     spent, difference = {"plain": 0.0, "ours": 0.0}, 0.0
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -76,9 +76,9 @@ def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence
     """Mine the training images of the config's fold, and ``extra`` ones, and return their number."""
     device = distributed.start()
     fold = fold_of(config)
-    model = build_few_shot(config, fold.split)
+    model = build_few_shot(config, fold.classes)
     path = weight_path(config, fold)
-    facts = describe(config, fold.split)
+    facts = describe(config, fold.classes)
     load_trained(model, path, facts)
     miner = Miner(model.to(device), fold, config.Data.shot, settings, extra)
     kept = {key: facts[key] for key in ("arch", "backbone", "data_set", "fold", "shot")}

@@ -33,7 +33,7 @@ class Fold:
 
     Attributes:
         data_set, number: what it is a fold of, and which.
-        split: its classes.
+        classes: base and novel ones.
         protocol: how images are listed and episodes drawn.
         root, train_list, val_list: where it is read from.
         class_folders: the classes of a data set whose images lie in a folder per class.
@@ -41,7 +41,7 @@ class Fold:
 
     data_set: str
     number: int
-    split: ClassSplit
+    classes: ClassSplit
     protocol: Protocol
     root: Path
     train_list: Path
@@ -85,7 +85,7 @@ class Fold:
 
     def _areas(self, images: ImageList) -> AreaIndex:
         areas = images.index()
-        check_labels(areas, len(self.split.names) - 1, self.root)
+        check_labels(areas, len(self.classes.names) - 1, self.root)
         return areas
 
     def train_lists(self, shot: int) -> EpisodeLists:
@@ -103,7 +103,7 @@ class Fold:
         return episode_lists(
             images,
             areas,
-            self.split,
+            self.classes,
             novel=novel,
             shot=shot,
             drop_unwanted=drop_unwanted,
@@ -117,10 +117,10 @@ class Fold:
         Episodes of held-out classes come from the test images; where an image shows one class only, from the
         training images, which then show these classes to nobody else.
         """
-        if not self.split.held_out:
+        if not self.classes.held_out:
             return self
         images = self.val_list if self.class_folders is None else self.train_list
-        return replace(self, split=self.split.for_selection(), val_list=images)
+        return replace(self, classes=self.classes.for_selection(), val_list=images)
 
     def manifest(
         self, seed: int, shot: int, *, ways: int = 1, episodes: int | None = None, generalized: bool = False
@@ -129,7 +129,7 @@ class Fold:
         if generalized:
             rule = self.protocol.small_classes
             lists = generalized_lists(
-                self.val_images, self.val_areas, self.split, shot=shot, small_classes=rule
+                self.val_images, self.val_areas, self.classes, shot=shot, small_classes=rule
             )
         else:
             lists = self.test_lists(shot)

@@ -55,8 +55,8 @@ def _check_names(manifest: Manifest, fold: Fold, path: str | Path) -> None:
 
 
 def _check_episodes(manifest: Manifest, fold: Fold, path: str | Path) -> None:
-    novel = {class_id: column for column, class_id in enumerate(fold.split.novel)}
-    shows, position = fold.val_areas.at_least(fold.split.novel), fold.val_images.position
+    novel = {class_id: column for column, class_id in enumerate(fold.classes.novel)}
+    shows, position = fold.val_areas.at_least(fold.classes.novel), fold.val_images.position
     for number, spec in enumerate(manifest, 1):
         where = f"{path}: episode {number}"
         unknown = [class_id for class_id in spec.class_ids if class_id not in novel]
@@ -71,6 +71,6 @@ def _check_episodes(manifest: Manifest, fold: Fold, path: str | Path) -> None:
             blank = [name for name in supports if not shows[position[name], novel[class_id]]]
             if blank:
                 raise DataError(
-                    f"{where}: {blank[0]} does not show class {class_id} ({fold.split.names[class_id]}); "
+                    f"{where}: {blank[0]} does not show class {class_id} ({fold.classes.names[class_id]}); "
                     "the masks differ from those that it was drawn from"
                 )

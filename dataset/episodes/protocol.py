@@ -87,25 +87,25 @@ class Protocol:
     pretrained: Literal["base_learner", "imagenet"] = "imagenet"
     backbone: Literal["frozen", "trained"] = "frozen"
 
-    def with_overrides(self, **points: Any) -> Protocol:
-        """Return the protocol with some points changed.
+    def with_overrides(self, **changes: Any) -> Protocol:
+        """Return the protocol with some of its values changed.
 
         Raises:
             ConfigError: an unknown point or a value that it cannot have.
         """
         known = [f.name for f in fields(self) if f.name != "name"]
-        for key in points:
+        for key in changes:
             if key not in known:
                 near = get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
         # Classes that no episode may ask for cannot score: counted as 0, they would cap every mean.
         follows: dict[str, Any] = (
-            {"absent_classes": "left_out"} if points.get("small_classes") == "leave_out" else {}
+            {"absent_classes": "left_out"} if changes.get("small_classes") == "leave_out" else {}
         )
         try:
             # YAML knows lists only
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in points.items()}
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
             changed = replace(self, **(follows | given))
         except ValidationError as error:
             first = error.errors()[0]
@@ -144,7 +144,7 @@ TRAINING_POINTS = (
     *("novel_in_train", "train_images", "interleaved_folds", "train_chain"),
     *("selection", "pretrained", "backbone"),
 )
-"""The points that are settled once a model is trained."""
+"""The values that are settled once a model is trained."""
 
 PROTOCOLS = {
     preset.name: preset
@@ -210,8 +210,8 @@ LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "tra
 """Data sets with lists that protocols name, and what these change; the others have only their own lists."""
 
 
-def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protocol:
-    """Return the protocol ``name`` as it is for ``data_set``, with the given points changed.
+def load_protocol(name: str, data_set: str = "pascal", **changes: Any) -> Protocol:
+    """Return the protocol ``name`` as it is for ``data_set``, with the given values changed.
 
     Raises:
         ConfigError: an unknown protocol, an unknown point or a value that it cannot have.
@@ -221,4 +221,4 @@ def load_protocol(name: str, data_set: str = "pascal", **points: Any) -> Protoco
     settings = dict(LISTED.get(data_set, {"train_images": "own", "test_images": "own"}))
     if data_set == "coco":
         settings |= _COCO.get(name, {})
-    return PROTOCOLS[name].with_overrides(**(settings | points))
+    return PROTOCOLS[name].with_overrides(**(settings | changes))

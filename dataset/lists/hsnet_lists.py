@@ -54,13 +54,13 @@ def _pascal_pairs(lines: list[tuple[int, str]], fold: Fold, path: Path) -> Pairs
 
 
 def _class_pairs(lines: list[tuple[int, str]], fold: Fold, path: Path) -> Pairs:
-    ids = {name: class_id for class_id, name in enumerate(fold.split.names) if class_id}
-    of_class = fold.val_areas.at_least(fold.split.novel)
+    ids = {name: class_id for class_id, name in enumerate(fold.classes.names) if class_id}
+    of_class = fold.val_areas.at_least(fold.classes.novel)
     pairs: Pairs = []
     for number, name in lines:
-        if ids.get(name) not in fold.split.novel:
+        if ids.get(name) not in fold.classes.novel:
             raise DataError(f"{path}:{number}: {name} is no class that fold {fold.number} tests")
-        column = fold.split.novel.index(ids[name])
+        column = fold.classes.novel.index(ids[name])
         pairs += [(int(position), ids[name]) for position in of_class[:, column].nonzero()[0]]
     return pairs
 
@@ -88,7 +88,7 @@ def _positions(fold: Fold) -> dict[str, int]:
 
 
 def _lists(pairs: Pairs, fold: Fold, path: Path) -> EpisodeLists:
-    foreign = sorted({class_id for _, class_id in pairs} - set(fold.split.novel))
+    foreign = sorted({class_id for _, class_id in pairs} - set(fold.classes.novel))
     if foreign:
         raise DataError(f"{path}: lists class {foreign[0]}, which fold {fold.number} does not test")
     supports: dict[int, list[int]] = {}

@@ -28,14 +28,14 @@ class PlannedEpisode(NamedTuple):
     """An episode by the names of its images.
 
     Attributes:
-        manifest: index of its manifest.
-        number: of the episode in that manifest.
+        manifest_index: position of its manifest among all.
+        index: position of the episode in that manifest.
         spec: its query and supports.
         auxiliary_names: of its auxiliary images, way by way.
     """
 
-    manifest: int
-    number: int
+    manifest_index: int
+    index: int
     spec: EpisodeSpec
     auxiliary_names: Names = ()
 
@@ -75,11 +75,11 @@ class EpisodeSet:
 
     def __iter__(self) -> Iterator[PlannedEpisode]:
         """Yield all episodes, manifest by manifest."""
-        for index, manifest in enumerate(self.manifests):
-            for number, spec in enumerate(manifest):
-                sets = self.auxiliary
-                names = () if sets is None else sets.draw(spec, "test", manifest.seed, number)
-                yield PlannedEpisode(index, number, spec, names)
+        sets = self.auxiliary
+        for manifest_index, manifest in enumerate(self.manifests):
+            for index, spec in enumerate(manifest):
+                names = () if sets is None else sets.draw(spec, "test", manifest.seed, index)
+                yield PlannedEpisode(manifest_index, index, spec, names)
 
     def load(self, planned: PlannedEpisode, *, with_truth: bool = False) -> tuple[Episode, np.ndarray]:
         """Read the images of an episode.

@@ -77,9 +77,9 @@ def _score(
 ) -> list[Scores]:
     scores = [Scores(episodes.fold, manifest) for manifest in episodes.manifests]
     for score in scores:
-        for number, spec in enumerate(progress(score.manifest, name)):
+        for index, spec in enumerate(progress(score.manifest, name)):
             label = episodes.store.named(spec.query)[1]
             target = relabel(label, class_table(spec.class_ids[:1]))
             prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))
-            score.add_counts("final", number, intersection_union_target(prediction, truth, 2))
+            score.add_counts("final", index, intersection_union_target(prediction, truth, 2))
     return scores

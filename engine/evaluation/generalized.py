@@ -39,8 +39,8 @@ class GeneralizedScores(Scores):
     def __init__(self, fold: Fold, manifest: Manifest, merge_tau: float) -> None:
         super().__init__(fold, manifest)
         self.merge_tau = merge_tau
-        self.first_novel = 1 + len(fold.split.base)
-        classes = self.first_novel + len(fold.split.novel)
+        self.first_novel = 1 + len(fold.classes.base)
+        classes = self.first_novel + len(fold.classes.novel)
         self.merged = {merge: IoUMeter(classes) for merge in MERGES}
         shape = len(manifest), 1 + self.first_novel, 3
         self.merged_episodes = {merge: torch.zeros(shape, dtype=torch.int64) for merge in MERGES}
@@ -52,15 +52,15 @@ class GeneralizedScores(Scores):
         self.meters = {"final": self.merged[merge]}
         self.episodes = {"final": self.merged_episodes[merge]}
 
-    def rows(self, number: int) -> list[int]:
+    def rows(self, index: int) -> list[int]:
         """Return the meters' rows for background, base classes and the novel class of an episode."""
-        (class_id,) = self.manifest[number].class_ids
-        return [*range(self.first_novel), self.first_novel + self.fold.split.novel.index(class_id)]
+        (class_id,) = self.manifest[index].class_ids
+        return [*range(self.first_novel), self.first_novel + self.fold.classes.novel.index(class_id)]
 
-    def add(self, number: int, prediction: Prediction, label: np.ndarray) -> None:
+    def add(self, index: int, prediction: Prediction, label: np.ndarray) -> None:
         """Count both merges against a query's label of dataset ids, [H,W]."""
-        table = self.fold.split.base_table.copy()
-        table[self.manifest[number].class_ids[0]] = self.first_novel
+        table = self.fold.classes.base_table.copy()
+        table[self.manifest[index].class_ids[0]] = self.first_novel
         target = self.target(label, table)
         corners = self.fold.protocol.align_corners
         final, base = (
@@ -70,8 +70,8 @@ class GeneralizedScores(Scores):
         for merge in MERGES:
             merged = merge_generalised(final, base, merge, self.merge_tau)[0].cpu()
             counts = intersection_union_target(merged, target, self.first_novel + 1)
-            self.merged_episodes[merge][number] = torch.stack(counts, dim=1)
-            self.merged[merge].add(counts, self.rows(number))
+            self.merged_episodes[merge][index] = torch.stack(counts, dim=1)
+            self.merged[merge].add(counts, self.rows(index))
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
         """Count nothing: the base learner's part is in the merged prediction."""
@@ -98,7 +98,7 @@ class GeneralizedScores(Scores):
 
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every base and every novel class by its name; None where no query shows it."""
-        split = self.fold.split
+        split = self.fold.classes
         names = map(split.label, (*split.base, *split.novel))
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 

@@ -102,9 +102,9 @@ def open_run(config: Config) -> Run:
     """Open the fold, the trained model and the episodes that ``config`` names."""
     fold = test_fold_of(config)
     path = weight_path(config, fold)
-    model = build_few_shot(config, fold.split)
+    model = build_few_shot(config, fold.classes)
     checkpoint_hash = file_hash(path)
-    options = {**config.Method.options, **load_trained(model, path, describe(config, fold.split))}
+    options = {**config.Method.options, **load_trained(model, path, describe(config, fold.classes))}
     episodes = test_episodes(config, fold)
     return Run(config, options, model, episodes, path, checkpoint_hash, time.perf_counter())
 
@@ -152,7 +152,7 @@ def _measure_untrained(run: Run, device: torch.device) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
     started = time.perf_counter()
     set_seed(run.config.Train.manual_seed or 0)
-    scores = run.evaluate(on_device(build_few_shot(run.config, run.episodes.fold.split), device))
+    scores = run.evaluate(on_device(build_few_shot(run.config, run.episodes.fold.classes), device))
     return _untrained(run, scores, time.perf_counter() - started)
 
 

@@ -39,37 +39,37 @@ class Scores:
 
     def __init__(self, fold: Fold, manifest: Manifest) -> None:
         self.fold, self.manifest = fold, manifest
-        novel, base = 1 + len(fold.split.novel), 1 + len(fold.split.base)
+        novel, base = 1 + len(fold.classes.novel), 1 + len(fold.classes.base)
         self.meters = {"final": IoUMeter(novel), "meta": IoUMeter(novel), "base": IoUMeter(base)}
         shape = len(manifest), 1 + manifest.ways, 3
         self.episodes = {part: torch.zeros(shape, dtype=torch.int64) for part in ("final", "meta")}
 
-    def rows(self, number: int) -> list[int]:
+    def rows(self, index: int) -> list[int]:
         """Return the meters' rows for background and classes of an episode."""
-        novel = self.fold.split.novel
-        return [0, *(1 + novel.index(class_id) for class_id in self.manifest[number].class_ids)]
+        novel = self.fold.classes.novel
+        return [0, *(1 + novel.index(class_id) for class_id in self.manifest[index].class_ids)]
 
-    def add(self, number: int, prediction: Prediction, label: np.ndarray) -> None:
+    def add(self, index: int, prediction: Prediction, label: np.ndarray) -> None:
         """Count the prediction of an episode against its query's label of dataset ids, [H,W]."""
-        spec = self.manifest[number]
+        spec = self.manifest[index]
         target = self.target(label, class_table(spec.class_ids))
-        self.add_counts("final", number, self.count(prediction.logits, target))
+        self.add_counts("final", index, self.count(prediction.logits, target))
         if "meta" in prediction.parts and len(spec.class_ids) == 1:
-            self.add_counts("meta", number, self.count(prediction.parts["meta"], target))
+            self.add_counts("meta", index, self.count(prediction.parts["meta"], target))
 
-    def add_counts(self, part: str, number: int, counts: Counts) -> None:
+    def add_counts(self, part: str, index: int, counts: Counts) -> None:
         """Add what an episode counted to the sums of a part."""
         if not self.fold.protocol.count_absent:
             counts = counts.where_labelled()
         classes = len(counts.union)  # a baseline looks at the first way only
-        self.episodes[part][number, :classes] = torch.stack(counts, dim=1)
-        self.meters[part].add(counts, self.rows(number)[:classes])
+        self.episodes[part][index, :classes] = torch.stack(counts, dim=1)
+        self.meters[part].add(counts, self.rows(index)[:classes])
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
         """Count the base learner's part, which is the same in every episode of a query."""
         if "base" not in prediction.parts:
             return None
-        return self.count(prediction.parts["base"], self.target(label, self.fold.split.base_table))
+        return self.count(prediction.parts["base"], self.target(label, self.fold.classes.base_table))
 
     def add_base(self, counts: Counts | None, times: int = 1) -> None:
         """Add a query's base counts once for each of its episodes."""
@@ -93,7 +93,7 @@ class Scores:
 
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every novel class by its name; None for a class that no query shows."""
-        names = map(self.fold.split.label, self.fold.split.novel)
+        names = map(self.fold.classes.label, self.fold.classes.novel)
         return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
 
     def _novel_metrics(self, part: str, suffix: str) -> dict[str, float]:
@@ -156,10 +156,10 @@ def count(
     scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
     base, counted = None, None
     for planned, prediction, label in predictions:
-        score = scores[planned.manifest]
+        score = scores[planned.manifest_index]
         if label is not counted:  # the next query; the base learner's part is the same in all its episodes
             base, counted = score.count_base(prediction, label), label
-        score.add(planned.number, prediction, label)
+        score.add(planned.index, prediction, label)
         score.add_base(base)
         observe(planned, prediction)
     for score in scores:

@@ -74,12 +74,12 @@ class Miner:
     ) -> None:
         self.extra = {f"extra/{name}": path for name, path in zip(output_names(extra), extra, strict=True)}
         self.model, self.settings, self.device = model.eval(), settings, model.device
-        self.split = fold.split
+        self.split = fold.classes
         self.lists = fold.train_lists(shot)
         self.store = ImageStore(self.lists.source)
         self.resize = fold.resize
         self.names = [self.lists.source.names[position] for position in self.lists.queries]
-        own = len(fold.split.base) if settings.protect_base else 0
+        own = len(fold.classes.base) if settings.protect_base else 0
         if settings.clusters + own > MOST:
             raise DataError(
                 f"clusters {settings.clusters}: at most {MOST - own} labels are left; ask for fewer"

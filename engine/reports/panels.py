@@ -31,16 +31,16 @@ class Panels:
 
     def __call__(self, planned: PlannedEpisode, prediction: Prediction) -> None:
         """Draw the episode if it is one of the first."""
-        if planned.manifest > 0 or planned.number >= self.count:
+        if planned.manifest_index > 0 or planned.index >= self.count:
             return
         spec, fold = planned.spec, self.episodes.fold
         query, mask = self.episodes.store.named(spec.query)
         truth = relabel(mask, class_table(spec.class_ids))
         predicted = label_map(prediction.logits, fold.resize, *mask.shape)
         supports = [self.episodes.annotated(*support) for support in planned.supports]
-        classes = ", ".join(fold.split.names[class_id] for class_id in spec.class_ids)
+        classes = ", ".join(fold.classes.names[class_id] for class_id in spec.class_ids)
         title = f"{spec.query}: {classes}, IoU {foreground_iou(predicted, truth):.1%}"
-        self.pictures[f"episode_{planned.number:03d}"] = panel(supports, query, truth, predicted, title=title)
+        self.pictures[f"episode_{planned.index:03d}"] = panel(supports, query, truth, predicted, title=title)
 
 
 def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.ndarray:

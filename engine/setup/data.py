@@ -69,14 +69,14 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
     if trains_base_learner(config):
         store = ImageStore(fold.train_images, _WORKER_CACHE)
         remove = data.novel_in_train == "remove"
-        positions = without_novel(fold.train_areas, fold.split) if remove else None
-        return BaseDataset(store, fold.split, augment, seed=seed, positions=positions)
+        positions = without_novel(fold.train_areas, fold.classes) if remove else None
+        return BaseDataset(store, fold.classes, augment, seed=seed, positions=positions)
     chain = fold.protocol.train_chain
     plain = PlainTransform(data.train_h, crops=chain.startswith("crop"), flips=chain.endswith("flip"))
     lists = fold.train_lists(data.shot)
     return EpisodeDataset(
         lists,
-        fold.split,
+        fold.classes,
         augment if chain == "augment" else plain,
         shot=data.shot,
         ways=data.ways,
@@ -103,7 +103,7 @@ def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple
 
 def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
     """Return this process's share of the test images with base labels, in batches."""
-    data = BaseEvaluation(ImageStore(fold.val_images), fold.split, fold.resize)
+    data = BaseEvaluation(ImageStore(fold.val_images), fold.classes, fold.resize)
     share = range(distributed.rank(), len(data), distributed.world_size())
     return Loader(
         data,

@@ -60,7 +60,7 @@ def course_of(config: Config, fold: Fold, images: int) -> dict[str, Any]:
         fold: that it reads.
         images: of an epoch.
     """
-    split = fold.split
+    split = fold.classes
     settings = values(config, [Effect.NAME, *TRAINING])
     return {key_path: value for key_path, value in settings.items() if key_path not in _PLACES} | {
         _BASE_CLASSES: len(split.base),

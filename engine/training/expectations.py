@@ -33,7 +33,7 @@ def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> 
             images,
         )
     total = len(fold.train_images)
-    showing = int(fold.train_areas.at_least(fold.split.unseen).any(axis=1).sum())
+    showing = int(fold.train_areas.at_least(fold.classes.unseen).any(axis=1).sum())
     removed = config.Data.novel_in_train if trains_base_learner(config) else fold.protocol.novel_in_train
     if showing:
         log.warning(

@@ -22,13 +22,13 @@ from fewseg.dataset.loading.batches import EpochBatches
 from fewseg.dataset.loading.few_shot import EpisodeBatch
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.loader import Loader, worker_deaths
-from fewseg.engine.training.board import Board
 from fewseg.engine.training.optimisation import PolySchedule
 from fewseg.engine.training.parallel import wrapped
 from fewseg.engine.training.safe_point import SafePoint
 from fewseg.engine.training.saving import Memories, Snapshots, memories_alone
 from fewseg.engine.training.snapshot import Progress
 from fewseg.engine.training.step import NotFiniteError, training_step
+from fewseg.engine.training.tensorboard import TensorBoardWriter
 from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line
@@ -63,7 +63,7 @@ class TrainingLoop:
         batches: EpochBatches,
         validate: Validate,
         snapshots: Snapshots,
-        board: Board,
+        board: TensorBoardWriter,
         reached: Progress,
         settings: Train,
     ) -> None:

@@ -15,8 +15,8 @@ from fewseg.engine.setup.data import base_evaluation_loader, validation_episodes
 from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.setup.stage import trains_base_learner
-from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import Validate
+from fewseg.engine.training.tensorboard import TensorBoardWriter
 from fewseg.model.contract import BaseLearner, Network
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.config import Config
@@ -40,7 +40,7 @@ def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothin
     return meter
 
 
-def validation_of(config: Config, fold: Fold, model: Network, board: Board) -> Validate:
+def validation_of(config: Config, fold: Fold, model: Network, board: TensorBoardWriter) -> Validate:
     """Return the validation of the config's stage."""
     if trains_base_learner(config):
         return base_validation(config, fold, cast(BaseLearner, model))
@@ -63,10 +63,12 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner) -> Validate:
     return validate
 
 
-def few_shot_validation(config: Config, fold: Fold, model: FewShotModel, board: Board) -> Validate:
+def few_shot_validation(
+    config: Config, fold: Fold, model: FewShotModel, board: TensorBoardWriter
+) -> Validate:
     """Return the validation of stage 2: mIoU over the classes that select, and some pictures on the board."""
     fold = fold.for_selection()
-    if not fold.split.held_out and fold.protocol.selection == "novel":
+    if not fold.classes.held_out and fold.protocol.selection == "novel":
         get_log("train").warning(
             "snapshots are selected on novel classes of the test fold, as published results are; "
             "protocol_options.selection held_out_base selects on base classes instead"

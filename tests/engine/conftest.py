@@ -52,7 +52,7 @@ def configure(config_file: Path) -> Configure:
 def base_weight(configure: Configure, tmp_path: Path) -> BaseLearner:
     """Write a base learner's checkpoint, as if stage 1 had run."""
     config = configure("pspnet")
-    split = fold_of(config).split
+    split = fold_of(config).classes
     learner = build_network(config, split)
     save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
     return learner

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from fewseg.dataset.loading.base_classes import BaseBatch
 from fewseg.dataset.loading.batches import EpochBatches
-from fewseg.engine.training.board import Board
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import STATE, Progress, Snapshot
+from fewseg.engine.training.tensorboard import TensorBoardWriter
 from fewseg.model.contract import BaseLearner
 from fewseg.util.config.schema import Train
 
@@ -81,7 +81,7 @@ def small_loop(
         batches=batches,
         validate=validate,
         snapshots=Snapshots(folder, {"arch": "linear"}, {"epochs": epochs}, minutes, earlier),
-        board=Board(folder / "board"),
+        board=TensorBoardWriter(folder / "board"),
         reached=earlier.progress if earlier else Progress(seed=3),
         settings=Train(epochs=epochs, save_freq=save_freq),
     )

@@ -178,7 +178,7 @@ def test_generalised_means_leave_out_the_same_classes(wardrobe: Path) -> None:
     for number, spec in enumerate(manifest):
         mask = np.asarray(Image.open(wardrobe / images.masks[images.position[spec.query]]))
         label = fold.scored_label(mask)
-        base = certain(torch.from_numpy(relabel(label, fold.split.base_table)), 1 + len(fold.split.base))
+        base = certain(torch.from_numpy(relabel(label, fold.classes.base_table)), 1 + len(fold.classes.base))
         novel = certain(torch.from_numpy(relabel(label, class_table(spec.class_ids))), 2)
         scores.add(number, Prediction(10 * novel, {"base": base}), label)
     assert scores.metrics()["mIoU_n"] == pytest.approx(1.0)
@@ -188,6 +188,6 @@ def test_generalised_means_leave_out_the_same_classes(wardrobe: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*left out of this fold's episodes")
 def test_classes_of_one_name_are_counted_each(wardrobe: Path) -> None:
     fold = test_fold_of(opened(wardrobe))
-    split = replace(fold.split, names=("background", *["thing"] * len(CLASSES)))
-    scores = Scores(replace(fold, split=split), fold.manifest(1, 1, episodes=2))
+    split = replace(fold.classes, names=("background", *["thing"] * len(CLASSES)))
+    scores = Scores(replace(fold, classes=split), fold.manifest(1, 1, episodes=2))
     assert list(scores.class_iou()) == [f"thing ({class_id})" for class_id in split.novel]

@@ -105,7 +105,7 @@ def mined(config_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(config_file, ["arch", "mlc", *MINED[-2:]])
     fold = fold_of(config)
-    miner = Miner(build_network(config, fold.split), fold, 1, MiningSettings(clusters=6))
+    miner = Miner(build_network(config, fold.classes), fold, 1, MiningSettings(clusters=6))
     write_mined(miner, tmp_path / "mined", {"data_set": "shapes", "fold": 0})
 
 

@@ -44,7 +44,7 @@ def assert_refused(finished: subprocess.CompletedProcess[str], *said: str) -> No
 def trained(configure, tmp_path):
     """Write the checkpoint of a few-shot model, as if it had been trained; return its path."""
     config = configure("bam")
-    split = fold_of(config).split
+    split = fold_of(config).classes
     path = tmp_path / "run" / "best.safetensors"
     save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
     return path

@@ -50,7 +50,7 @@ def weights(configure, tmp_path):
         torch.manual_seed(seed)
         keys = dict(zip(ARCHS[arch][2::2], ARCHS[arch][3::2], strict=True))
         config = configure(arch, shot=shot, **keys)
-        split = fold_of(config).split
+        split = fold_of(config).classes
         path = tmp_path / f"{arch}{shot}.safetensors"
         save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
         return path

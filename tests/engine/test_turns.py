@@ -35,8 +35,8 @@ def test_both_turns_train(configure, base_weight, tmp_path):
 
 def test_learner_starts_where_the_backbone_does(configure, base_weight):
     config = configure("plnet")
-    network = build_network(config, fold_of(config).split)
-    start_weights(network, config, fold_of(config).split)
+    network = build_network(config, fold_of(config).classes)
+    start_weights(network, config, fold_of(config).classes)
     own = network.meta.learner.backbone.state_dict()
     for name, value in network.backbone.state_dict().items():
         assert torch.equal(value, base_weight.backbone.state_dict()[name]), name

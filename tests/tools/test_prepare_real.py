@@ -103,7 +103,7 @@ def test_the_example_of_fss1000_is_a_class_of_its_own(shared, tmp_path):
     prepare("folder", "--source", source, "--root", tmp_path / "tower", "--folds", 1, "--val-share", 0.6)
     protocol = load_protocol("hsnet", min_area=0)
     fold = open_fold("folder", tmp_path / "tower", 0, protocol)
-    assert (fold.split.novel, fold.split.base) == ((1,), ())
+    assert (fold.classes.novel, fold.classes.base) == ((1,), ())
     manifest = fold.manifest(0, 2, episodes=2)
     images, spec = EpisodeSet(fold, [manifest]), manifest[0]
     assert all(images.load_support(name, 1)[1].eq(1).any() for name in spec.supports[0])

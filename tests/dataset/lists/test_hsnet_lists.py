@@ -87,13 +87,13 @@ def test_fss1000_classes_are_those_of_the_official_test_list(shared, tmp_path):
         train_list=tmp_path / "train.txt",
         val_list=tmp_path / "test.txt",
     )
-    assert {fold.split.names[c] for c in fold.split.novel} == set(test)
-    assert {fold.split.names[c] for c in fold.split.base} == set(train)
+    assert {fold.classes.names[c] for c in fold.classes.novel} == set(test)
+    assert {fold.classes.names[c] for c in fold.classes.base} == set(train)
     areas = index_of({mask: (8, 8, {0: 32, 1: 32}) for mask in fold.val_images.masks})
     fold.__dict__["val_areas"] = areas.with_class_ids(fold.val_images.class_ids)
     lists, order = read_hsnet_list(folder / "test.txt", fold)
     assert order == "pairs" and len(lists.pairs) == 480
-    assert [fold.split.names[c] for _, c in lists.pairs[::2]] == test
+    assert [fold.classes.names[c] for _, c in lists.pairs[::2]] == test
 
 
 def test_lists_of_others_are_refused(tmp_path):

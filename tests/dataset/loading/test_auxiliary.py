@@ -33,7 +33,7 @@ def fold(shapes):
 def dataset(fold, auxiliary=None, ways=1, transform=None):
     return EpisodeDataset(
         fold.train_lists(1),
-        fold.split,
+        fold.classes,
         transform or TrainTransform(SIZE),
         shot=1,
         ways=ways,

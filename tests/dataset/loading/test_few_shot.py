@@ -33,7 +33,7 @@ def fold(shapes):
 @pytest.fixture
 def episodes(fold):
     transform = TrainTransform(SIZE)
-    return EpisodeDataset(fold.train_lists(2), fold.split, transform, shot=2, seed=5)
+    return EpisodeDataset(fold.train_lists(2), fold.classes, transform, shot=2, seed=5)
 
 
 def load(dataset, join, workers=0, batch_size=4, rank=0, processes=1, start=(0, 0)):
@@ -54,7 +54,7 @@ def test_an_episode_keeps_the_contract(fold, episodes):
     for row, spec in enumerate(batch.specs):
         class_id = spec.class_ids[0]
         assert episode.class_id[row].tolist() == [class_id]
-        index = fold.split.base.index(class_id)
+        index = fold.classes.base.index(class_id)
         assert episode.class_index[row].tolist() == [index]
         base, mask = episode.base_label[row], episode.query_mask[row]
         assert torch.equal(base == index + 1, mask == 1) and torch.equal(base == 255, mask == 255)
@@ -62,7 +62,7 @@ def test_an_episode_keeps_the_contract(fold, episodes):
 
 
 def test_several_ways_are_labelled_in_their_order(fold):
-    dataset = EpisodeDataset(fold.train_lists(1), fold.split, TrainTransform(SIZE), shot=1, ways=3, seed=5)
+    dataset = EpisodeDataset(fold.train_lists(1), fold.classes, TrainTransform(SIZE), shot=1, ways=3, seed=5)
     (first, *_) = load(dataset, as_loaded, batch_size=2)
     episode = first.episode
     assert episode.support.shape[:3] == (2, 3, 1) and episode.class_id.shape == (2, 3)
@@ -107,7 +107,7 @@ def test_workers_batches_and_restarts_never_change_an_episode(episodes):
 def test_a_cache_changes_nothing_and_keeps_to_its_budget(fold, episodes):
     budget = 300_000
     cached = EpisodeDataset(
-        fold.train_lists(2), fold.split, TrainTransform(SIZE), shot=2, seed=5, cache_bytes=budget
+        fold.train_lists(2), fold.classes, TrainTransform(SIZE), shot=2, seed=5, cache_bytes=budget
     )
     for _ in range(2):
         assert_same(load(episodes, as_loaded), load(cached, as_loaded))
@@ -124,20 +124,20 @@ def test_batches_must_fit_processes_and_list():
 
 def test_stage_1_keeps_every_image_and_makes_novel_classes_background(fold):
     store = ImageStore(fold.train_images)
-    dataset = BaseDataset(store, fold.split, TrainTransform(SIZE, (0.5, 2.0)), seed=3)
+    dataset = BaseDataset(store, fold.classes, TrainTransform(SIZE, (0.5, 2.0)), seed=3)
     assert len(dataset) == len(fold.train_images)
     one, other = load(dataset, as_loaded), load(dataset, as_loaded, workers=1)
     for left, right in zip(one, other, strict=True):
         assert left.names == right.names and torch.equal(left.image, right.image)
         assert torch.equal(left.label, right.label)
-        assert set(left.label.unique().tolist()) <= {*range(len(fold.split.base) + 1), 255}
-    kept = without_novel(fold.train_areas, fold.split)
+        assert set(left.label.unique().tolist()) <= {*range(len(fold.classes.base) + 1), 255}
+    kept = without_novel(fold.train_areas, fold.classes)
     assert 0 < len(kept) < len(dataset)
-    assert len(BaseDataset(store, fold.split, TrainTransform(SIZE), seed=3, positions=kept)) == len(kept)
+    assert len(BaseDataset(store, fold.classes, TrainTransform(SIZE), seed=3, positions=kept)) == len(kept)
 
 
 def test_stage_1_is_validated_on_every_image_once(fold):
-    dataset = BaseEvaluation(ImageStore(fold.val_images), fold.split, Resize(SIZE))
+    dataset = BaseEvaluation(ImageStore(fold.val_images), fold.classes, Resize(SIZE))
     batch = next(iter(DataLoader(dataset, batch_size=3, collate_fn=as_loaded)))
     assert batch.names == fold.val_images.names[:3] and len(dataset) == len(fold.val_images)
     assert batch.image.shape == (3, 3, SIZE, SIZE) and batch.label.shape == (3, SIZE, SIZE)
@@ -163,7 +163,7 @@ def test_test_images_come_one_by_one(fold):
 def test_a_fold_draws_the_manifest_of_its_protocol(fold):
     manifest = fold.manifest(seed=1, shot=1)
     assert len(manifest) == 1000 and manifest.protocol == "bam" and manifest.fold == 1
-    assert {c for spec in manifest for c in spec.class_ids} <= set(fold.split.novel)
+    assert {c for spec in manifest for c in spec.class_ids} <= set(fold.classes.novel)
     generalized = fold.manifest(seed=1, shot=1, episodes=30, generalized=True)
     assert [s.query for s in generalized] == [
         fold.val_images.names[i % len(fold.val_images)] for i in range(30)
@@ -208,7 +208,7 @@ def test_a_small_real_set_survives_absent_classes(shared, tmp_path):
     opened = open_fold("pascal", tmp_path, 1, protocol.with_overrides(small_classes="leave_out"))
     with pytest.warns(UserWarning, match=r"aeroplane \(1\) has 0"):
         lists = opened.train_lists(1)
-    dataset = EpisodeDataset(lists, opened.split, TrainTransform(SIZE), shot=1, seed=0)
+    dataset = EpisodeDataset(lists, opened.classes, TrainTransform(SIZE), shot=1, seed=0)
     assert load(dataset, as_loaded)[0].episode.query.isfinite().all()
     with pytest.warns(UserWarning, match=r"bus \(6\) has 1"):
         assert {spec.class_ids[0] for spec in opened.manifest(seed=0, shot=5, episodes=50)} == {8, 9, 10}

@@ -44,7 +44,7 @@ def test_every_layout_gives_the_same_masks_and_can_be_opened(tmp_path, layout):
         wanted = mask_of(int(name.removeprefix("street_")))
         own = {i: names.index(NAMES[i - 1]) for i in (1, 2, 3)}
         np.testing.assert_array_equal(mask, np.vectorize({0: 0, **own}.get)(wanted))
-    assert set(fold.split.novel) | set(fold.split.base) == {1, 2, 3}
+    assert set(fold.classes.novel) | set(fold.classes.base) == {1, 2, 3}
     assert len(fold.manifest(0, 1, episodes=3)) == 3
     assert verify("folder", root, workers=1) == []
 

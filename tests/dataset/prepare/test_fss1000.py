@@ -74,7 +74,7 @@ def test_masks_become_binary_and_images_stay(prepared):
 
 
 def test_ids_skip_void_and_go_beyond_a_byte(prepared):
-    split = open_root(prepared).split
+    split = open_root(prepared).classes
     assert len(split.novel) == 20 and max(split.novel) == 301 and split.names[301] == "class_298"
     assert 255 not in (*split.novel, *split.base) and split.names[255] == "void"
     assert len(split.base) == 210 and split.names[1] == "abe's_flyingfish"
@@ -86,7 +86,7 @@ def test_every_test_image_is_a_query_once(prepared):
     assert len({spec.query for spec in manifest}) == 60
     for spec in manifest:
         (class_id,), ((support,),) = spec.class_ids, spec.supports
-        name = fold.split.names[class_id]
+        name = fold.classes.names[class_id]
         assert spec.query.startswith(f"{name}/") and support.startswith(f"{name}/") and support != spec.query
 
 
@@ -101,7 +101,9 @@ def test_labels_beyond_a_byte_reach_the_network(prepared):
     assert look_up(label, class_table((3,))).sum() == 0
     _, support = images.load_support(spec.supports[0][0], spec.class_ids[0])
     assert support.sum() == 9
-    data = EpisodeDataset(fold.train_lists(1), fold.split, TrainTransform(8, (1, 1), (0, 0)), shot=1, seed=0)
+    data = EpisodeDataset(
+        fold.train_lists(1), fold.classes, TrainTransform(8, (1, 1), (0, 0)), shot=1, seed=0
+    )
     batch = data[0, 0]
     assert batch.episode.query_mask.eq(1).sum() > 0 and batch.episode.support_mask.eq(1).sum() > 0
 

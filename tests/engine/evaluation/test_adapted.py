@@ -19,7 +19,7 @@ from fewseg.util.errors import ConfigError
 def opened(configure, arch="bam", **changes):
     config = configure(arch, episodes=3, seeds="[1]", ft_number=2, **changes)
     fold = test_fold_of(config)
-    model = build_network(config, fold.split).eval()
+    model = build_network(config, fold.classes).eval()
     return config, model, test_episodes(config, fold)
 
 

@@ -19,7 +19,7 @@ def opened(configure, arch="bam", **changes):
     """Return the arguments of an evaluation, with a network that is not sure of anything."""
     config = configure(arch, **changes)
     fold = test_fold_of(config)
-    model = build_network(config, fold.split)
+    model = build_network(config, fold.classes)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -31,7 +31,7 @@ DEVICE = torch.device("cpu")
 def opened(configure, **changes):
     config = configure("bam", **{"Test_Finetune.generalized": True, **changes})
     fold = test_fold_of(config)
-    model = build_network(config, fold.split)
+    model = build_network(config, fold.classes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -42,7 +42,7 @@ def test_every_image_is_asked_for_a_novel_class(configure):
     config, fold, _ = opened(configure)
     (first, _) = test_episodes(config, fold).manifests
     assert first.generalized and [spec.query for spec in first] == list(fold.val_images.names[:10])
-    assert {spec.class_ids[0] for spec in first} <= set(fold.split.novel)
+    assert {spec.class_ids[0] for spec in first} <= set(fold.classes.novel)
 
 
 def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
@@ -76,7 +76,7 @@ def test_both_merges_equal_the_plain_loop_and_the_stored_counts(configure):
 def test_scores_equal_the_recorded_figures(tmp_path, tau):
     recorded = load_case("data", "iou_accounting")[1].meta
     fold = open_fold("pascal", tmp_path, 0, load_protocol("bam"))
-    base, novel = fold.split.base, fold.split.novel
+    base, novel = fold.classes.base, fold.classes.novel
     made = [
         {key: inputs.make(recipe) for key, recipe in case.items() if isinstance(recipe, list)}
         | {"class_index": case["class_index"]}
@@ -98,7 +98,7 @@ def test_scores_equal_the_recorded_figures(tmp_path, tau):
 
 def test_a_measurement_per_merge(configure, tmp_path):
     config, fold, model = opened(configure, **{"Test_Finetune.episodes": 4})
-    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(config, fold.split))
+    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(config, fold.classes))
     final, base = measure_generalized(config, DEVICE)
     assert [run.result.setting for run in (final, base)] == ["generalised-final", "generalised-base"]
     assert "_1shot_generalised-final_2x4_" in file_name(final.result)
@@ -108,8 +108,8 @@ def test_a_measurement_per_merge(configure, tmp_path):
 def test_a_model_without_base_learner_cannot(configure, tmp_path):
     _, fold, _ = opened(configure)
     bare = configure("pfenet", **{"Test_Finetune.generalized": True, "Method.base": "none"})
-    model = build_network(bare, fold.split)
-    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(bare, fold.split))
+    model = build_network(bare, fold.classes)
+    save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(bare, fold.classes))
     with pytest.raises(ConfigError, match="pfenet has no base learner"):
         measure_generalized(bare, DEVICE)
     with pytest.raises(ConfigError, match="set ways 1"):

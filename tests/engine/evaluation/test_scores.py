@@ -118,7 +118,7 @@ PROTOCOLS = (
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_counts_and_metrics_equal_a_loop_over_the_pixels(tmp_path: Path, protocol: Protocol) -> None:
     scores = opened(tmp_path, protocol)
-    split = scores.fold.split
+    split = scores.fold.classes
     sums = {part: np.zeros((6, 3), int) for part in ("final", "meta")}
     base = np.zeros((16, 3), int)
     for number, (class_id,) in enumerate(ASKED):

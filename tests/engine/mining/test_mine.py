@@ -44,7 +44,7 @@ def miner(config):
     def build(**settings):
         fold = fold_of(config)
         torch.manual_seed(0)
-        model = build_network(config, fold.split)
+        model = build_network(config, fold.classes)
         return Miner(model, fold, 1, MiningSettings(**{"clusters": 6, **settings}))
 
     return build
@@ -106,7 +106,7 @@ def test_training_reads_what_was_mined(miner, config, config_file, few, tmp_path
     fold = fold_of(training)
     episode = training_data(training, fold, 0)[0, 0].episode
     assert episode.auxiliary_label.shape == (1, 1, 2, 65, 65)
-    model = build_network(training, fold.split).train()
+    model = build_network(training, fold.classes).train()
     losses = model.losses(model(episode), episode)
     assert set(losses) == {"main", "mining"} and all(loss.isfinite() for loss in losses.values())
 
@@ -114,7 +114,7 @@ def test_training_reads_what_was_mined(miner, config, config_file, few, tmp_path
 def test_tool_mines_a_fold(config, config_file, few, tmp_path):
     fold = fold_of(config)
     path = tmp_path / "best.safetensors"
-    save_checkpoint(path, build_network(config, fold.split).state_dict(), describe(config, fold.split))
+    save_checkpoint(path, build_network(config, fold.classes).state_dict(), describe(config, fold.classes))
     arguments = ["--config", str(config_file), "--weight", str(path), "--clusters", "5"]
     extra = tmp_path / "extra"
     extra.mkdir()
@@ -136,7 +136,7 @@ def test_tool_mines_a_fold(config, config_file, few, tmp_path):
 
 def test_names_of_a_list_never_lead_labels_out_of_the_folder(config, config_file, few, tmp_path):
     path = tmp_path / "best.safetensors"
-    split = fold_of(config).split
+    split = fold_of(config).classes
     save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
     names = few.read_text().split()
     few.write_text("\n".join([*names, f"../JPEGImages/{names[0]}"]))

@@ -124,7 +124,7 @@ def test_no_input_is_overwritten(tmp_path):
 def photos(configure, shapes, tmp_path):
     """Make a folder of photographs, an example and a checkpoint; return the arguments of the command line."""
     config = configure("bam")
-    split = fold_of(config).split
+    split = fold_of(config).classes
     state = build_network(config, split).state_dict()
     save_checkpoint(tmp_path / "best.safetensors", state, describe(config, split))
     first, second, third = sorted((shapes / "JPEGImages").iterdir())[:3]
@@ -181,7 +181,7 @@ def test_a_one_shot_checkpoint_takes_two_examples_with_a_warning(photos, tmp_pat
 
 def test_a_method_that_reads_names_is_told_the_class(configure, tmp_path):
     config = configure("mianet", **{"Method.options.embeddings": "hashed"})
-    split = fold_of(config).split
+    split = fold_of(config).classes
     network = build_network(config, split)
     image = np.full((80, 80, 3), 128, np.uint8)
     example = Example(image, np.eye(80, dtype=np.uint8))

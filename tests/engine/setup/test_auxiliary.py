@@ -27,7 +27,7 @@ def opened(config_file):
         config = load_config(config_file, [str(part) for pair in pairs.items() for part in pair])
         fold = test_fold_of(config)
         torch.manual_seed(0)
-        model = build_network(config, fold.split)
+        model = build_network(config, fold.classes)
         return config, (model, test_episodes(config, fold))
 
     return build

@@ -105,7 +105,7 @@ def manifests_of(config):
 
 
 def network(config, fold):
-    model = build_network(config, fold.split)
+    model = build_network(config, fold.classes)
     with torch.no_grad():
         for parameter in model.meta.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
@@ -146,7 +146,7 @@ def episode(configure, **points):
     """Return scores under changed points and an episode whose query label is 40 x 60 at full size."""
     config = configure("bam", **{f"Data.protocol_options.{key}": value for key, value in points.items()})
     fold = test_fold_of(config)
-    return Scores(fold, manifests_of(config)[0]), fold.split.novel[0]
+    return Scores(fold, manifests_of(config)[0]), fold.classes.novel[0]
 
 
 def certain(foreground):
@@ -188,10 +188,10 @@ def test_selection_on_held_out_classes_never_asks_for_novel_ones(configure):
     config = configure("bam", **points)
     fold = fold_of(config)
     asked = {spec.class_ids[0] for spec in validation_episodes(config, fold.for_selection(), 1).manifests[0]}
-    assert asked <= set(fold.split.held_out) and not asked & set(fold.split.novel)
+    assert asked <= set(fold.classes.held_out) and not asked & set(fold.classes.novel)
     drawn = {c for candidates in training_data(config, fold, 0).lists.candidates for c in candidates}
-    assert drawn <= set(fold.split.base) and not drawn & set(fold.split.held_out)
-    assert {spec.class_ids[0] for spec in manifests_of(config)[0]} <= set(fold.split.novel)
+    assert drawn <= set(fold.classes.base) and not drawn & set(fold.classes.held_out)
+    assert {spec.class_ids[0] for spec in manifests_of(config)[0]} <= set(fold.classes.novel)
 
 
 class TestManifestFiles:

@@ -38,10 +38,10 @@ class Toy(BaseLearner):
     def __init__(self, backbone, classes):
         super().__init__()
         self.backbone, self.classes = backbone, classes
-        self.head = Head(nn.Conv2d(backbone.channels["layer4"], classes, 1))
+        self.head = Head(nn.Conv2d(backbone.spec.channels("high"), classes, 1))
 
     def forward(self, image):
-        logits = self.head(self.backbone(image, ("layer4",))["layer4"])
+        logits = self.head(self.backbone(image, ("high",))["high"])
         return resize(logits, tuple(image.shape[-2:]))
 
     def losses(self, logits, label):
@@ -62,7 +62,7 @@ def test_a_new_base_learner_is_trained_and_taken_over(toy, config_file, tmp_path
     weight = str(tmp_path / "run" / BEST)
     few_shot = ["arch", "bam", "base", "toy", "base_weight", weight, "Method.options.channels", "16"]
     config = load_config(config_file, few_shot)
-    split = fold_of(config).split
+    split = fold_of(config).classes
     model = build_few_shot(config, split)
     assert isinstance(model.base_head, Head)
     assert start_weights(model, config, split) == weight

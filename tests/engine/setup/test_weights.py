@@ -39,7 +39,7 @@ TROUBLE = [
 @pytest.fixture
 def opened(configure):
     config = configure("bam")
-    split = fold_of(config).split
+    split = fold_of(config).classes
     return config, split, build_network(config, split)
 
 
@@ -94,7 +94,7 @@ def test_a_result_names_the_options_that_a_checkpoint_of_another_shot_runs_under
         configure("bam"),
         configure("bam", shot=2, **{"Test_Finetune.weight": tmp_path / "one.safetensors"}),
     )
-    split = fold_of(trained).split
+    split = fold_of(trained).classes
     save_checkpoint(
         tmp_path / "one.safetensors", build_network(trained, split).state_dict(), describe(trained, split)
     )

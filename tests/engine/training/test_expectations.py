@@ -28,7 +28,7 @@ def said(caplog, config, origin):
 @pytest.mark.parametrize(("rule", "other"), [("remove", "background"), ("background", "remove")])
 def test_images_with_novel_classes_are_counted(configure, caplog, arch, rule, other):
     (line,), fold = said(caplog, configure(arch, novel_in_train=rule), "initmodel/resnet18.pth")
-    novel = fold.train_areas.at_least(fold.split.novel).any(axis=1)
+    novel = fold.train_areas.at_least(fold.classes.novel).any(axis=1)
     assert f"novel_in_train {rule}: {novel.sum()} of {len(novel)} training images" in line
     assert f"--opts novel_in_train {other}" in line
     assert rule == "remove" or f"leaves the {len(novel) - novel.sum()} others" in line

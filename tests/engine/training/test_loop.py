@@ -82,7 +82,7 @@ def test_training_changes_the_heads_and_not_the_frozen_parts(configure, base_wei
     config = configure("bam", batch_size=8)
     train(config, CPU)
     state, meta = load_checkpoint(tmp_path / "run" / LAST)
-    start = build_network(config, fold_of(config).split)
+    start = build_network(config, fold_of(config).classes)
     frozen = base_weight.state_dict()
     assert all(torch.equal(state[name], frozen[name]) for name in frozen if name.startswith("backbone."))
     assert all(
@@ -160,7 +160,7 @@ def test_stage_two_says_how_to_train_the_base_learner(configure):
 
 def test_base_learner_of_another_fold_is_refused(configure, base_weight, tmp_path):
     config = configure("pspnet")
-    meta = {**describe(config, fold_of(config).split), "fold": 3}
+    meta = {**describe(config, fold_of(config).classes), "fold": 3}
     save_checkpoint(tmp_path / "base.safetensors", base_weight.state_dict(), meta)
     with pytest.raises(CheckpointError, match="is of fold 3, but fold 0 is wanted"):
         train(configure("bam"), CPU)

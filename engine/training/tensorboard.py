@@ -23,7 +23,7 @@ _FLUSH_SECONDS = 20.0
 """At most so old are the curves that TensorBoard shows."""
 
 
-class Board:
+class TensorBoardWriter:
     """Writes an event file below ``folder`` in the main process, and nothing in the others.
 
     Every start of a run has one file, made with the first value. A run that goes on hides what an earlier

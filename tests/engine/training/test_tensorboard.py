@@ -7,7 +7,7 @@ import struct
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
-from fewseg.engine.training.board import Board
+from fewseg.engine.training.tensorboard import TensorBoardWriter
 
 
 def events(folder):
@@ -22,7 +22,7 @@ def events(folder):
 
 
 def test_values_and_pictures_can_be_read(tmp_path):
-    board = Board(tmp_path / "board")
+    board = TensorBoardWriter(tmp_path / "board")
     board.scalars("loss", {"main": 0.5, "total": 0.75}, 10)
     board.picture("validation/car", np.zeros((4, 6, 3), np.uint8), 20)
     board.close()
@@ -38,7 +38,7 @@ def test_values_and_pictures_can_be_read(tmp_path):
 
 
 def test_a_run_that_goes_on_hides_later_values(tmp_path):
-    board = Board(tmp_path / "board", first_step=31)
+    board = TensorBoardWriter(tmp_path / "board", first_step=31)
     board.scalars("loss", {"main": 0.5}, 31)
     board.close()
     second = events(tmp_path / "board")[1]
@@ -46,12 +46,12 @@ def test_a_run_that_goes_on_hides_later_values(tmp_path):
 
 
 def test_without_a_value_there_is_no_file(tmp_path):
-    Board(tmp_path / "board").close()
+    TensorBoardWriter(tmp_path / "board").close()
     assert not (tmp_path / "board").exists()
 
 
 def test_a_full_disk_ends_the_curves_with_one_warning(tmp_path, small_files, caplog):
-    board = Board(tmp_path / "board")
+    board = TensorBoardWriter(tmp_path / "board")
     with small_files(2000):
         for step in range(1000):
             board.scalars("loss", {"main": 0.5}, step)
@@ -63,7 +63,7 @@ def test_a_full_disk_ends_the_curves_with_one_warning(tmp_path, small_files, cap
 
 def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    board = Board(tmp_path / "file" / "board")
+    board = TensorBoardWriter(tmp_path / "file" / "board")
     board.scalars("loss", {"main": 0.5}, 1)
     board.close()
     assert "the curves end here (Not a directory)" in caplog.text
