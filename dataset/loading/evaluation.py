@@ -29,13 +29,13 @@ class PlannedEpisode(NamedTuple):
 
     Attributes:
         manifest_index: position of its manifest among all.
-        index: position of the episode in that manifest.
+        episode_index: position of the episode in that manifest.
         spec: its query and supports.
         auxiliary_names: of its auxiliary images, way by way.
     """
 
     manifest_index: int
-    index: int
+    episode_index: int
     spec: EpisodeSpec
     auxiliary_names: Names = ()
 

@@ -159,7 +159,7 @@ def count(
         score = scores[planned.manifest_index]
         if label is not counted:  # the next query; the base learner's part is the same in all its episodes
             base, counted = score.count_base(prediction, label), label
-        score.add(planned.index, prediction, label)
+        score.add(planned.episode_index, prediction, label)
         score.add_base(base)
         observe(planned, prediction)
     for score in scores:

@@ -31,7 +31,7 @@ class Panels:
 
     def __call__(self, planned: PlannedEpisode, prediction: Prediction) -> None:
         """Draw the episode if it is one of the first."""
-        if planned.manifest_index > 0 or planned.index >= self.count:
+        if planned.manifest_index > 0 or planned.episode_index >= self.count:
             return
         spec, fold = planned.spec, self.episodes.fold
         query, mask = self.episodes.store.named(spec.query)
@@ -40,7 +40,9 @@ class Panels:
         supports = [self.episodes.annotated(*support) for support in planned.supports]
         classes = ", ".join(fold.classes.names[class_id] for class_id in spec.class_ids)
         title = f"{spec.query}: {classes}, IoU {foreground_iou(predicted, truth):.1%}"
-        self.pictures[f"episode_{planned.index:03d}"] = panel(supports, query, truth, predicted, title=title)
+        self.pictures[f"episode_{planned.episode_index:03d}"] = panel(
+            supports, query, truth, predicted, title=title
+        )
 
 
 def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.ndarray:
