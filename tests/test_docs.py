@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.model.create import ADAPTERS, METHODS
 from fewseg.util.config.published import SPELLINGS
 from fewseg.util.config.schema import SECTIONS
-from tools.config_page import PAGE, with_tables
+from tools.write_tables import DOCS, OPTIONS, described, with_key_tables, with_option_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS_PAGE = ROOT / "docs" / "methods.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OPTIONS = {name: part.Options for name, part in {**METHODS, **ADAPTERS}.items()}
+CONFIG_PAGE = DOCS / "config.md"
 
 
 def section(name: str) -> str:
@@ -27,16 +26,6 @@ def section(name: str) -> str:
     return found[0]
 
 
-def option_table(text: str) -> dict[str, str]:
-    """Return name -> default of the rows of the table 'option | default | meaning'."""
-    table = re.search(r"^\| option \| default \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)*)", text, re.MULTILINE)
-    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table[1], re.MULTILINE)) if table else {}
-
-
-def written(default: object) -> str:
-    return str(list(default) if isinstance(default, tuple) else default)
-
-
 def links(page: Path) -> list[str]:
     """Return the relative targets of a page's links and pictures, code left out."""
     prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
@@ -45,13 +34,20 @@ def links(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_stands_in_its_method_s_section_with_its_default(name: str) -> None:
-    expected = {field.name: written(field.default) for field in fields(OPTIONS[name])}
-    assert option_table(section(name)) == expected
+def test_every_option_stands_in_its_method_s_section_as_its_docstring_says(name: str) -> None:
+    assert set(described(OPTIONS[name])) == {field.name for field in fields(OPTIONS[name])}
+    assert all(f"| `{field.name}` |" in section(name) for field in fields(OPTIONS[name]))
+    page = METHODS_PAGE.read_text(encoding="utf-8")
+    assert page == with_option_tables(page), "run python tools/write_tables.py"
+
+
+def test_page_of_methods_is_found_out_where_a_table_differs() -> None:
+    page = METHODS_PAGE.read_text(encoding="utf-8")
+    assert with_option_tables(page.replace("| `scale` | 20.0 |", "| `scale` | 21.0 |")) == page
 
 
 def test_config_page_describes_every_key_as_the_schema_does() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+    page = CONFIG_PAGE.read_text(encoding="utf-8")
     undescribed = [
         f"{name}.{key}"
         for name, schema in SECTIONS.items()
@@ -59,14 +55,14 @@ def test_config_page_describes_every_key_as_the_schema_does() -> None:
         if not field.description
     ]
     assert not undescribed, "write a docstring below the key in util/config/schema.py"
-    assert page == with_tables(page), "run python tools/config_page.py"
+    assert page == with_key_tables(page), "run python tools/write_tables.py"
     assert [key for key in SPELLINGS if f"`{key}" not in page] == []
 
 
 def test_config_page_is_found_out_where_a_table_differs() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert with_tables(page.replace("| `shot` | 1 |", "| `shot` | 2 |")) == page
-    assert with_tables(page.replace("| `train_gpu` |", "| `train_gpus` |")) == page
+    page = CONFIG_PAGE.read_text(encoding="utf-8")
+    assert with_key_tables(page.replace("| `shot` | 1 |", "| `shot` | 2 |")) == page
+    assert with_key_tables(page.replace("| `train_gpu` |", "| `train_gpus` |")) == page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

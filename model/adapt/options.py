@@ -14,11 +14,14 @@ class EFTNetOptions:
 
     Attributes:
         rounds: number of predictions that are compared, with one learning step between two of them.
-        lr, power: learning rate of the first step, and power of its polynomial decay; 0 for no decay.
+        lr: learning rate of the first step.
+        power: power of the polynomial decay of the learning rate; 0 for no decay.
         weighting: shares of the supports' guidance and of the query's own in the blend.
         q2s_filt_para: share of the predicted foreground that is treated as confident.
-        sr_aux_weight1: weight of the meta-learner's own loss in addition to the ensemble's.
-        momentum, weight_decay: parameters of stochastic gradient descent.
+        sr_aux_weight1: weight of the meta-learner's own loss in addition to the ensemble's. Published: 0.9 for
+            ResNets on PASCAL.
+        momentum: of stochastic gradient descent.
+        weight_decay: of stochastic gradient descent.
         discrimination_mask: the query's mask when it is used to segment the supports: its ``pseudo`` label,
             or its ``ground_truth``, as in the published code. The latter gives the method the answer, so its
             results are those of an oracle.

@@ -44,8 +44,9 @@ class MIANetOptions:
     """Options of MIANet.
 
     Attributes:
-        embeddings: word vectors, float [1 + classes, 300], row 0 the background's. A checkpoint does not
-            contain them and must be used with the vectors that it was trained with.
+        embeddings: word vectors, float [1 + classes, 300], row 0 the background's; in a config the path of a
+            table, or ``hashed``. A checkpoint does not contain them and must be used with the vectors that it
+            was trained with.
         ppm_scales: grids of priors and decoder, finest first: sides in positions, or fractions of the query's
             feature grid. Published for 473 px: 60, 30, 15, 8. The default, the grid of the shallower middle
             feature and three halvings, rounded up, gives the same.

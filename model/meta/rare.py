@@ -39,8 +39,8 @@ class RAREOptions:
     Attributes:
         first_shot_uses_mean: whether the first of several supports uses the mean prototype, as in the
             published code, or its own like the others.
-        error_prone_weight, contrast_weight: weights of the two auxiliary losses. They are not published;
-            BAM's 1 is assumed.
+        error_prone_weight: weight of the loss on error-prone pixels. It is not published; BAM's 1 is assumed.
+        contrast_weight: weight of the contrast loss, likewise.
         channels: width of the decoder; 256 in the published network.
     """
 

@@ -1,7 +1,7 @@
 """The typed sections of a config file. Key names are BAM's, because that is what this field's users edit.
 
 All that is said about a key is said here alone: its type, range and default, what it changes (``Effect``),
-and in the text below it the description, which ``tools/config_page.py`` copies into docs/config.md.
+and in the text below it the description, which ``tools/write_tables.py`` copies into docs/config.md.
 """
 
 from __future__ import annotations

@@ -51,8 +51,9 @@ class PLNetOptions:
         segment_head: ``shared`` classifies every way separately, ``joint`` all of them together, in order.
         ways: number of ways of the episodes, for a ``joint`` head.
         background_prototype: whether the background has a prototype; otherwise its map is a constant 0.5.
-        mask_mode: where the learner's mask enters; see ``PairEmbedding``.
-        distance: distance of embeddings; see ``closeness``.
+        mask_mode: where the mask enters the learner: ``late`` weights the features, ``early`` multiplies the
+            image, ``channel`` adds a fourth channel to it.
+        distance: of embeddings: ``euclidean``, the squared distance per channel, or ``cosine`` times 20.
         signed_prototypes: whether the learner has no last activation, so that prototypes may be negative.
         activate_sum: whether an activation follows the sum of feature and prototype. Without one, a prototype
             only adds one constant per way.
