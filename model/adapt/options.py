@@ -18,8 +18,8 @@ class EFTNetOptions:
         power: power of the polynomial decay of the learning rate; 0 for no decay.
         weighting: shares of the supports' guidance and of the query's own in the blend.
         q2s_filt_para: share of the predicted foreground that is treated as confident.
-        sr_aux_weight1: weight of the meta-learner's own loss in addition to the ensemble's. Published: 0.9 for
-            ResNets on PASCAL.
+        sr_aux_weight1: weight of the meta-learner's own loss in addition to the ensemble's. Published: 0.9
+            for ResNets on PASCAL.
         momentum: of stochastic gradient descent.
         weight_decay: of stochastic gradient descent.
         discrimination_mask: the query's mask when it is used to segment the supports: its ``pseudo`` label,

@@ -39,8 +39,8 @@ class SGOneOptions:
     Attributes:
         kshot: with several supports, ``avg`` averages their vectors, and ``max`` takes the union of the masks
             that the supports give.
-        exit_padding: zero padding of the last 1x1 convolution, 0 or 1. Published: 1, which surrounds the logits
-            by a border that does not depend on the image, and shifts them slightly towards the centre.
+        exit_padding: zero padding of the last 1x1 convolution, 0 or 1. Published: 1, which surrounds the
+            logits by a border that does not depend on the image, and shifts them slightly towards the centre.
         void_as_foreground: whether void pixels (255) of supports and query are foreground in training, as in
             the published data, which has one way only; in testing they never are.
         channel_order: ``bgr`` gives the network swapped channels, normalised by the constants of RGB, as in
