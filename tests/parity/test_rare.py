@@ -11,7 +11,7 @@ from fewseg.model.contract import Encoding, Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize_like
-from fewseg.model.meta.rare import survivors
+from fewseg.model.meta.rare import resampled
 from tests.parity.cases import Figures, load_case
 from tests.parity.comparison import (
     agreement,
@@ -85,7 +85,7 @@ def test_intermediates(backbone: str, name: str) -> None:
         assert_close(features[stage][:, :: features[stage].shape[1] // recorded.shape[1]], recorded)
     for shot in range(episode.shots):
         mask = foreground(episode.support_mask[:, 0, shot])
-        lost = (mask - survivors(mask, query["feature"])).clamp_min(0)
+        lost = (mask - resampled(mask, query["feature"])).clamp_min(0)
         assert_close(resize_like(mask, query["feature"]), arrays["mask_small"][:, shot])
         assert_close(resize_like(lost, query["feature"]), arrays["mask_error_prone"][:, shot])
         with torch.no_grad():
