@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -156,8 +156,9 @@ class Backbone(nn.Module):
         """Run the one stage ``name`` on the output ``x`` of the stage before it."""
         raise NotImplementedError
 
-    def may_be_in(self, entries: Iterable[str]) -> bool:
-        """Return whether a checkpoint with these entries may contain a network of this kind and depth."""
+    @classmethod
+    def may_be_in(cls, entries: Iterable[str], *arguments: Any) -> bool:
+        """Return whether a checkpoint with these entries may contain a network built with ``arguments``."""
         return True
 
     def layer_names(self, source: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -159,12 +159,14 @@ class ResNet(StagedBackbone):
         )
         _initialise(self)
 
-    def may_be_in(self, entries: Iterable[str]) -> bool:
-        """Return whether blocks have a BatchNorm ``bn1``, and ``layer3`` has as many blocks as here."""
+    @classmethod
+    def may_be_in(cls, entries: Iterable[str], *arguments: Any) -> bool:
+        """Return whether blocks have a BatchNorm ``bn1``, and ``layer3`` has the blocks of this depth."""
+        (depth,) = arguments
         if not any(".bn1." in name for name in entries):
             return False
         blocks = [int(match[1]) for name in entries if (match := re.search(r"\blayer3\.(\d+)\.", name))]
-        return not blocks or len(self.layers("layer3")) == 1 + max(blocks)
+        return not blocks or BLOCKS[depth][2] == 1 + max(blocks)
 
     def layer_names(self, source: str) -> dict[str, str]:
         return {"layer0.0": "conv1", "layer0.1": "bn1"} if source == "torchvision" else {}

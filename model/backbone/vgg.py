@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -99,7 +99,8 @@ class VGG16(StagedBackbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
-    def may_be_in(self, entries: Iterable[str]) -> bool:
+    @classmethod
+    def may_be_in(cls, entries: Iterable[str], *arguments: Any) -> bool:
         """Return whether there is no BatchNorm ``bn1`` of a residual block."""
         return not any(".bn1." in name for name in entries)
 

@@ -16,7 +16,6 @@ from fewseg.model.create import (
     BACKBONES,
     BASE_LEARNERS,
     METHODS,
-    create_backbone,
     create_base_learner,
     create_model,
 )
@@ -91,8 +90,8 @@ def join_files(files: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _candidates(entries: Mapping[str, Tensor]) -> Iterator[Recognised]:
     shot, options = _shots(entries)
     classes = next((len(entries[k]) - 1 for k in _BASE_BIASES if k in entries), None)
+    backbones = _backbones(entries)
     with torch.device("meta"):
-        backbones = _backbones(entries)
         if classes is not None:
             for backbone, name in itertools.product(backbones, BASE_LEARNERS):
                 base_learner = create_base_learner(name, backbone=backbone, classes=classes + 1)
@@ -123,5 +122,6 @@ def _shots(entries: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
 
 def _backbones(entries: Mapping[str, Tensor]) -> list[str]:
     """Return the backbones that the checkpoint may contain; all backbones if none is recognised."""
-    likely = [name for name in BACKBONES if create_backbone(name).may_be_in(entries)]
+    builders: Mapping[str, Any] = BACKBONES  # partial calls of classes
+    likely = [name for name, build in builders.items() if build.func.may_be_in(entries, *build.args)]
     return likely or list(BACKBONES)

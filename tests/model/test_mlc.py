@@ -52,6 +52,14 @@ class TestMLC(MetaLearnerTester):
         with torch.no_grad():
             assert not torch.allclose(adapted, model(episode).logits)
 
+    def test_vgg_is_read_at_its_last_convolution(self) -> None:
+        model = create_model("mlc", backbone="vgg16", backbone_options={"width": 8}, image_size=65).eval()
+        episode = random_episode(65)
+        with torch.no_grad():
+            feature = model.encode_query(episode.query)["feature"]
+            assert torch.equal(feature, model.backbone(episode.query, ("layer4.2",))["layer4.2"])
+            assert model(episode).logits.isfinite().all()
+
     def test_base_learner_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"mlc reads no further than layer3.*base: none"):
             self.build(base="pspnet")
