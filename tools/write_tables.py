@@ -24,7 +24,8 @@ from fewseg.util.config.published import UNUSED
 from fewseg.util.config.schema import SECTIONS, Section
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-OPTIONS: dict[str, type] = {name: part.Options for name, part in {**METHODS, **ADAPTERS}.items()}
+OPTIONS: dict[str, type] = {name: method.Options for name, method in METHODS.items()}
+OPTIONS |= {name: adapter.Options for name, adapter in ADAPTERS.items()}
 
 
 def with_option_tables(page: str) -> str:
