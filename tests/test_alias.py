@@ -38,3 +38,18 @@ def test_a_foreign_package_of_the_same_name_is_left_alone(tmp_path: Path) -> Non
     code += "; assert own.own"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_names_of_published_scripts_are_importable() -> None:
+    code = """
+from model import create_adapter, create_base_learner, create_model, list_models
+from model.interface import Episode, Prediction
+from model.published import load_published
+from util.config import load_config
+import fewseg.model.checkpoint.published as here
+import fewseg.model.episode as episode
+assert load_published is here.load_published and Episode is episode.Episode
+assert "bam" in list_models()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
