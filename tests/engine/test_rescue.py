@@ -27,6 +27,20 @@ from tests.engine.small_loop import small_loop
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_in_a_terminal():
+    """Undo what started the tests: nohup ignores SIGHUP, and a shell's background job SIGINT."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing disturbed."""
