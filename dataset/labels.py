@@ -1,8 +1,8 @@
-"""What the values of masks mean in every data set, and how many folds its classes are cut into."""
+"""The label values that all data sets share, and the default number of folds."""
 
 BACKGROUND = 0
 VOID = 255
-"""The label of pixels that belong to no class: unsure borders and padding."""
+"""The label of pixels that belong to no class: uncertain borders and padding."""
 
 FOLDS = 4
-"""Folds of a data set that does not say how many it has."""
+"""Number of folds of a data set that does not define its own."""

@@ -1,6 +1,6 @@
-"""Data sets with a folder per class and one class per image, as FSS-1000: the folder tells an image's class.
+"""Data sets with a folder per class and one class per image, such as FSS-1000.
 
-Masks are 0 and 1. Ids count the folders in the order of ``classes.txt`` and skip 255, which is void.
+Masks are 0 and 1. Class ids number the folders in the order of ``classes.txt`` and skip 255, which is void.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fewseg.util.errors import DataError
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The classes of such a data set.
+    """The classes of a data set with a folder per class.
 
     Attributes:
         names: name of every class by id; 0 is the background and 255 void.
@@ -30,7 +30,7 @@ class ClassFolders:
     @classmethod
     def read(cls, root: str | Path) -> ClassFolders:
         """Read ``classes.txt`` of the data root."""
-        # A class may be called "background" only as the first line, which is no folder.
+        # Only the first line may be called "background"; it names no folder.
         _, *folders = read_class_names(Path(root) / CLASSES_FILE)
         names = ["background", *folders]
         if len(names) > VOID:
@@ -38,10 +38,10 @@ class ClassFolders:
         return cls(tuple(names), {name: i for i, name in enumerate(names) if i not in (0, VOID)})
 
     def with_class_ids(self, images: ImageList) -> ImageList:
-        """Return the list with the class of every image, told by the folder of its mask.
+        """Return the list with the class of every image, which the folder of its mask names.
 
         Raises:
-            DataError: a folder that ``classes.txt`` does not name.
+            DataError: ``classes.txt`` does not name a folder.
         """
         folders = [PurePosixPath(mask).parent.name for mask in images.masks]
         unknown = next((folder for folder in folders if folder not in self.ids), None)
@@ -53,7 +53,7 @@ class ClassFolders:
         """Return base and novel classes: those of the training list and those of the test list.
 
         Raises:
-            DataError: another fold than 0, or a class in both lists.
+            DataError: the fold is not 0, or a class is in both lists.
         """
         if fold:
             raise DataError(

@@ -32,10 +32,11 @@ class Fold:
     """A fold of a data set under a protocol. Lists and areas are read when they are first asked for.
 
     Attributes:
-        data_set, number: what it is a fold of, and which.
-        classes: base and novel ones.
+        data_set: name of the data set.
+        number: zero-based index of the fold.
+        classes: base and novel classes.
         protocol: how images are listed and episodes drawn.
-        root, train_list, val_list: where it is read from.
+        root, train_list, val_list: the data root and the two lists that the fold is read from.
         class_folders: the classes of a data set whose images lie in a folder per class.
     """
 
@@ -74,7 +75,7 @@ class Fold:
         return Resize(self.protocol.input_size, self.protocol.resize)
 
     def scored_label(self, mask: np.ndarray) -> np.ndarray:
-        """Return the label that the protocol compares a prediction for a query with mask [H,W] with."""
+        """Return the label that predictions are scored against, for a query with mask [H,W]."""
         if self.protocol.label_size == "input":
             return self.resize.label(mask)
         return square_label(mask) if self.protocol.label_size == "square" else mask
@@ -89,12 +90,12 @@ class Fold:
         return areas
 
     def train_lists(self, shot: int) -> EpisodeLists:
-        """Return what training episodes are drawn from."""
+        """Return the lists that training episodes are drawn from."""
         drop = self.protocol.novel_in_train == "remove"
         return self._lists(self.train_images, self.train_areas, shot, novel=False, drop_unwanted=drop)
 
     def test_lists(self, shot: int) -> EpisodeLists:
-        """Return what test episodes are drawn from."""
+        """Return the lists that test episodes are drawn from."""
         return self._lists(self.val_images, self.val_areas, shot, novel=True)
 
     def _lists(
@@ -114,8 +115,8 @@ class Fold:
     def for_selection(self) -> Fold:
         """Return the fold whose test episodes select snapshots during training.
 
-        Episodes of held-out classes come from the test images; where an image shows one class only, from the
-        training images, which then show these classes to nobody else.
+        Episodes of held-out classes come from the test images. Where every image shows one class only, they
+        come from the training images: training never uses the images of a held-out class.
         """
         if not self.classes.held_out:
             return self
@@ -125,7 +126,7 @@ class Fold:
     def manifest(
         self, seed: int, shot: int, *, ways: int = 1, episodes: int | None = None, generalized: bool = False
     ) -> Manifest:
-        """Draw the test episodes of one seed, as many as the protocol says unless told otherwise."""
+        """Draw the test episodes of one seed, by default as many as the protocol says."""
         if generalized:
             rule = self.protocol.small_classes
             lists = generalized_lists(
@@ -148,7 +149,7 @@ class Fold:
 
 
 def default_list(data_set: str, root: str | Path, key: str) -> Path:
-    """Return where a data set keeps its ``train_list`` or ``val_list`` unless told otherwise."""
+    """Return the default path of the ``train_list`` or ``val_list`` of a data set."""
     test = "test" if data_set == "fss1000" else "val"
     return Path(root) / LIST_FOLDER / f"{'train' if key == 'train_list' else test}.txt"
 
@@ -167,16 +168,16 @@ def open_fold(
 
     Args:
         data_set: ``pascal``, ``coco``, ``shapes``; ``folder``, whose classes ``classes.txt`` names and whose
-            folds ``folds.txt`` may give; ``fss1000``, whose two lists tell base from novel classes.
+            folds ``folds.txt`` may define; ``fss1000``, whose two lists define base and novel classes.
         root: data root.
-        number: of the fold, zero-based.
+        number: zero-based index of the fold.
         protocol: how images are listed and episodes drawn.
         train_list, val_list: lists, by default those of the VOC layout; for ``fss1000`` ``val_list`` is the
             list of the test classes.
         interleaved: COCO's fold system, by default the protocol's.
 
     Raises:
-        DataError: no such fold, or class names that cannot be read. Missing lists show when they are used.
+        DataError: there is no such fold, or class names cannot be read. Lists are read when they are used.
     """
     root = Path(root)
     given = {"train_list": train_list, "val_list": val_list}

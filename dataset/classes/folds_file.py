@@ -1,6 +1,6 @@
-"""The folds of one's own data set: ``folds.txt``, a fold per line, its novel classes separated by commas.
+"""The folds of a user's data set: ``folds.txt``, one fold per line, its novel classes separated by commas.
 
-# classes by name or by id; a class of no line is a base class of every fold
+# classes by name or by id; a class that is on no line is a base class of every fold
 shirt, trousers, hat
 dress, 7, 12
 """
@@ -20,7 +20,7 @@ FOLDS_FILE = "folds.txt"
 
 @dataclass(frozen=True)
 class Folds:
-    """Which classes every fold tests.
+    """The classes that each fold tests.
 
     Attributes:
         novel: ids of each fold's novel classes, ascending.
@@ -42,7 +42,7 @@ class Folds:
         return ClassSplit(self.novel[fold], base, self.names)
 
     def write(self, path: str | Path) -> None:
-        """Write the file that ``read_folds`` reads, classes by name where a name is unmistakable."""
+        """Write the file that ``read_folds`` reads; classes are named where the name is unambiguous."""
         lines = ["# The novel classes of each fold, one fold per line; by name or by id."]
         lines += [", ".join(self._word(c) for c in fold) for fold in self.novel]
         write_text(path, "\n".join(lines) + "\n", DataError)
@@ -54,15 +54,15 @@ class Folds:
 
 
 def balanced_folds(images: Mapping[int, int], folds: int, names: Sequence[str]) -> Folds:
-    """Deal the classes to folds so that each gets frequent and rare ones.
+    """Distribute the classes over folds so that each fold gets frequent and rare classes.
 
     Args:
-        images: class id -> number of images that show it; classes without any stay out of every fold.
-        folds: how many.
+        images: class id -> number of images that show it; classes without images are in no fold.
+        folds: number of folds.
         names: name of every class by id.
 
     Raises:
-        DataError: fewer classes with images than folds.
+        DataError: there are fewer classes with images than folds.
     """
     by_images = sorted((c for c, count in images.items() if count), key=lambda c: (-images[c], c))
     if not 1 <= folds <= len(by_images):
@@ -72,9 +72,9 @@ def balanced_folds(images: Mapping[int, int], folds: int, names: Sequence[str]) 
         )
     dealt: list[list[int]] = [[] for _ in range(folds)]
     for rank, class_id in enumerate(by_images):
-        lap, place = divmod(rank, folds)
-        # To and fro, so that the first fold does not get the most frequent class of every lap.
-        dealt[place if lap % 2 == 0 else folds - 1 - place].append(class_id)
+        round_index, place = divmod(rank, folds)
+        # Every second round is reversed, so that the first fold does not always get the most frequent class.
+        dealt[place if round_index % 2 == 0 else folds - 1 - place].append(class_id)
     return Folds(tuple(tuple(sorted(fold)) for fold in dealt), tuple(names))
 
 

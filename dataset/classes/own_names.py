@@ -1,11 +1,11 @@
-"""Class names of a data set that brings its own: ``classes.txt``, in which every name stands behind its id.
+"""Class names of a user's data set: ``classes.txt``, in which every name stands behind its id.
 
     0 background
     1 shirt
     2 black dog
 
 Masks hold ids, so a name must never move to another id. A list without ids is read too: there line n names
-class n, and a line that is taken out gives all later classes wrong names.
+class n, and removing a line gives all later classes wrong names.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Line = tuple[int, str]
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Read a list of class names: the name of every id, "background" first.
 
-    Lines begin with their id, from 0 (the background) or from 1, in any order; or none does, and line n names
-    class n, counted from a first line "background" if there is one.
+    Lines begin with their ids, from 0 (the background) or from 1, in any order. If no line does, line n names
+    class n, and a first line "background" is line 0.
 
     Raises:
         DataError: the file is missing or names no class; some lines lack an id, or an id lacks a name.
@@ -60,7 +60,7 @@ def to_lines(names: Sequence[str]) -> list[str]:
 
 
 def _has_ids(lines: Sequence[Line]) -> bool:
-    """Whether lines begin with ids: most of them, id 0 or 1 among them. Otherwise numbers belong to names."""
+    """Whether at least half of the lines begin with an id, among them 0 or 1; else numbers are in names."""
     numbers = [int(match[1]) for _, text in lines if (match := _NUMBERED.fullmatch(text))]
     return bool({0, 1} & set(numbers)) and 2 * len(numbers) >= len(lines)
 

@@ -1,4 +1,4 @@
-"""Class names of the data sets that the field shares, in the order of their ids."""
+"""Class names of the public data sets, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def known_names(data_set: str) -> tuple[str, ...]:
     """Return the class names of ``data_set``, "background" first.
 
     Raises:
-        DataError: a data set that brings its own names.
+        DataError: the data set has no fixed class names.
     """
     if data_set not in NAMES:
         raise DataError(

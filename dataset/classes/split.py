@@ -20,7 +20,7 @@ class ClassSplit:
     Attributes:
         novel, base: dataset ids, ascending. The base learner's channel of a base class is its position + 1.
         names: name of every class by id, ``names[0]`` the background.
-        held_out: ids of classes that are neither: training must not see them, because they select snapshots.
+        held_out: ids of the other classes: training must not see them, because they select snapshots.
     """
 
     novel: tuple[int, ...]
@@ -30,7 +30,7 @@ class ClassSplit:
 
     @cached_property
     def base_table(self) -> np.ndarray:
-        """Look-up table uint8 [256 or more] from a mask to base labels: rank of a base class, 0, 255 void."""
+        """Table uint8 [256 or more] from id to base label: position + 1 of a base class, 255 void, else 0."""
         if not self.fits_base_labels:
             raise DataError(
                 f"a base learner tells at most {VOID - 1} classes apart, but the fold has {len(self.base)} "
@@ -42,7 +42,7 @@ class ClassSplit:
         return table
 
     def label(self, class_id: int) -> str:
-        """Return the name of a class, with its id where several classes have that name."""
+        """Return the name of a class, followed by its id where several classes have that name."""
         name = self.names[class_id]
         return name if self.names.count(name) == 1 else f"{name} ({class_id})"
 
@@ -55,7 +55,7 @@ class ClassSplit:
         """Return the split with every fifth base class held out, from the third one on.
 
         Raises:
-            DataError: too few base classes.
+            DataError: there are fewer than 3 base classes.
         """
         held_out = self.base[2::5]
         if not held_out:
@@ -67,12 +67,12 @@ class ClassSplit:
         return replace(self, base=base, held_out=held_out)
 
     def for_selection(self) -> ClassSplit:
-        """Return the split that selects snapshots: the held-out classes in the place of the novel ones."""
+        """Return the split that selects snapshots: its novel classes are the held-out ones."""
         return replace(self, novel=self.held_out, held_out=self.novel)
 
     @property
     def fits_base_labels(self) -> bool:
-        """Whether the ranks of the base classes fit an 8-bit label beside background and void."""
+        """Whether 8-bit labels can number all base classes in addition to background and void."""
         return len(self.base) < VOID
 
     @cached_property
@@ -92,15 +92,15 @@ def class_split(
     """Return the classes of ``fold``.
 
     Args:
-        data_set: ``pascal``, ``coco`` or ``shapes``, whose classes are known, or any other with ``names``.
-        fold: zero-based.
+        data_set: ``pascal``, ``coco`` or ``shapes``, whose class names are fixed, or another with ``names``.
+        fold: zero-based index of the fold.
         interleaved: fold i tests classes i+1, i+1+folds, ... (COCO's ``use_split_coco: True``) instead of the
-            i-th run of consecutive ids.
+            i-th block of consecutive ids.
         folds: number of folds.
         names: names of the classes with or without a leading "background"; required for other data sets.
 
     Raises:
-        DataError: unknown data set without names, or a fold outside the range.
+        DataError: the data set is unknown and has no ``names``, or there is no such fold.
     """
     if names is None:
         names = known_names(data_set)

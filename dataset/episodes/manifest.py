@@ -1,6 +1,6 @@
-"""The episodes of a run: pure functions of a seed and a number, whatever the workers and restarts.
+"""The episodes of a run: each depends only on a seed and an index, not on loader workers or restarts.
 
-A manifest is the list of a test run's episodes, known beforehand and the same for every method. Its file is
+A manifest is the list of a test run's episodes, drawn beforehand and the same for every method. Its file is
 JSON lines: first what it was drawn for and the SHA-256 of everything else, then one episode per line.
 """
 
@@ -24,7 +24,7 @@ QUERY_ORDERS = ("list", "uniform", "class", "pairs")
 
 
 def train_order(length: int, seed: int, epoch: int) -> list[int]:
-    """Return the numbers 0..length-1 in the order of an epoch."""
+    """Return the indices 0..length-1 in the order of an epoch."""
     order = list(range(length))
     generator("order", seed, epoch).shuffle(order)
     return order
@@ -38,16 +38,16 @@ def train_episode(
     index: int,
     *,
     ways: int = 1,
-    number: int | None = None,
+    query_index: int | None = None,
 ) -> EpisodeSpec:
     """Return the ``index``-th episode of an epoch.
 
     Args:
-        number: which of ``lists.queries`` is the query, where the caller already holds the epoch's order.
+        query_index: position of the query in ``lists.queries``, if the caller already has the epoch's order.
     """
-    if number is None:
-        number = train_order(len(lists.queries), seed, epoch)[index]
-    return draw_for_query(lists, number, shot, generator("train", seed, epoch, index), ways)
+    if query_index is None:
+        query_index = train_order(len(lists.queries), seed, epoch)[index]
+    return draw_for_query(lists, query_index, shot, generator("train", seed, epoch, index), ways)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Manifest:
     """The test episodes of one seed.
 
     Attributes:
-        data_set, fold, protocol, seed, shot, ways: what they were drawn for.
-        query_order: the rule behind the queries, one of QUERY_ORDERS.
+        data_set, fold, protocol, seed, shot, ways: the settings that the episodes were drawn for.
+        query_order: the rule by which queries were chosen, one of QUERY_ORDERS.
         generalized: whether they are episodes of generalised few-shot segmentation.
         episodes: the episodes in order.
     """
@@ -73,7 +73,7 @@ class Manifest:
 
     @property
     def header(self) -> dict[str, str | int | bool]:
-        """What the episodes were drawn for."""
+        """The settings that the episodes were drawn for."""
         return {key: value for key, value in self.__dict__.items() if key not in ("episodes", "hash")}
 
     @cached_property
@@ -120,10 +120,10 @@ def test_episodes(
         data_set, fold, protocol: written into the manifest; ``lists`` already follow them.
         seed: one of the protocol's seeds.
         shot, ways: supports per class, classes per episode.
-        episodes: how many.
-        query_order: ``list``: the list over and over, the class uniform among those that the query shows.
-            ``uniform``: any query of the list, then likewise. ``class``: a class, then an image listed for
-            it. ``pairs``: every image with every class that it is listed for, over and over.
+        episodes: number of episodes.
+        query_order: ``list`` repeats the list in order and draws one of the classes that the query shows.
+            ``uniform`` draws the query, then a class in the same way. ``class`` draws a class, then an image
+            listed for it. ``pairs`` repeats all pairs of an image and a class that it is listed for.
         generalized: written into the manifest.
     """
     if query_order not in QUERY_ORDERS:
@@ -153,7 +153,7 @@ def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest and check its hash.
 
     Raises:
-        DataError: the file is missing, no manifest, or was changed after it was written.
+        DataError: the file is missing, is not a manifest, or was changed after it was written.
     """
     lines = read_text(path, "the manifest").splitlines()
     try:
@@ -174,7 +174,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _is_well_typed(manifest: Manifest) -> bool:
-    """Whether fields have their types exactly: ``True`` and ``1.0`` equal 1, but number no class."""
+    """Whether fields have exactly their types: ``True`` and ``1.0`` equal 1, but are not class ids."""
     hints = get_type_hints(Manifest)
     header = all(type(value) is hints[key] for key, value in manifest.header.items())
     counts = (

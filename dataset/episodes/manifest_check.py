@@ -1,4 +1,4 @@
-"""Whether a manifest of test episodes fits the data that it shall be used with."""
+"""Check that a manifest of test episodes fits the data that it is used with."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fewseg.util.errors import DataError, as_word
 def check_manifest(
     manifest: Manifest, fold: Fold, path: str | Path, *, shot: int, ways: int, generalized: bool = False
 ) -> None:
-    """Raise DataError unless the manifest holds episodes of this kind, of this fold's classes and images.
+    """Raise DataError unless the episodes have this shot and ways, and this fold's classes and images.
 
     Args:
-        manifest: as read.
-        fold: that it shall test.
-        path: of its file, for messages.
-        shot, ways, generalized: the kind of episodes.
+        manifest: the manifest as read from its file.
+        fold: the fold that is tested.
+        path: path of the file, for messages.
+        shot, ways, generalized: what the run evaluates.
     """
-    wanted = {
+    expected = {
         "data_set": fold.data_set,
         "protocol": fold.protocol.name,
         "fold": fold.number,
@@ -31,7 +31,7 @@ def check_manifest(
     drawn_for = manifest.header
     wrong = [
         f"{key} {as_word(drawn_for[key])}, not {value}"
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if drawn_for[key] != value
     ]
     if wrong:

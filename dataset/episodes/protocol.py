@@ -1,7 +1,7 @@
-"""What papers silently disagree on, by name: how images are listed, resized, drawn, scored and selected.
+"""The evaluation protocols of papers: how images are listed and resized, episodes drawn and results scored.
 
 ``PROTOCOLS`` holds the settings for PASCAL-5i and for any data set without its own; ``load_protocol`` applies
-what a protocol changes for COCO-20i. Numbers of different protocols never belong into one column.
+the changes for COCO-20i. Results under different protocols must never stand in the same column.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ LIST_FILES = {
     "train": "train.txt",
     "val": "val.txt",
 }
-"""The file of every list, in the folder that the config's lists lie in."""
+"""The file name of every list, in the folder of the lists that the config names."""
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True))
 class Protocol:
-    """Every point of comparison between published evaluations.
+    """Every point in which published evaluations differ.
 
     Attributes:
-        name: the preset that it came from.
+        name: the preset that it is based on.
         novel_in_train: training images with pixels of a novel class are removed, or those pixels become
             background.
-        train_images, test_images: the lists that images come from; ``own`` is whatever list the config names.
-        min_area: pixels at original resolution that a class must cover to be listed; 0 without that rule.
+        train_images, test_images: the lists that images come from; ``own`` is the list that the config names.
+        min_area: pixels at original resolution that a class must cover to be listed; 0: no minimum.
         small_classes: a class with images, but too few for an episode, is an error or left out.
-        query_order: how a test episode finds query and class (see ``dataset.episodes.manifest``).
+        query_order: how query and class of a test episode are chosen (see ``dataset.episodes.manifest``).
         episodes: test episodes per seed.
         seeds: seeds of the test runs.
-        interleaved_folds: COCO folds take every fourth class instead of runs of twenty.
-        train_chain: what becomes of training images: ``augment`` scales, rotates, blurs, flips and crops,
-            ``stretch`` makes squares of them, ``stretch_flip`` also flips, ``crop`` cuts or pads to a
-            square of the original scale, ``crop_flip`` also flips.
-        input_size: side of the square that the network sees at test.
-        resize: how an image gets there (see ``dataset.reading.transform.Resize``).
-        label_size: what a prediction is compared with: the original label in a ``square`` of void, the plain
-            ``original``, or the label at ``input`` size.
+        interleaved_folds: a COCO fold takes every fourth class instead of twenty consecutive ones.
+        train_chain: augmentation of training images: ``augment`` scales, rotates, blurs, flips and crops,
+            ``stretch`` resizes both sides to a square, ``stretch_flip`` also flips, ``crop`` crops or pads to
+            a square at the original scale, ``crop_flip`` also flips.
+        input_size: side of the network's square input in testing, in pixels.
+        resize: how an image is resized to it (see ``dataset.reading.transform.Resize``).
+        label_size: what a prediction is compared with: the label at ``original`` size, the same padded to a
+            ``square`` with void, or the label at ``input`` size.
         ignore: void pixels of the query count in no metric; otherwise they are background.
-        support_void: void pixels of a support are kept apart, or count as background.
-        align_corners: how logits are enlarged to the label.
+        support_void: void pixels of a support stay void, or count as background.
+        align_corners: how logits are upsampled to the label.
         count_absent: in an episode, false positives of a class count even if the query does not show it.
-        absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out. It is left
-            out wherever ``small_classes`` are, unless told otherwise.
+        absent_classes: a class without test episodes counts as IoU 0 in the mean, or is left out. By default
+            it is left out wherever ``small_classes`` is ``leave_out``.
         fb_iou: the mean of foreground and background IoU is reported.
         selection: which snapshot is tested: the best on the ``novel`` classes of the test fold, the best on
-            base classes that training never asks for (``held_out_base``), or the ``last`` one.
+            base classes that training does not use (``held_out_base``), or the ``last`` one.
         pretrained: where the backbone's weights come from.
-        backbone: whether it learns.
+        backbone: whether the backbone is trained.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Protocol:
         """Return the protocol with some of its values changed.
 
         Raises:
-            ConfigError: an unknown point or a value that it cannot have.
+            ConfigError: an unknown point, or an invalid value of a point.
         """
         known = [f.name for f in fields(self) if f.name != "name"]
         for key in changes:
@@ -99,14 +99,14 @@ class Protocol:
                 near = get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
                 raise ConfigError(f"protocol {self.name}: there is no point {key}{hint}")
-        # Classes that no episode may ask for cannot score: counted as 0, they would cap every mean.
-        follows: dict[str, Any] = (
+        # No episode tests the classes left out: counted as 0, they would limit every mean.
+        implied: dict[str, Any] = (
             {"absent_classes": "left_out"} if changes.get("small_classes") == "leave_out" else {}
         )
         try:
-            # YAML knows lists only
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-            changed = replace(self, **(follows | given))
+            # YAML has lists, but no tuples.
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+            changed = replace(self, **(implied | values))
         except ValidationError as error:
             first = error.errors()[0]
             point, value = first["loc"][0], first["input"]
@@ -126,15 +126,15 @@ class Protocol:
 
     @property
     def leaves_absent_out(self) -> bool:
-        """Whether means are over the classes that were tested, instead of all."""
+        """Whether a mean is over the tested classes only, instead of all classes."""
         return self.absent_classes == "left_out"
 
     def trained_under(self, other: Protocol) -> Protocol:
-        """Return this protocol as it tests a model that was trained under another one."""
+        """Return this protocol for testing a model that was trained under ``other``."""
         return replace(self, **{point: getattr(other, point) for point in TRAINING_POINTS})
 
     def difference(self, preset: Protocol | None = None) -> dict[str, tuple[Any, Any]]:
-        """Return what differs from ``preset``, by default the one of its name: point -> (preset, own)."""
+        """Return the differences from ``preset``, by default that of its name: point -> (preset, self)."""
         preset = preset or PROTOCOLS[self.name]
         pairs = ((f.name, getattr(preset, f.name), getattr(self, f.name)) for f in fields(self))
         return {key: (theirs, own) for key, theirs, own in pairs if theirs != own}
@@ -144,7 +144,7 @@ TRAINING_POINTS = (
     *("novel_in_train", "train_images", "interleaved_folds", "train_chain"),
     *("selection", "pretrained", "backbone"),
 )
-"""The values that are settled once a model is trained."""
+"""The points that are fixed once a model is trained."""
 
 PROTOCOLS = {
     preset.name: preset
@@ -204,17 +204,17 @@ _COCO: dict[str, dict[str, Any]] = {
     "panet": {"test_images": "train"},
     "mlc": {"episodes": 4000},
 }
-"""What protocols change for COCO-20i."""
+"""The values of each protocol that differ for COCO-20i."""
 
 LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "train"}}
-"""Data sets with lists that protocols name, and what these change; the others have only their own lists."""
+"""Data sets with the lists that protocols name, and their changes; others have only ``own`` lists."""
 
 
 def load_protocol(name: str, data_set: str = "pascal", **changes: Any) -> Protocol:
-    """Return the protocol ``name`` as it is for ``data_set``, with the given values changed.
+    """Return the protocol ``name`` for ``data_set``, with the values in ``changes``.
 
     Raises:
-        ConfigError: an unknown protocol, an unknown point or a value that it cannot have.
+        ConfigError: an unknown protocol, an unknown point, or an invalid value of a point.
     """
     if name not in PROTOCOLS:
         raise ConfigError(f"protocol {name}: known are {', '.join(PROTOCOLS)}")

@@ -1,4 +1,4 @@
-"""The published sampler: which class a query is asked for, and which supports show it."""
+"""The published sampler: it draws the class that is segmented in a query, and the supports."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def generator(*key: int | str) -> random.Random:
 
 
 def draw_class(candidates: Sequence[int], rng: random.Random) -> int:
-    """Draw one class uniformly, with the random call of the published sampler."""
+    """Draw one class uniformly, by the same random call as the published sampler."""
     return candidates[rng.randint(1, len(candidates)) - 1]
 
 
 def draw_supports(pool: Sequence[int], query: int, shot: int, rng: random.Random) -> list[int]:
-    """Draw ``shot`` positions from ``pool``, none of them ``query``, none twice, by rejection.
+    """Draw ``shot`` different positions from ``pool`` without ``query``, by rejection sampling.
 
-    As in the published sampler, the first number drawn for every support goes unused.
+    As in the published sampler, the first number drawn for every support is not used.
 
     Raises:
         DataError: the pool is too small; the published sampler would never end.
@@ -60,10 +60,10 @@ def draw_supports(pool: Sequence[int], query: int, shot: int, rng: random.Random
 
 
 def draw_for_query(
-    lists: EpisodeLists, number: int, shot: int, rng: random.Random, ways: int = 1
+    lists: EpisodeLists, index: int, shot: int, rng: random.Random, ways: int = 1
 ) -> EpisodeSpec:
-    """Draw an episode for ``lists.queries[number]``; the first way is a class it may be asked for."""
-    return complete(lists, lists.queries[number], draw_class(lists.candidates[number], rng), shot, rng, ways)
+    """Draw an episode for ``lists.queries[index]``; its first way is one of the query's candidates."""
+    return complete(lists, lists.queries[index], draw_class(lists.candidates[index], rng), shot, rng, ways)
 
 
 def complete(

@@ -1,13 +1,13 @@
-"""How many pixels of every label each mask holds: what lists, folds and protocols are derived from.
+"""The number of pixels of every label in each mask, from which lists and folds are derived.
 
 The masks are read once, in parallel, and the result is kept in a file ``.fewseg/areas-<key>.npz`` in the data
 root (or, where that cannot be written, in the user's cache folder). The file is a plain NumPy archive:
 
     version      int64          layout of this file
-    fingerprint  uint8 [32]     SHA-256 of every mask's path, byte size and time of change
+    fingerprint  uint8 [32]     SHA-256 of every mask's path, size in bytes and modification time
     names        uint8 [bytes]  paths of the masks below the root, UTF-8, one per line
     size         int32 [n,2]    height and width
-    start        int64 [n+1]    labels of mask i stand at start[i]:start[i+1] in the two arrays below
+    start        int64 [n+1]    labels of mask i are at start[i]:start[i+1] in the two arrays below
     label        uint8 [m]      labels that occur in the mask, ascending; 255 is void
     area         int32 [m]      their pixel counts
 """
@@ -34,11 +34,11 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class AreaIndex:
-    """Label areas of n masks, as the arrays that the module's page describes.
+    """Label areas of n masks.
 
     Attributes:
         names: paths of the masks below the data root.
-        size, start, label, area: see above.
+        size, start, label, area: the arrays that the docstring of the module describes.
     """
 
     names: tuple[str, ...]
@@ -51,26 +51,26 @@ class AreaIndex:
         return len(self.names)
 
     def at_least(self, labels: Sequence[int], pixels: int = 1) -> np.ndarray:
-        """Return which masks hold at least so many pixels of each label, bool [n, labels]."""
-        found = np.zeros((len(self), len(labels)), bool)
+        """Return whether each mask holds at least ``pixels`` pixels of each label, bool [n, labels]."""
+        held = np.zeros((len(self), len(labels)), bool)
         column = np.full(1 + max(255, *labels) if len(labels) else 256, -1)
         column[list(labels)] = np.arange(len(labels))
         known = np.minimum(self.label, len(column) - 1)  # ids of other classes may lie beyond the table
         entries = np.flatnonzero((column[known] >= 0) & (known == self.label) & (self.area >= pixels))
         rows = np.searchsorted(self.start, entries, side="right") - 1
-        found[rows, column[self.label[entries]]] = True
-        return found
+        held[rows, column[self.label[entries]]] = True
+        return held
 
     def with_class_ids(self, class_ids: Sequence[int]) -> AreaIndex:
-        """Return the areas of masks of 1 and 0 whose classes are told elsewhere, one per mask; ids uint16."""
-        owner = np.repeat(np.asarray(class_ids, np.uint16), np.diff(self.start))
-        return replace(self, label=np.where(self.label == 1, owner, self.label.astype(np.uint16)))
+        """Return the areas of masks of 0 and 1, with label 1 replaced by the mask's class id (uint16)."""
+        ids = np.repeat(np.asarray(class_ids, np.uint16), np.diff(self.start))
+        return replace(self, label=np.where(self.label == 1, ids, self.label.astype(np.uint16)))
 
     @classmethod
     def from_rows(
         cls, names: tuple[str, ...], rows: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
     ) -> AreaIndex:
-        """Join the figures of single masks: height, width, labels in ascending order and their areas."""
+        """Join the rows of single masks: height, width, labels in ascending order and their areas."""
         size = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2)
         start = np.cumsum([0, *(len(row[2]) for row in rows)], dtype=np.int64)
         label = np.concatenate([row[2] for row in rows]) if rows else np.empty(0, np.uint8)
@@ -81,13 +81,13 @@ class AreaIndex:
 def index_masks(
     root: str | Path, names: Iterable[str], workers: int | None = None, progress: bool = True
 ) -> AreaIndex:
-    """Return the label areas of the masks ``names`` below ``root``, from the cache if nothing has changed.
+    """Return the label areas of the masks ``names`` below ``root``, from the cache if no mask has changed.
 
     Args:
         root: data root.
         names: paths of the masks below it, in the order of the list.
-        workers: processes to read with; all cores if None.
-        progress: show a bar while reading.
+        workers: number of processes that read; one per core if None.
+        progress: whether a progress bar is shown.
 
     Raises:
         DataError: a mask is missing or unreadable.
@@ -106,18 +106,18 @@ def index_masks(
     )
     index = AreaIndex.from_rows(names, list(rows))
     if not root.stat().st_mode & 0o222:
-        files = files[1:]  # marked read-only: to be left alone even where the system would allow it
+        files = files[1:]  # a root marked read-only is not written to, even where the system would allow it
     for file in files:
         try:
             write_atomically(file, lambda path: _save(path, index, stamp), DataError)
             break
         except DataError:
-            continue  # without any cache the next run only reads again
+            continue  # without a cache, the next run reads the masks again
     return index
 
 
 def _fingerprint(root: Path, names: Sequence[str]) -> bytes:
-    digest, folder = hashlib.sha256(), f"{root}{os.sep}"  # paths as objects would take as long as the rest
+    digest, folder = hashlib.sha256(), f"{root}{os.sep}"  # Path objects would double the time
     for name in names:
         try:
             status = os.stat(folder + name)
@@ -159,7 +159,7 @@ def _load(file: Path, stamp: bytes) -> AreaIndex | None:
             names = tuple(stored["names"].tobytes().decode().split("\n"))
             return AreaIndex(names, *(stored[key] for key in ("size", "start", "label", "area")))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        return None  # a damaged archive is made anew
+        return None  # a damaged archive is written again
 
 
 def _user_cache() -> Path:

@@ -1,6 +1,6 @@
-"""HSNet's fixed lists, read as they are distributed.
+"""HSNet's fixed lists, read in the formats that they are distributed in.
 
-Three forms: text with ``image__class`` per line (PASCAL-5i, classes from 1), text with a class name per line
+These are text with ``image__class`` per line (PASCAL-5i, classes from 1), text with a class name per line
 (FSS-1000: every image of the class), and JSON with the images of every class (COCO-20i, classes from 0).
 """
 
@@ -22,10 +22,10 @@ def read_hsnet_list(path: str | Path, fold: Fold) -> tuple[EpisodeLists, str]:
     """Read a list for the images and classes of a fold.
 
     Returns:
-        What episodes are drawn from, and the query order that HSNet goes through it in.
+        The lists that episodes are drawn from, and the query order that HSNet uses with them.
 
     Raises:
-        DataError: no such list, or one of other images or classes than the fold's.
+        DataError: the list is missing, or it has other images or classes than the fold.
     """
     path = Path(path)
     text = read_text(path, "the list")

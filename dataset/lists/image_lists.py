@@ -1,4 +1,4 @@
-"""Which images a data set lists, and which of them the episodes of a fold draw from."""
+"""The images that a data set lists, and those of them that the episodes of a fold are drawn from."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ImageList:
 
     Attributes:
         root: data root.
-        names: what episodes call the images: the VOC id, or the path without suffix.
+        names: names of the images in episodes: the VOC id, or the path without suffix.
         images, masks: paths below the root.
-        class_ids: where every image shows one class and masks are 1 on it, the class of every image.
+        class_ids: the class of every image, where every image shows one class and its mask is 0 and 1.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class ImageList:
         return areas if self.class_ids is None else areas.with_class_ids(self.class_ids)
 
     def with_class_id(self, position: int, mask: np.ndarray) -> np.ndarray:
-        """Return a mask as read with the class id in place of its 1, where the list tells the class."""
+        """Return a mask with its 1 replaced by the image's class id, if the list has ``class_ids``."""
         if self.class_ids is None:
             return mask
         return np.where(mask == 1, np.uint16(self.class_ids[position]), mask.astype(np.uint16))
@@ -69,8 +69,8 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     Repeated lines count once, with a warning: an image must never be its own support.
 
     Raises:
-        DataError: the root or the list is missing, empty, or has a line of another form, a path that leads
-            out of the root, or an image twice with different files.
+        DataError: the root or the list is missing, or the list is empty, has a line of another form, a path
+            that leads out of the root, or the same image with different files.
     """
     root, path = Path(root), Path(path)
     if not root.is_dir():
@@ -80,7 +80,7 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
     if not rows:
         raise DataError(f"{path}: the image list is empty")
     voc = _VocLayout(root) if any(len(fields) == 1 for _, fields in rows) else None
-    found: dict[str, tuple[str, str]] = {}
+    files_of: dict[str, tuple[str, str]] = {}
     for number, fields in rows:
         for field in fields:
             require_inside(field, f"{path}:{number}")
@@ -92,15 +92,15 @@ def read_image_list(root: str | Path, path: str | Path) -> ImageList:
             raise DataError(
                 f"{path}:{number}: expected an image id or 'image mask', found {len(fields)} fields"
             )
-        if found.setdefault(name, pair) != pair:
+        if files_of.setdefault(name, pair) != pair:
             raise DataError(
                 f"{path}:{number}: {name} is listed before with other files; keep one of the lines"
             )
-    if len(found) < len(rows):
-        repeated = len(rows) - len(found)
+    if len(files_of) < len(rows):
+        repeated = len(rows) - len(files_of)
         warnings.warn(f"{path}: {repeated} lines repeat an earlier one and are left out", stacklevel=2)
-    images, masks = zip(*found.values(), strict=True)
-    return ImageList(root, tuple(found), images, masks)
+    images, masks = zip(*files_of.values(), strict=True)
+    return ImageList(root, tuple(files_of), images, masks)
 
 
 def _name(image: str) -> str:
@@ -129,14 +129,14 @@ class _VocLayout:
 
 @dataclass(frozen=True)
 class EpisodeLists:
-    """What the episodes of one fold are drawn from, on one side (base or novel classes).
+    """The images and classes that episodes of a fold are drawn from, either of base or of novel classes.
 
     Attributes:
-        source: the images that the positions below count.
+        source: the images; all positions below are positions in this list.
         classes: ids of the classes that can be drawn, ascending.
         queries: positions of the query images, in list order.
-        candidates: for every query, the classes an episode may ask for: those present, whatever their area.
-        supports: class id -> positions of its support images, which keep to the area rule.
+        candidates: for every query, the classes that may be segmented: all that it shows, of any area.
+        supports: class id -> positions of its support images, in which it covers the minimum area.
     """
 
     source: ImageList
@@ -153,7 +153,7 @@ class EpisodeLists:
 
 
 def check_labels(areas: AreaIndex, classes: int, root: str | Path) -> None:
-    """Raise DataError if a mask holds a label above ``classes`` that is not void, or nothing but void."""
+    """Raise DataError if a mask holds a label above ``classes`` other than void, or only void."""
     root = Path(root)
     wrong = (areas.label > classes) & (areas.label != VOID)
     if wrong.any():
@@ -191,16 +191,16 @@ def episode_lists(
         source: the images.
         areas: their label areas, in the same order.
         split: the fold's classes.
-        novel: whether episodes ask for the novel classes (test) or the base classes (training).
+        novel: whether episodes segment the novel classes (test) or the base classes (training).
         shot: supports per episode.
-        drop_unwanted: leave out every image with a pixel of a class of the other side, as BAM's training
-            lists do (``novel_in_train: remove``).
+        drop_unwanted: leave out every image with a pixel of the other classes (novel or held out in training,
+            base in testing), as BAM's training lists do (``novel_in_train: remove``).
         min_area: pixels that a class must cover to be listed.
-        small_classes: what becomes of a class with images, but fewer than ``shot + 1``: ``error``, or
-            ``leave_out`` with a warning. A class without any image is always left out with a warning.
+        small_classes: a class that has images, but fewer than ``shot + 1``, is an ``error``, or is left out
+            with a warning (``leave_out``). A class without any image is always left out with a warning.
 
     Raises:
-        DataError: a small class under ``error``, or no class that can be drawn.
+        DataError: there is a small class under ``error``, or no class can be drawn.
     """
     wanted, other = (split.novel, split.base) if novel else (split.base, split.unseen)
     check_labels(areas, len(split.names) - 1, source.root)
@@ -226,9 +226,9 @@ def generalized_lists(
     shot: int,
     small_classes: str = "error",
 ) -> EpisodeLists:
-    """Derive the lists of generalised few-shot segmentation: every image is a query, no area rule.
+    """Derive the lists of generalised few-shot segmentation: every image is a query, of any class area.
 
-    A query without base classes is asked for a novel class that it shows, any other for any novel class.
+    A query without base classes is paired with a novel class that it shows, any other with any novel class.
     """
     shown = episode_lists(
         source, areas, split, novel=True, shot=shot, min_area=1, small_classes=small_classes

@@ -1,6 +1,6 @@
-"""Images that episodes bring beside query and supports.
+"""Auxiliary images: images of an episode in addition to query and supports.
 
-They are drawn by generators of their own, so that the episodes themselves are the same with and without them.
+They have their own random generators, so that episodes are otherwise the same with and without them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Names = tuple[tuple[str, ...], ...]
 
 
 class AuxiliarySource(Protocol):
-    """Where auxiliary images come from."""
+    """A source of auxiliary images."""
 
     @property
     def count(self) -> int:
-        """How many every way has, M."""
+        """The number of images per way, M."""
 
     @property
     def labelled(self) -> bool:
-        """Whether they have mined labels."""
+        """Whether the images have mined labels."""
 
     def draw(self, spec: EpisodeSpec, *key: int | str) -> Names:
         """Draw the images of an episode: a pure function of the episode and of ``key``."""
@@ -44,7 +44,7 @@ class ClassSets:
     """Auxiliary sets: images listed for the way's class, whose masks are never read.
 
     Attributes:
-        lists: what the episodes are drawn from too.
+        lists: the lists that the episodes are drawn from, too.
         count: images per way, M.
     """
 
@@ -57,16 +57,16 @@ class ClassSets:
         needed = 1 + shot + self.count
         few = {c: len(images) for c, images in self.lists.supports.items() if len(images) < needed}
         if few:
-            class_id, found = min(few.items(), key=lambda item: item[1])
+            class_id, count = min(few.items(), key=lambda item: item[1])
             more = f" (and {len(few) - 1} more classes too few)" if len(few) > 1 else ""
             raise DataError(
                 f"{self.lists.source.root}: auxiliary {self.count}: an episode needs {needed} images of its "
-                f"class, but class {class_id} has {found}{more}; lower Data.auxiliary or shot, or set "
+                f"class, but class {class_id} has {count}{more}; lower Data.auxiliary or shot, or set "
                 "auxiliary 0"
             )
 
     def draw(self, spec: EpisodeSpec, *key: int | str) -> Names:
-        """Draw the images of an episode among those of each way's class that it does not show already."""
+        """Draw images of each way's class that are not already in the episode."""
         names, rng = self.lists.source.names, generator("auxiliary", *key)
         shown = {spec.query, *(name for way in spec.supports for name in way)}
         return tuple(self._draw_way(names, class_id, shown, rng) for class_id in spec.class_ids)

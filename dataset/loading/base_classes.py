@@ -1,4 +1,4 @@
-"""The data of stage 1: images with the labels of a fold's base classes."""
+"""The data sets of stage 1: images with the labels of a fold's base classes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fewseg.util.errors import DataError
 
 
 class BaseBatch(NamedTuple):
-    """Images of the base learner.
+    """A batch for the base learner.
 
     Attributes:
-        image: normalised, float [B,3,S,S].
+        image: normalised images, float [B,3,S,S].
         label: 0 background, j the j-th base class, 255 void; int64 [B,S,S].
         names: names of the images.
     """
@@ -37,10 +37,10 @@ class BaseBatch(NamedTuple):
 
 
 def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:
-    """Return the positions of the images without a single pixel of a novel class.
+    """Return the positions of the images without any pixel of a class that training must not see.
 
     Raises:
-        DataError: every image holds one.
+        DataError: every image has such a pixel.
     """
     positions = np.flatnonzero(~areas.at_least(split.unseen).any(axis=1)).tolist()
     if not positions:
@@ -55,7 +55,7 @@ class BaseDataset(Dataset[BaseBatch]):
     """Training images; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
 
     Attributes:
-        positions: the images used; all of them by default, their novel pixels as background.
+        positions: positions of the images that are used, by default all; novel pixels become background.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class BaseDataset(Dataset[BaseBatch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: list[Key]) -> BaseBatch:
-        """Load a batch, each image written to its place at once.
+        """Load a batch, each image written directly into it.
 
-        As published, the crop keeps to the pixels of the first base class.
+        As published, the crop is drawn to keep the pixels of the first base class.
         """
         batch, names = _empty(len(keys), self.transform.size), []
         for row, (epoch, index) in enumerate(keys):
-            position = self.positions[self._order.number(epoch, index)]
+            position = self.positions[self._order.item(epoch, index)]
             names.append(self.store.source.names[position])
             image, mask = self.store.pair(position)
             label = relabel(mask, self.split.base_table)
@@ -96,7 +96,7 @@ class BaseDataset(Dataset[BaseBatch]):
 
 
 class BaseEvaluation(Dataset[BaseBatch]):
-    """Every image of a list once, resized, with its base labels at the network's size."""
+    """Every image of a list once, resized, with its base labels at the size of the network's input."""
 
     def __init__(self, store: ImageStore, split: ClassSplit, resize: Resize) -> None:
         self.store, self.split, self.resize = store, split, resize

@@ -1,4 +1,4 @@
-"""Which items make a batch: the same global batches for any number of processes and after any restart."""
+"""The items of every batch: the same global batches for any number of processes and after any restart."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from fewseg.util.errors import ConfigError
 Batch = TypeVar("Batch")
 
 Key = tuple[int, int]
-"""Epoch and index: what an item of a training set is a pure function of."""
+"""Epoch and index, on which an item of a training set depends, beside the seed."""
 
 
 class EpochOrder:
-    """Which item an index of an epoch stands for; the order of the latest epoch is kept.
+    """The shuffled order of the items in each epoch; the order of the latest epoch is cached.
 
     Args:
-        length: items of an epoch.
-        seed: of the orders.
+        length: number of items in an epoch.
+        seed: seed of the orders.
     """
 
     def __init__(self, length: int, seed: int) -> None:
         self._length, self._seed = length, seed
         self._epoch, self._order = -1, list[int]()
 
-    def number(self, epoch: int, index: int) -> int:
-        """Return the number of the item."""
+    def item(self, epoch: int, index: int) -> int:
+        """Return the position of the item that is at ``index`` in an epoch."""
         if self._epoch != epoch:
             self._epoch, self._order = epoch, train_order(self._length, self._seed, epoch)
         return self._order[index]
 
 
 def as_loaded(batch: Batch) -> Batch:
-    """Hand on what a data set loaded as one batch; a loader would take it apart otherwise."""
+    """Return the batch unchanged: a loader's default collate function would process it again."""
     return batch
 
 
 class EpochBatches(Sampler[list[Key]]):
     """Batches of (epoch, index) for one process; an incomplete last batch is dropped.
 
-    The keys carry the epoch to the workers, so these can live on from epoch to epoch.
+    The keys carry the epoch to the loader's workers, which therefore need no restart for a new epoch.
 
     Args:
-        length: items of an epoch.
-        batch_size: items of a global batch.
+        length: number of items in an epoch.
+        batch_size: number of items in a global batch.
         rank, processes: this process takes every ``processes``-th item of a global batch, from ``rank`` on.
     """
 
@@ -62,7 +62,7 @@ class EpochBatches(Sampler[list[Key]]):
         self.epoch, self.step = 0, 0
 
     def start(self, epoch: int, step: int = 0) -> None:
-        """Say which epoch the next iteration runs through, and how many of its batches are already done."""
+        """Set the epoch of the next iteration, and how many of its batches are already done."""
         self.epoch, self.step = epoch, step
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The episodes of a test or a validation, and their images one at a time: each is encoded once."""
+"""The episodes of a test or validation; their images are read one by one, so that each is encoded once."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.model.contract import Episode
 
 Support = tuple[str, int | None]
-"""Name of an image, class that it is shown for; None for an auxiliary image, shown without a mask."""
+"""Name of an image and the class that its mask shows; None for an auxiliary image, which has no mask."""
 
 
 class PlannedEpisode(NamedTuple):
     """An episode by the names of its images.
 
     Attributes:
-        manifest_index: position of its manifest among all.
+        manifest_index: position of its manifest among all manifests.
         episode_index: position of the episode in that manifest.
-        spec: its query and supports.
-        auxiliary_names: of its auxiliary images, way by way.
+        spec: names of its query and supports.
+        auxiliary_names: names of its auxiliary images, way by way.
     """
 
     manifest_index: int
@@ -53,13 +53,13 @@ class PlannedEpisode(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeSet:
-    """Episodes of one fold that are drawn before the evaluation begins, and what reads their images.
+    """Episodes of one fold, drawn before the evaluation begins; it also reads their images.
 
     Attributes:
-        fold: its test images, classes and protocol.
+        fold: the fold, with its test images, classes and protocol.
         manifests: the episodes, one manifest per seed.
         annotation, annotation_seed: how supports are annotated.
-        auxiliary: where further images come from, if episodes bring any.
+        auxiliary: source of the auxiliary images, or None.
     """
 
     fold: Fold
@@ -86,10 +86,10 @@ class EpisodeSet:
 
         Args:
             planned: the episode.
-            with_truth: give the query's true mask of 0..N and 255 too, which only an oracle may see.
+            with_truth: whether to return the query's true mask of 0..N and 255 too, for an oracle only.
 
         Returns:
-            A batch of one, and the query's label, see ``load_query``.
+            A batch of one episode, and the query's label (see ``load_query``).
         """
         spec, ways, resize = planned.spec, len(planned.spec.class_ids), self.fold.resize
         image, mask = self.store.named(spec.query)
@@ -111,8 +111,8 @@ class EpisodeSet:
         """Read a query.
 
         Returns:
-            The normalised image [3,S,S], and the label of dataset ids that predictions are compared with; see
-            ``Fold.scored_label``.
+            The normalised image [3,S,S], and the label of dataset ids that predictions are compared with (see
+            ``Fold.scored_label``).
         """
         image, mask = self.store.named(name)
         return self.fold.resize.image(image), self.fold.scored_label(mask)

@@ -1,4 +1,4 @@
-"""Training episodes as tensors: the training set of stage 2."""
+"""The training set of stage 2: training episodes as tensors."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from fewseg.model.contract import UNLABELLED, Episode
 
 
 class EpisodeBatch(NamedTuple):
-    """A batch and where it came from.
+    """A batch of episodes and the names of its images.
 
     Attributes:
         episode: the tensors.
-        specs: the names of its images, one spec per query.
+        specs: the names of the images, one spec per query.
     """
 
     episode: Episode
     specs: tuple[EpisodeSpec, ...]
 
     def to(self, device: torch.device) -> Episode:
-        """Return the tensors on ``device``, which is what a model is trained on."""
+        """Return the tensors, without the names, on ``device``."""
         return self.episode.to(device)
 
     @property
     def names(self) -> list[str]:
-        """One line per query that names its images, for messages."""
+        """One line for each query that names its images, for messages."""
         return [
             f"{spec.query} <- {', '.join(name for way in spec.supports for name in way)}"
             for spec in self.specs
@@ -52,13 +52,13 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
     """Training episodes; ``dataset[epoch, index]`` is a pure function of the seed, the epoch and the index.
 
     Attributes:
-        lists: what episodes are drawn from.
+        lists: the images and classes that episodes are drawn from.
         split: classes of the fold.
-        transform: the augmentation; query and supports draw from it one after the other.
+        transform: the augmentation, drawn for the query first and then for each support.
         shot, ways: supports per class, classes per episode.
-        seed: of every draw.
+        seed: seed of all random draws.
         annotation, annotation_seed: how supports are annotated.
-        auxiliary: where further images come from, if episodes bring any.
+        auxiliary: source of the auxiliary images, or None.
     """
 
     def __init__(
@@ -88,16 +88,15 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
 
     def spec(self, key: Key) -> EpisodeSpec:
         """Return the names of an episode's images without reading them."""
-        epoch, index = key
-        number = self._order.number(*key)
-        return train_episode(self.lists, self.shot, self.seed, epoch, index, ways=self.ways, number=number)
+        item = self._order.item(*key)
+        return train_episode(self.lists, self.shot, self.seed, *key, ways=self.ways, query_index=item)
 
     def __getitem__(self, key: Key) -> EpisodeBatch:
         """Load one episode as a batch of one."""
         return self.__getitems__([key])
 
     def __getitems__(self, keys: list[Key]) -> EpisodeBatch:
-        """Load a batch of episodes, each written to its place at once; stacking them later is dear."""
+        """Load a batch of episodes, each written directly into the batch; stacking later is expensive."""
         size, count, ways = self.transform.size, len(keys), (self.ways, self.shot)
         specs = tuple(self.spec(key) for key in keys)
         index = [[self.split.base_index[c] for c in spec.class_ids] for spec in specs]
@@ -109,7 +108,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
             class_index=torch.tensor(index),
             query_mask=torch.empty(count, size, size, dtype=torch.int64),
             base_label=torch.empty(count, size, size, dtype=torch.int64),
-            query_number=torch.tensor([self._order.number(*key) for key in keys]),
+            query_number=torch.tensor([self._order.item(*key) for key in keys]),
             **self._auxiliary_space(count),
         )
         for row, (key, spec) in enumerate(zip(keys, specs, strict=True)):
@@ -166,11 +165,11 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         assert images is not None  # _auxiliary_space
         rng = generator("auxiliary augmentation", self.seed, *key)
         for way, names in enumerate(source.draw(spec, "train", self.seed, *key)):
-            for number, name in enumerate(names):
+            for index, name in enumerate(names):
                 image, label = source.read(self.store, name)
-                place = (row, way, number)
+                place = (row, way, index)
                 mask = np.zeros(image.shape[:2], np.uint8) if label is None else label
-                # no label of 254 exists, so the crop keeps to none
+                # No pixel has label 254, so the crop is not bound to any class.
                 out = images[place]
                 _, (mask,) = self.transform(image, [mask], rng, keep=UNLABELLED, out=out)
                 if labels is not None:
@@ -187,12 +186,12 @@ def support_label(
     seed: int = 0,
     name: str = "support",
 ) -> np.ndarray:
-    """Turn a mask of class ids into a support's: 1 the class, 255 void, 0 all else; uint8 [H,W].
+    """Turn a mask of class ids into a support mask: 1 the class, 255 void, 0 all else; uint8 [H,W].
 
     Args:
         void: ``keep`` void pixels, or make them ``background``.
-        others: classes of the episode's other ways, whose objects become 254: not this way's background.
-        seed, name: of the annotation and the image, see ``annotate``.
+        others: classes of the episode's other ways; their pixels become 254, not background of this way.
+        seed, name: see ``annotate``.
     """
     label = annotate(relabel(mask, class_table([class_id])), annotation, seed=seed, name=name)
     if others := [c for c in others if c != class_id]:

@@ -1,7 +1,7 @@
-"""Mined labels: what ``tools/mine_latent_classes.py`` writes and training reads.
+"""Mined labels, which ``tools/mine_latent_classes.py`` writes and training reads.
 
-A folder holds ``labels/<image>.png``, uint8 at the image's size, of 0 background, j the j-th latent class and
-255 void, and ``mined.json``, which says what they were made from.
+A folder holds ``labels/<image>.png``, uint8 at the image's size, with 0 background, j the j-th latent class
+and 255 void, and ``mined.json``, which says what they were made from.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from fewseg.util.files import require_inside, write_bytes, write_text
 FACTS = "mined.json"
 LABELS = "labels"
 MOST = 253
-"""Latent classes that a label can tell apart."""
+"""The largest number of latent classes that an 8-bit label can hold."""
 
 
 @dataclass(frozen=True)
 class MinedImages:
-    """Training images with mined labels, drawn for every episode whatever its class.
+    """Images with mined labels, drawn for every episode independently of its class.
 
     Attributes:
-        folder: of the labels.
-        names: of the images.
+        folder: folder of the labels.
+        names: names of the images.
         count: images per way, M.
-        extra: paths of those that are no training images, by their names.
+        extra: name -> path of those images that are not training images.
     """
 
     folder: Path
@@ -53,14 +53,14 @@ class MinedImages:
         """Open a folder of mined labels.
 
         Args:
-            folder: as written.
-            count: images per way.
-            expected: facts in which it must agree with the training, such as the fold.
-            source: the images of the training.
+            folder: path of the folder.
+            count: images per way, M.
+            expected: facts in which the folder must agree with the training, such as the fold.
+            source: the training images.
 
         Raises:
-            DataError: no such folder, or of another fold or list, or with fewer images than ``count``, or
-                with a name that leads out of it.
+            DataError: the folder is missing, was mined for another fold or list, has no more than ``count``
+                images, or names a path outside of it.
         """
         folder = Path(folder)
         try:
@@ -90,7 +90,7 @@ class MinedImages:
         return cls(folder, names, count, extra)
 
     def draw(self, spec: EpisodeSpec, *key: int | str) -> Names:
-        """Draw the images of an episode among all but its query."""
+        """Draw the images of an episode from all images except its query."""
         rng = generator("mined", *key)
         return tuple(
             tuple(self._others(rng.sample(self.names, self.count + 1), spec)) for _ in spec.class_ids
@@ -116,5 +116,5 @@ def write_label(folder: Path, name: str, label: np.ndarray) -> None:
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write what the labels were made from; last, so that a folder that has it is complete."""
+    """Write what the labels were made from. This comes last, so that a folder with the file is complete."""
     write_text(folder / FACTS, json.dumps(facts, indent=1) + "\n", DataError)

@@ -1,4 +1,4 @@
-"""Images and masks of a list by position, kept in memory as far as a budget allows."""
+"""Images and masks of a list by position, cached in memory within a budget."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fewseg.dataset.reading.mask import read_image, read_pair
 class ImageStore:
     """Reads pairs of image and mask.
 
-    What was read once is kept until the budget is full. Every image is as likely to be wanted again as any
-    other, so nothing that is kept ever makes room for something newer.
+    Pairs are cached until the budget is full. All images are equally likely to be needed again, so no cached
+    pair is ever replaced by a newer one.
 
     Attributes:
-        source: the list that positions count.
-        cache_bytes: budget of this process; every loader worker has its own.
+        source: the list of the images.
+        cache_bytes: cache budget of this process in bytes; every loader worker has its own.
     """
 
     def __init__(self, source: ImageList, cache_bytes: int = 0) -> None:
@@ -26,9 +26,9 @@ class ImageStore:
         self._used = 0
 
     def pair(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return image uint8 [H,W,3] and mask [H,W] of class ids, both to be left unchanged.
+        """Return image uint8 [H,W,3] and mask [H,W] of class ids; the caller must not change them.
 
-        The mask is uint8, or uint16 where the list tells the class of every image.
+        The mask is uint8, or uint16 where the list has ``class_ids``.
 
         Raises:
             DataError: one of them is missing, unreadable or of another size.
@@ -46,7 +46,7 @@ class ImageStore:
         return image, mask
 
     def image(self, name: str) -> np.ndarray:
-        """Return an image alone by its name, uint8 [H,W,3], to be left unchanged; its mask is not read.
+        """Return an image by its name without reading its mask, uint8 [H,W,3]; the caller must not change it.
 
         Raises:
             DataError: it is missing or unreadable.

@@ -117,8 +117,8 @@ def test_a_train_episode_takes_the_next_number_of_its_order_unless_told_which(li
     for index in range(10):
         spec = episodes.train_episode(lists, 2, 1, 2, index)
         assert spec.query == f"image{order[index]}" and len(spec.class_ids) == 1
-        assert episodes.train_episode(lists, 2, 1, 2, index, number=order[index]) == spec
-        assert episodes.train_episode(lists, 2, 1, 2, index, number=7).query == "image7"
+        assert episodes.train_episode(lists, 2, 1, 2, index, query_index=order[index]) == spec
+        assert episodes.train_episode(lists, 2, 1, 2, index, query_index=7).query == "image7"
 
 
 ORDERS = ("list", "uniform", "class", "pairs")

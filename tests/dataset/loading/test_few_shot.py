@@ -76,7 +76,7 @@ def test_a_query_keeps_its_number_from_epoch_to_epoch(episodes):
     names: dict[int, str] = {}
     for epoch in range(2):
         for index in range(len(episodes)):
-            number, name = episodes._order.number(epoch, index), episodes.spec((epoch, index)).query
+            number, name = episodes._order.item(epoch, index), episodes.spec((epoch, index)).query
             assert names.setdefault(number, name) == name
     assert sorted(names) == list(range(len(episodes)))
     batch = episodes[1, 0]
