@@ -1,1 +1,1 @@
-"""Preparing data sets: from archives or local copies to the layout that training and testing read."""
+"""Preparation of data sets from archives or local copies, in the layout that training and testing read."""

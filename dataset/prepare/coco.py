@@ -1,8 +1,8 @@
 """COCO 2014: masks of 80 contiguous class ids, painted from the instance annotations by pycocotools.
 
-Rules. Ids count the categories by ascending category id. Crowd regions count as their class and are painted
-first; then objects by descending area, so that the smaller of two overlapping objects stays visible (ties:
-the higher annotation id is above). There is no void label. Images without any annotation are not listed.
+Class ids number the categories by ascending category id. Crowd regions count as their class and are painted
+first; then objects by descending area, so that the smaller of two overlapping objects stays visible (of equal
+areas, the higher annotation id is on top). There is no void label. Images without annotations are not listed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fewseg.util.errors import DataError
 from fewseg.util.parallel import parallel_map
 
 _SERVERS = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
-"""The official server, and the storage behind it, which also speaks HTTPS."""
+"""The official server, and the storage behind it, which supports HTTPS."""
 
 
 def _archive(folder: str, name: str, md5: str) -> Archive:
@@ -42,7 +42,7 @@ ARCHIVES = {
 }
 
 COUNTS = {"train2014": (82783, 82081), "val2014": (40504, 40137)}
-"""Images of each part, and those of them with annotations, which are listed."""
+"""Number of images of each part, and of those with annotations, which are listed."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Annotations:
-    """An ``instances_*.json``.
+    """The content of an ``instances_*.json``.
 
     Attributes:
         path: the file.
-        class_ids: contiguous id by category id.
-        names: of the classes, "background" first.
-        images: how many the file lists.
-        jobs: the annotated ones in the order of their file names.
+        class_ids: category id -> contiguous class id.
+        names: names of the classes, "background" first.
+        images: number of images that the file lists.
+        jobs: the annotated images in the order of their file names.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Annotations:
 def read_annotations(path: Path) -> Annotations:
     """Read an ``instances_*.json``.
 
-    A parsed file of COCO takes 2.5 GB, so one element at a time is parsed, and outlines are kept as text.
+    A whole parsed file of COCO takes 2.5 GB, so elements are parsed one by one and outlines are kept as text.
 
     Raises:
         DataError: the file is missing, truncated, or has other keys.
@@ -115,7 +115,7 @@ def _elements(path: Path, key: str) -> Iterator[Any]:
 
 
 def paint_masks(annotations: Annotations, folder: Path, *, workers: int | None = None) -> list[str]:
-    """Write the mask of every annotated image that has none yet.
+    """Write the masks of those annotated images that have none yet.
 
     Returns:
         The file names of the annotated images.
@@ -137,8 +137,8 @@ def mask_path(folder: Path, image: str) -> Path:
 
 def _paint_file(path: Path, class_ids: dict[int, int], folder: Path, job: Job) -> None:
     try:
-        found = [json.loads(text) for text in job.annotations]
-        mask = paint(found, class_ids, job.height, job.width)
+        annotations = [json.loads(text) for text in job.annotations]
+        mask = paint(annotations, class_ids, job.height, job.width)
     except (KeyError, TypeError, ValueError, IndexError) as failure:
         raise DataError(f"{path}: an annotation of {job.name} cannot be painted ({failure!r})") from None
     write_mask(mask_path(folder, job.name), mask)

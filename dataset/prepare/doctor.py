@@ -1,4 +1,4 @@
-"""The data doctor: everything that is wrong with the images and masks of a data set, found in one run."""
+"""The data doctor, which finds all problems of the images and masks of a data set in one run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Finding:
 
     Attributes:
         problem: what is wrong.
-        where: everything that it was found in.
+        where: all files or classes that have the problem.
         remedy: what to do.
-        serious: whether the data set should not be used like this; otherwise it is worth knowing only.
+        serious: whether the data set should not be used like this; otherwise it is a note.
     """
 
     problem: str
@@ -42,13 +42,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask as they were read.
+    """What was read of an image and its mask.
 
     Attributes:
         image, mask: paths below the data root.
         image_size, mask_size: (width, height), or None where the file cannot be read.
-        labels: that the mask holds.
-        digest: of the decoded image.
+        labels: labels that occur in the mask.
+        digest: hash of the decoded image.
     """
 
     image: str
@@ -82,12 +82,12 @@ def examine(
     complete: bool = True,
     workers: int | None = None,
 ) -> list[Finding]:
-    """Read every listed image and mask, and say what is wrong with them.
+    """Read every listed image and mask, and return their problems.
 
     Args:
-        parts: the lists, "train" and "val" or "test" among them.
-        names: name of every class by id, background first; None where they are not known, so that labels
-            cannot be held against them.
+        parts: part -> list of its images; the parts include "train" and "val" or "test".
+        names: name of every class by id, background first; None where the names are unknown, so that labels
+            cannot be checked.
         complete: whether every class must have images.
     """
     pairs: dict[str, list[Pair]] = {}
@@ -129,7 +129,7 @@ def _file_findings(every: Sequence[Pair]) -> list[Finding]:
 
 
 def _label_findings(every: Sequence[Pair], classes: int) -> list[Finding]:
-    """Hold the labels of masks against the classes: 1 where masks of 0 and 1 lie in folders of classes."""
+    """Check the labels of masks against the number of classes, which is 1 where masks are 0 and 1."""
     allowed, greys = set(range(classes + 1)) | {VOID}, palette_greys(classes)
     grey, outside = [], []
     for pair in every:
@@ -158,7 +158,7 @@ def _label_findings(every: Sequence[Pair], classes: int) -> list[Finding]:
 
 
 def palette_greys(classes: int) -> set[int]:
-    """Return what VOC's colours of the classes, background and void become when decoded to grey."""
+    """Return the grey values that VOC's colours of the classes, background and void are decoded to."""
     colours = voc_palette()[[*range(classes + 1), VOID]][None]
     return set(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)[0].tolist())
 
@@ -166,7 +166,7 @@ def palette_greys(classes: int) -> set[int]:
 def _class_findings(
     parts: Mapping[str, ImageList], pairs: Mapping[str, Sequence[Pair]], names: Sequence[str], complete: bool
 ) -> list[Finding]:
-    """Name the classes that no list shows, and those that one of several lists does not show."""
+    """Return the classes without images in any list, and those without images in one of the lists."""
     shown: dict[str, set[int]] = {}
     for part, images in parts.items():
         if images.class_ids is None:
@@ -175,30 +175,30 @@ def _class_findings(
             of_class = zip(images.class_ids, pairs[part], strict=True)
             shown[part] = {class_id for class_id, pair in of_class if 1 in pair.labels}
     somewhere = set().union(*shown.values())
-    called = {c: f"{name} ({c})" for c, name in enumerate(names) if c not in (0, VOID)}
-    nowhere = tuple(called[c] for c in called if c not in somewhere)
+    labels = {c: f"{name} ({c})" for c, name in enumerate(names) if c not in (0, VOID)}
+    nowhere = tuple(labels[c] for c in labels if c not in somewhere)
     remedy = "add images, or go on without; keep its line in classes.txt, since masks hold the ids"
     findings = [Finding("class without a pixel in any list", nowhere, remedy, complete)]
     if all(images.class_ids is None for images in parts.values()):  # else every class belongs to one list
-        for part, found in shown.items():
-            absent = tuple(called[c] for c in called if c in somewhere - found)
+        for part, in_part in shown.items():
+            absent = tuple(labels[c] for c in labels if c in somewhere - in_part)
             problem = f"class without images in {part}"
             findings.append(Finding(problem, absent, "no episode asks for it there", serious=False))
     return findings
 
 
 def _duplicates(pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
-    alike: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    images_of: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for part, of_part in pairs.items():
         for pair in of_part:
             if pair.digest:
-                alike[pair.digest][part].append(pair.image)
+                images_of[pair.digest][part].append(pair.image)
     across = tuple(
         " = ".join(dict.fromkeys(f"{part}:{names[0]}" for part, names in of.items()))
-        for of in alike.values()
+        for of in images_of.values()
         if len(of) > 1
     )
-    within = tuple(" = ".join(names) for of in alike.values() for names in of.values() if len(names) > 1)
+    within = tuple(" = ".join(names) for of in images_of.values() for names in of.values() if len(names) > 1)
     remedy = "take it off one list: scores would be too good"
     return [
         Finding("same image in training and test", across, remedy),
@@ -214,7 +214,7 @@ def to_table(findings: Sequence[Finding], examples: int | None = EXAMPLES) -> st
     """Return the findings as a table for the terminal, the serious ones first.
 
     Args:
-        examples: of each finding; None names all.
+        examples: number of examples shown of each finding; None: all.
     """
     rows: list[tuple[str, ...]] = [("problem", "count", "for example", "remedy")]
     for finding in sorted(findings, key=lambda f: not f.serious):

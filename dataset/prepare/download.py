@@ -1,6 +1,6 @@
-"""Fetch archives: several mirrors in turn, a checksum, and broken-off downloads go on where they stopped.
+"""Download archives from several mirrors, check their checksums, and resume interrupted downloads.
 
-What has arrived is kept in ``NAME.part``; the rest is asked for by an HTTP range.
+The bytes received so far are kept in ``NAME.part``; the rest is requested by an HTTP range.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from fewseg.util.log import get_log
 from fewseg.util.progress import progress
 
 ATTEMPTS = 3
-"""Tries at one mirror; each goes on where the last one stopped."""
+"""Attempts at one mirror; each continues where the last one stopped."""
 
 TIMEOUT = (10, 60)
-"""Seconds until a connection, and until the next bytes, are given up."""
+"""Timeouts in seconds, for a connection and for the next bytes."""
 
 CHUNK = 1 << 16
-"""Bytes read at once; what a break cuts short of that is lost."""
+"""Bytes read at once; an incomplete chunk is lost when the download is interrupted."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that a data set is published as.
+    """A published archive of a data set.
 
     Attributes:
-        name: of the file.
-        urls: where it can be had, the first tried first.
-        checksum: ``md5:...`` or ``sha256:...``; unset where none is published: completeness then shows when
-            the archive is opened and its files are counted.
+        name: name of the file.
+        urls: its URLs, tried in this order.
+        checksum: ``md5:...`` or ``sha256:...``; None where none is published. Completeness is then checked
+            when the archive is opened and its files are counted.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Archive:
     checksum: str | None = None
 
     def found_at(self, mirrors: Sequence[str], checksums: Mapping[str, str]) -> Archive:
-        """Return the archive with the user's mirrors first and the user's checksum, if there is one."""
-        own = tuple(f"{mirror.rstrip('/')}/{self.name}" for mirror in mirrors)
-        return replace(self, urls=own + self.urls, checksum=checksums.get(self.name, self.checksum))
+        """Return the archive with the user's mirrors first, and with the user's checksum if there is one."""
+        urls = tuple(f"{mirror.rstrip('/')}/{self.name}" for mirror in mirrors)
+        return replace(self, urls=urls + self.urls, checksum=checksums.get(self.name, self.checksum))
 
 
 def fetch(archive: Archive, folder: str | Path) -> Path:
-    """Return the archive in ``folder``, fetched unless it lies there complete.
+    """Return the path of the archive in ``folder``, downloaded unless it is complete.
 
     Raises:
-        DataError: no mirror gave the right file, or the disk is full; it says what is kept for the next try.
+        DataError: no mirror gave the right file, or the disk is full; it says what is kept for the next run.
     """
     folder, log = Path(folder), get_log("prepare")
     path, part = folder / archive.name, folder / f"{archive.name}.part"
@@ -84,7 +84,7 @@ def fetch(archive: Archive, folder: str | Path) -> Path:
 
 
 def _fetch_from(url: str, checksum: str | None, path: Path, part: Path) -> str:
-    """Fetch from one mirror; return what went wrong, or an empty text."""
+    """Download from one mirror; return what went wrong, or an empty text."""
     reason = ""
     for _ in range(ATTEMPTS):
         try:
@@ -111,7 +111,7 @@ def _fetch_from(url: str, checksum: str | None, path: Path, part: Path) -> str:
 
 
 def _download(url: str, part: Path) -> bool:
-    """Complete ``part``; return whether the download went on from what was there."""
+    """Complete ``part``; return whether an earlier download was resumed."""
     start = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # ranges count the bytes of the file itself
     if start:
@@ -121,7 +121,7 @@ def _download(url: str, part: Path) -> bool:
         if response.status_code == 416 and start:
             if extent.endswith(f"/{start}"):
                 return True
-            part.unlink()  # it is longer than the file: begin anew
+            part.unlink()  # it is longer than the file, so start again
             return _download(url, part)
         response.raise_for_status()
         resumed = response.status_code == 206 and start > 0 and extent.startswith(f"bytes {start}-")
@@ -144,7 +144,7 @@ def matches(path: Path, checksum: str | None) -> bool:
 
 
 def checksum_like(path: Path, other: str) -> str:
-    """Return the checksum of a file, of the kind that ``other`` is of."""
+    """Return the checksum of a file by the same algorithm as ``other``."""
     kind = other.partition(":")[0]
     digest = hashlib.new(kind)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Unpacking, linking and writing the many files of a data set, each at once complete or not there at all."""
+"""Unpacking, linking and writing the many files of a data set; a file is either complete or not there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fewseg.util.files import is_inside, is_path, read_text
 from fewseg.util.progress import progress
 
 Choose = Callable[[PurePosixPath], "PurePosixPath | str | None"]
-"""From a member's path to where it goes below the target, or None to leave it out."""
+"""Maps a member's path to its path below the target folder, or to None to leave the member out."""
 
 _PALETTE = voc_palette().tobytes()
 _DAMAGE = (
@@ -33,31 +33,31 @@ _DAMAGE = (
 )
 
 _UNCHECKED = (".tgz", ".gz")
-"""Ends of archives with one checksum for all, at their end."""
+"""Suffixes of archives that have only one checksum, at their end."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a tar or zip file by its name."""
+    """Whether a path is a file with the suffix of a tar or zip archive."""
     return path.is_file() and path.name.lower().endswith((".tar", ".tgz", ".tar.gz", ".zip"))
 
 
 def unpack(archive: Path, target: Path, choose: Choose) -> int:
-    """Unpack the members that ``choose`` wants; those already there in full size are left alone.
+    """Unpack the members that ``choose`` selects, except those that are already there in full size.
 
     Returns:
-        How many were wanted.
+        The number of selected members.
 
     Raises:
         DataError: the archive is damaged or truncated, or the disk is full.
     """
-    wanted, written = 0, []
+    selected, written = 0, []
     try:
         with _members(archive) as members:
             for name, size, read in progress(members, f"unpacking {archive.name}", unit="file"):
                 place = choose(PurePosixPath(name))
                 if place is None:
                     continue
-                wanted += 1
+                selected += 1
                 path = target / place
                 if not is_path(name) or path == target or not is_inside(target, path):
                     raise DataError(
@@ -73,21 +73,21 @@ def unpack(archive: Path, target: Path, choose: Choose) -> int:
         reason = (str(failure) or type(failure).__name__).splitlines()[0].rstrip(":")
         raise DataError(
             f"{archive}: damaged or truncated ({reason}); it stays where it is: delete or replace it, and "
-            f"run again. {_kept(archive, target, wanted, written)}"
+            f"run again. {_kept(archive, target, selected, written)}"
         ) from failure
-    except RuntimeError as failure:  # zipfile's, of a password or another method
+    except RuntimeError as failure:  # zipfile raises it for a password or an unknown compression
         raise DataError(
             f"{archive}: cannot be unpacked ({str(failure).splitlines()[0]}); pack it anew, plainly"
         ) from failure
     except OSError as failure:
         raise DataError(f"{archive}: cannot be read ({failure.strerror or failure})") from failure
-    return wanted
+    return selected
 
 
-def _kept(archive: Path, target: Path, wanted: int, written: list[Path]) -> str:
-    """Say what is left of a damaged archive; what no checksum of its own vouches for is removed."""
+def _kept(archive: Path, target: Path, selected: int, written: list[Path]) -> str:
+    """Return which files of a damaged archive are kept, after removing those that no checksum confirms."""
     if not archive.name.lower().endswith(_UNCHECKED):
-        return f"{wanted} files before the damage are kept in {target}"
+        return f"{selected} files before the damage are kept in {target}"
     for path in written:
         path.unlink(missing_ok=True)
     return f"The {len(written)} files that came of it are removed, since the damage may be in any of them"
@@ -95,7 +95,7 @@ def _kept(archive: Path, target: Path, wanted: int, written: list[Path]) -> str:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[tuple[str, int, Callable[[], IO[bytes]]]]]:
-    """Open an archive as (name, size, how to open) of its plain files."""
+    """Open an archive and give name, size and a function that opens it for each of its plain files."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
@@ -105,7 +105,7 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, int, Callable[[], IO
             plain = (member for member in tar if member.isfile())
             yield ((member.name, member.size, partial(_extract, tar, member)) for member in plain)
             while tar.fileobj and _read(tar.fileobj.read):
-                pass  # to the end, where a compressed archive has its checksum
+                pass  # read to the end, where a compressed archive has its checksum
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -121,7 +121,7 @@ def _copy(content: IO[bytes], path: Path) -> None:
 
 
 def _read(read: Callable[[int], bytes]) -> bytes:
-    """Read a part of a member; what goes wrong is no fault of the file that is written."""
+    """Read a part of a member; an OSError becomes an EOFError, so that it is not blamed on the target."""
     try:
         return read(1 << 20)
     except OSError as failure:
@@ -129,12 +129,12 @@ def _read(read: Callable[[int], bytes]) -> bytes:
 
 
 def put(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file, then move it to ``path``: a crash leaves no half of a file.
+    """Let ``write`` fill a temporary file, then move it to ``path``: a crash leaves no incomplete file.
 
-    Unlike ``util.files`` it does not wait for the disk, which would take an hour for 100,000 masks.
+    Unlike ``util.files``, it does not wait for the disk, which would take an hour for 100,000 masks.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -163,10 +163,10 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Make a file available at ``target``: as a second name of the same file, or a copy on another disk."""
+    """Make a file available at ``target``, by a hard link, or by a copy on another disk."""
     if target.exists():
-        there, given = target.stat(), source.stat()
-        if there.st_size == given.st_size and there.st_mtime >= given.st_mtime:
+        copy, original = target.stat(), source.stat()
+        if copy.st_size == original.st_size and copy.st_mtime >= original.st_mtime:
             return
 
     def link_or_copy(part: Path) -> None:
@@ -179,10 +179,10 @@ def place(source: Path, target: Path) -> None:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Make a folder available at ``target`` by a symbolic link, unless it is there.
+    """Make a folder available at ``target`` by a symbolic link, unless it is there already.
 
     Raises:
-        DataError: something else stands at ``target``.
+        DataError: something else is at ``target``.
     """
     if target.exists() and target.resolve() == source.resolve():
         return
@@ -199,10 +199,10 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 def read_lines(path: Path, what: str = "the list", remedy: str = "") -> list[str]:
-    """Return the lines of a text file that are not empty, without blanks around them.
+    """Return the lines of a text file that are not empty, without surrounding blanks.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     lines = read_text(path, what, remedy).splitlines()
     return [line.strip() for line in lines if line.strip()]
@@ -220,10 +220,10 @@ def require_folder(path: Path, what: str) -> Path:
 
 
 def require_root(root: Path) -> Path:
-    """Return the root, made if it is missing.
+    """Return the data root, created if it is missing.
 
     Raises:
-        DataError: it is a file or cannot be made.
+        DataError: it is a file or cannot be created.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images and masks of one's own, brought into VOC's layout."""
+"""Placing a user's own images and masks in VOC's layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASKS = "SegmentationClass"
 
 @dataclass(frozen=True)
 class Placed:
-    """A picture in its place: its line in a list, the ids that its mask shows, or what was wrong with it."""
+    """A placed picture: its line in a list and the ids that its mask shows, or what was wrong with it."""
 
     name: str
     line: str = ""
@@ -40,10 +40,10 @@ def place_pictures(
     made: MadeFiles,
     workers: int | None = None,
 ) -> list[Placed]:
-    """Put every image and one index mask of it below ``root``.
+    """Place every image and its index mask below ``root``.
 
     Raises:
-        DataError: pictures that cannot be used, all of them named; a file was changed since it was made.
+        DataError: some pictures cannot be used, or a file was changed since it was made.
     """
     made.begin({path: source for picture in layout.pictures for path, source in _targets(picture)})
     ids = {name: i for i, name in enumerate(names or ())}
@@ -57,7 +57,7 @@ def place_pictures(
 
 
 def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, picture: Picture) -> Placed:
-    """Place one picture; what is wrong with it is told, so that one run tells it of all pictures."""
+    """Place one picture; a problem is returned, not raised, so that one run reports those of all pictures."""
     (to_image, same_image), (to_mask, same_mask) = _targets(picture)
     try:
         image, mask = _read(picture, ids)
@@ -83,7 +83,7 @@ def _place_picture(root: Path, ids: Mapping[str, int], classes: int | None, pict
 
 
 def _targets(picture: Picture) -> tuple[tuple[str, Path | None], tuple[str, Path | None]]:
-    """Return where image and mask go below the root, and the files that they are taken from as they are."""
+    """Return the paths of image and mask below the root, each with the file to link, None if converted."""
     suffix = picture.image.suffix.lower()
     same_image = picture.image if suffix in READ_AS_THEY_ARE else None
     plain = picture.masks.get("")
@@ -93,7 +93,7 @@ def _targets(picture: Picture) -> tuple[tuple[str, Path | None], tuple[str, Path
 
 
 def _read(picture: Picture, ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image and its index mask, painted from binary masks where there are such."""
+    """Return the image and its index mask, which is painted from binary masks if the picture has these."""
     first = next(iter(picture.masks.values()))
     if "" not in picture.masks:
         image, mask = read_image(picture.image), _painted(picture, ids)
@@ -111,7 +111,7 @@ def _read(picture: Picture, ids: Mapping[str, int]) -> tuple[np.ndarray, np.ndar
 
 
 def _painted(picture: Picture, ids: Mapping[str, int]) -> np.ndarray:
-    """Return the index mask that binary masks make up, smaller objects on top."""
+    """Combine binary masks into an index mask, with smaller objects on top."""
     layers = [(read_binary(path), ids[name], path) for name, path in picture.masks.items()]
     out = np.zeros_like(layers[0][0])
     for binary, class_id, path in sorted(layers, key=lambda layer: (-int(layer[0].sum()), layer[1])):

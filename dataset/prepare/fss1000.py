@@ -1,6 +1,6 @@
 """FSS-1000: a folder per class, ten images each, one class per image; 520 / 240 / 240 classes.
 
-The authors published the images (only on a personal drive, so they are not fetched here) and the test
+The authors published the images (only on a personal drive, so they are not downloaded here) and the test
 classes. Validation classes are those of a published list, or drawn by a seed from the other 760.
 """
 
@@ -28,25 +28,25 @@ TEST_LIST = Archive(
 COUNTS = {"train": 520, "val": 240, "test": 240}
 MASKS = "SegmentationClass"
 DEPTH = 3
-"""How far below the given folder the class folders may lie."""
+"""Number of folder levels below the source within which class folders are searched."""
 
 Pairs = dict[str, list[tuple[Path, Path]]]
 
 
 def find_classes(source: Path) -> Pairs:
-    """Return image and mask of every picture by class name.
+    """Return the pairs of image and mask by class name.
 
     Class folders hold ``<n>.jpg`` and ``<n>.png`` side by side, or in ``image/`` and ``label/``. Blanks in
-    the name of a class become underscores, as lists are split at blanks.
+    the name of a class become underscores, because lists are split at blanks.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no class folders.
     """
     folders = [source]
     for _ in range(DEPTH + 1):
-        found = {_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
-        if found:
-            return dict(sorted(found.items()))
+        classes = {_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
+        if classes:
+            return dict(sorted(classes.items()))
         folders = sorted(child for folder in folders for child in folder.iterdir() if child.is_dir())
     raise DataError(
         f"{source}: no class folders with images <n>.jpg and masks <n>.png; give the folder that holds them"
@@ -63,9 +63,9 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
         if (folder / image_folder).is_dir() and (folder / mask_folder).is_dir():
             images, masks = folder / image_folder, folder / mask_folder
     suffixes = [s for s in IMAGE_SUFFIXES if images != masks or s != ".png"]
-    found = {path.stem: path for path in images.iterdir() if path.suffix.lower() in suffixes}
-    order = sorted(found, key=lambda stem: (len(stem), stem))  # 2 before 10
-    pairs = ((found[stem], masks / f"{stem}.png") for stem in order)
+    image_of = {path.stem: path for path in images.iterdir() if path.suffix.lower() in suffixes}
+    order = sorted(image_of, key=lambda stem: (len(stem), stem))  # 2 before 10
+    pairs = ((image_of[stem], masks / f"{stem}.png") for stem in order)
     return [(image_path, mask_path) for image_path, mask_path in pairs if mask_path.is_file()]
 
 
@@ -80,39 +80,39 @@ def split_classes(
     """Return the classes of train, val and test.
 
     Args:
-        classes: all that are there.
+        classes: all classes that have a folder.
         test: the official list.
-        validation: a published list; unset: as many as there are test classes, drawn by ``seed``.
-        subset: accept any number of classes, and lists that name others.
+        validation: a published list; None: as many as there are test classes, drawn by ``seed``.
+        subset: accept any number of classes, and lists that name classes without a folder.
 
     Raises:
-        DataError: a class is listed but not there, in two lists, or a count is not the official one.
+        DataError: a listed class has no folder or is in two lists, or a count is not the official one.
     """
     there = set(classes)
-    given = {"test": list(test)} | ({} if validation is None else {"val": list(validation)})
-    for part, names in given.items():
+    parts = {"test": list(test)} | ({} if validation is None else {"val": list(validation)})
+    for part, names in parts.items():
         absent = sorted(set(names) - there)
         if absent and not subset:
             raise DataError(
                 f"fss1000: {len(absent)} {part} classes have no folder, first {absent[0]}; fetch the "
                 "images again, or accept a part of the data set by --subset"
             )
-        given[part] = sorted(set(names) & there)
-    rest = sorted(there - set(given["test"]))
-    if "val" not in given:
+        parts[part] = sorted(set(names) & there)
+    rest = sorted(there - set(parts["test"]))
+    if "val" not in parts:
         count = COUNTS["val"] if not subset else len(rest) // 4
-        given["val"] = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
-    both = set(given["test"]) & set(given["val"])
+        parts["val"] = sorted(random.Random(seed).sample(rest, min(count, len(rest))))
+    both = set(parts["test"]) & set(parts["val"])
     if both:
         raise DataError(f"fss1000: {min(both)} is a test class and a validation class; correct the lists")
-    given["train"] = sorted(set(rest) - set(given["val"]))
-    for part, wanted in COUNTS.items():
-        if not subset and len(given[part]) != wanted:
+    parts["train"] = sorted(set(rest) - set(parts["val"]))
+    for part, total in COUNTS.items():
+        if not subset and len(parts[part]) != total:
             raise DataError(
-                f"fss1000: {len(given[part])} {part} classes instead of {wanted}; the copy is not complete: "
+                f"fss1000: {len(parts[part])} {part} classes instead of {total}; the copy is not complete: "
                 "fetch it again, or accept a part of the data set by --subset"
             )
-    return {part: given[part] for part in COUNTS}
+    return {part: parts[part] for part in COUNTS}
 
 
 def read_classes(path: Path) -> list[str]:
@@ -121,7 +121,7 @@ def read_classes(path: Path) -> list[str]:
 
 
 def place_images(pairs: Pairs, root: Path, *, workers: int | None = None) -> dict[str, list[str]]:
-    """Link the images and write masks of 0 and 1; what is there already is left alone.
+    """Link the images and write masks of 0 and 1, except those that are already there.
 
     Returns:
         The lines of an image list, by class.

@@ -1,4 +1,4 @@
-"""What a prepared data root holds beside the images: lists, class names, and a record of what was written."""
+"""The other files of a prepared data root: lists, class names, and a record of what was written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_list(path: Path, lines: Iterable[str]) -> None:
     """Write a list, one image per line.
 
     Raises:
-        DataError: there is no image, or the file cannot be written.
+        DataError: there are no lines, or the file cannot be written.
     """
     text = "".join(f"{line}\n" for line in lines)
     if not text:
@@ -34,7 +34,7 @@ def write_list(path: Path, lines: Iterable[str]) -> None:
 
 
 def list_path(root: Path, part: str) -> Path:
-    """Return where a part's list lies in a data root."""
+    """Return the path of a part's list in a data root."""
     return root / LIST_FOLDER / f"{part}.txt"
 
 
@@ -46,7 +46,7 @@ def write_names(root: Path, names: Sequence[str], *, with_ids: bool = True) -> N
 def write_record(
     root: Path, data_set: str, lists: Mapping[str, Path], masks: Sequence[str], workers: int | None = None
 ) -> None:
-    """Note what was prepared, so that ``--verify`` can tell later changes.
+    """Record what was prepared, so that ``--verify`` can detect later changes.
 
     Args:
         lists: part -> list file.
@@ -63,7 +63,7 @@ def write_record(
 
 
 def read_record(root: Path, data_set: str) -> dict[str, Any] | None:
-    """Return what ``write_record`` noted, or None where nothing usable is there.
+    """Return the record that ``write_record`` wrote, or None where there is no usable one.
 
     Raises:
         DataError: the root holds another data set.
@@ -81,10 +81,10 @@ def read_record(root: Path, data_set: str) -> dict[str, Any] | None:
 
 def changed_masks(root: Path, workers: int | None = None) -> tuple[list[str], list[str]]:
     """Return the masks that are missing and those that differ from what was written."""
-    noted = read_checksums(root / CHECKSUMS)
-    missing = [n for n in noted if not (root / require_inside(n, root / CHECKSUMS)).is_file()]
-    found = checksums(root, sorted(noted.keys() - missing), workers)
-    return missing, [name for name, value in found.items() if value != noted[name]]
+    written = read_checksums(root / CHECKSUMS)
+    missing = [n for n in written if not (root / require_inside(n, root / CHECKSUMS)).is_file()]
+    present = checksums(root, sorted(written.keys() - missing), workers)
+    return missing, [name for name, value in present.items() if value != written[name]]
 
 
 def changed_lists(record: Mapping[str, Any]) -> list[str]:
@@ -99,8 +99,8 @@ def changed_lists(record: Mapping[str, Any]) -> list[str]:
 def checksums(root: Path, names: Sequence[str], workers: int | None = None) -> dict[str, str]:
     """Return the CRC-32 of files below the root, in hexadecimal."""
     paths = [root / name for name in names]
-    found = parallel_map(_crc32, paths, title="checksums", unit="file", workers=workers)
-    return dict(zip(names, found, strict=True))
+    values = parallel_map(_crc32, paths, title="checksums", unit="file", workers=workers)
+    return dict(zip(names, values, strict=True))
 
 
 def _crc32(path: Path) -> str:
@@ -113,7 +113,7 @@ def write_checksums(path: Path, sums: Mapping[str, str]) -> None:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """Return what ``write_checksums`` wrote; nothing where it cannot be read."""
+    """Return the checksums that ``write_checksums`` wrote, by name; empty where the file cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

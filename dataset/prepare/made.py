@@ -1,6 +1,6 @@
-"""Which files of a data root its preparation made, so that a later one removes what no longer belongs.
+"""The files of a data root that its preparation made, so that a later preparation removes obsolete ones.
 
-A file that no preparation made, or that was changed since, is never removed, and the latter never replaced.
+A file that no preparation made is never removed; one that was changed since is neither removed nor replaced.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fewseg.util.files import is_inside
 from fewseg.util.log import get_log
 
 RECORD = ".fewseg/made.crc32"
-"""A file per line: CRC-32 in hexadecimal, path below the root."""
+"""The record, with one file per line: CRC-32 in hexadecimal, path below the root."""
 
 _IN_THE_MAKING = "-"
-"""In place of the checksum of a file that a run began to make: whatever is there is the run's own."""
+"""Stands for the checksum of a file that a run began to make; any such file was written by that run."""
 
 
 class MadeFiles:
@@ -25,7 +25,7 @@ class MadeFiles:
 
     Args:
         root: the data root.
-        workers: as in ``util.parallel.parallel_map``.
+        workers: see ``util.parallel.parallel_map``.
     """
 
     def __init__(self, root: Path, workers: int | None = None) -> None:
@@ -33,21 +33,21 @@ class MadeFiles:
         self._sums = read_checksums(root / RECORD)
 
     def is_untouched(self, path: str) -> bool:
-        """Whether a file is as a preparation made it."""
+        """Whether a preparation made the file and it has not changed since."""
         return path in self._sums and not self._changed([path])
 
     def begin(self, sources: Mapping[str, Path | None]) -> None:
-        """Note what is about to be made, so that an interrupted run leaves nothing that nobody knows of.
+        """Record the files that are about to be made, so that those of an interrupted run are known.
 
         Args:
-            sources: path below the root -> the file that it will be a second name of, or None.
+            sources: path below the root -> the file that it will be a hard link to, or None.
 
         Raises:
             DataError: a file was changed since it was made.
         """
-        there = [path for path in sources if path in self._sums and (self.root / path).is_file()]
-        # A second name of a source that was edited in place has changed with it, as it should.
-        changed = [p for p in self._changed(there) if not _is_second_name(self.root / p, sources[p])]
+        existing = [path for path in sources if path in self._sums and (self.root / path).is_file()]
+        # A hard link to a source that was edited in place has changed with it, as it should.
+        changed = [p for p in self._changed(existing) if not _is_second_name(self.root / p, sources[p])]
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise DataError(
@@ -58,36 +58,36 @@ class MadeFiles:
         self._write(self._sums | dict.fromkeys(own, _IN_THE_MAKING))
 
     def finish(self, belonging: Collection[str]) -> int:
-        """Note what was made, remove what no longer belongs, and return how many files that were.
+        """Record what was made, remove obsolete files, and return how many were removed.
 
         Args:
             belonging: paths of the files that belong to the data set.
         """
         stale = self._sums.keys() - set(belonging)
-        there = [path for path in sorted(stale) if self._is_there(path)]
-        changed = self._changed(there)
+        existing = [path for path in sorted(stale) if self._is_there(path)]
+        changed = self._changed(existing)
         if changed:
             message = "%s: %d files of an earlier preparation were changed since and stay, first %s"
             get_log("prepare").warning(message, self.root, len(changed), changed[0])
-        for path in set(there) - set(changed):
+        for path in set(existing) - set(changed):
             self._remove(self.root / path)
         new = [p for p, value in self._sums.items() if value == _IN_THE_MAKING and (self.root / p).is_file()]
         kept = {path: value for path, value in self._sums.items() if value != _IN_THE_MAKING}
         made = kept | self._checksums(new)
         self._write({path: value for path, value in made.items() if path not in stale})
-        return len(there) - len(changed)
+        return len(existing) - len(changed)
 
     def add(self, path: str) -> None:
-        """Note a single file that was just made."""
+        """Record a single file that was just made."""
         self._write(self._sums | self._checksums([path]))
 
     def _checksums(self, paths: list[str]) -> dict[str, str]:
         return checksums(self.root, paths, self._workers)
 
     def _changed(self, paths: list[str]) -> list[str]:
-        """Return which of the made files are no longer as they were made."""
+        """Return those of the recorded files that were changed since they were made."""
         finished = [path for path in paths if self._sums[path] != _IN_THE_MAKING]
-        return [path for path, found in self._checksums(finished).items() if found != self._sums[path]]
+        return [path for path, checksum in self._checksums(finished).items() if checksum != self._sums[path]]
 
     def _is_there(self, path: str) -> bool:
         target = self.root / path

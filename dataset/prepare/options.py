@@ -1,4 +1,4 @@
-"""What all preparations share: where things go, and archives from the network or from the user."""
+"""The options that all preparations share, and the handling of archives."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fewseg.util.files import write_text
 
 @dataclass(frozen=True)
 class Options:
-    """What all preparations share.
+    """The options that all preparations share.
 
     Attributes:
-        root: the data root to make.
-        downloads: where archives are fetched to.
-        lists: where lists for the configs go, or None for the data root only.
+        root: the data root to prepare.
+        downloads: folder that archives are downloaded to.
+        lists: folder that lists for the configs are written to; None: the data root.
         mirrors, checksums: see ``Archive.found_at``.
         subset: accept a part of the data set.
-        workers: as in ``parallel_map``.
+        workers: see ``parallel_map``.
     """
 
     root: Path
@@ -38,10 +38,10 @@ class Options:
         return fetch(archive.found_at(self.mirrors, self.checksums), self.downloads)
 
     def unpacked(self, path: Path, target: Path, choose: Choose, official: Sequence[Archive] = ()) -> Path:
-        """Unpack an archive into ``target``, once; what an interrupted run began is completed.
+        """Unpack an archive into ``target`` unless that is done; an interrupted unpacking is completed.
 
         Args:
-            official: archives whose checksum holds for a file of the same name.
+            official: archives whose checksum a file of the same name must have.
 
         Raises:
             DataError: the archive is damaged, or not the official one.
@@ -69,20 +69,20 @@ class Options:
             part = Path(file).stem
             written[part] = list_path(self.root, part) if self.lists is None else self.lists / file
             write_list(written[part], lines)
-        # Ids of FSS-1000 count its class folders and skip 255; its masks hold none.
+        # Masks of FSS-1000 hold no class ids; these number its class folders and skip 255.
         write_names(self.root, names, with_ids=data_set != "fss1000")
         write_record(self.root, data_set, written, masks, workers=self.workers)
 
     def _require_official(self, path: Path, official: Sequence[Archive]) -> None:
         archive = next((archive for archive in official if archive.name == path.name), None)
-        if archive is None or self.subset or path.parent == self.downloads:  # there it was held against it
+        if archive is None or self.subset or path.parent == self.downloads:  # fetch has checked it there
             return
-        wanted = archive.found_at((), self.checksums).checksum
-        found = checksum_like(path, wanted) if wanted else None
-        if found != wanted:
+        valid = archive.found_at((), self.checksums).checksum
+        actual = checksum_like(path, valid) if valid else None
+        if actual != valid:
             raise DataError(
-                f"{path}: wrong checksum, {found} instead of {wanted}; the file is kept as it is: fetch it "
-                f"again, or accept it by --checksum {archive.name}={found}"
+                f"{path}: wrong checksum, {actual} instead of {valid}; the file is kept as it is: fetch it "
+                f"again, or accept it by --checksum {archive.name}={actual}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the classes of one's own pictures are called."""
+"""The class names of a user's own images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fewseg.util.errors import DataError
 from fewseg.util.log import get_log
 
 OBJECT = "object"
-"""The name of a class that has none."""
+"""The name of a single class without a name."""
 
 
 def recognise_binary_masks(layout: OwnLayout, class_list: Path | None) -> OwnLayout:
-    """Return the layout, with masks of nothing but 0 and 255, or with soft edges, taken for binary masks.
+    """Return the layout, in which masks of only 0 and 255, or with soft edges, are marked as binary masks.
 
-    Many tools save the outline of a single object in this way; read as ids, it would be void. Pictures in
-    several folders show the classes that the folders are called after. Otherwise there is one class, the one
-    that the list names, or ``object``.
+    Many tools save the mask of a single object in this way; read as class ids, the object would be void. If
+    the pictures lie in several folders, these are named after the classes. Otherwise there is one class, the
+    one that the list names, or ``object``.
 
     Raises:
-        DataError: such masks, one per image, but several classes.
+        DataError: there is one such mask per image, but the list names several classes.
     """
     if layout.binary:
         return layout
@@ -51,7 +51,7 @@ def recognise_binary_masks(layout: OwnLayout, class_list: Path | None) -> OwnLay
 
 
 def _folder_of(picture: Picture) -> str:
-    """Return the folder that a picture lies in, those of training and test pictures left aside."""
+    """Return the name of a picture's folder, ignoring folders of training and test pictures."""
     parts = picture.name.split("/")[1 if part_of(picture.name) else 0 : -1]
     return picture.image.parent.name if parts else ""  # its name may hold blanks
 
@@ -60,19 +60,19 @@ def _kind_of(path: Path) -> MaskKind | None:
     try:
         return read_own_mask(path).kind
     except DataError:
-        return None  # placing the picture tells what is wrong
+        return None  # placing the picture raises the error
 
 
 def class_names(layout: OwnLayout, class_list: Path | None) -> tuple[str, ...] | None:
-    """Return the class names, "background" first: of the list, of ``classes.txt``, or of the mask folders.
+    """Return the class names, "background" first, from the list, ``classes.txt`` or the mask folders.
 
     They are None where masks are index masks and nothing names their classes.
 
     Raises:
         DataError: the list does not name a class that has masks.
     """
-    own = layout.source / CLASSES_FILE
-    path = class_list or (own if own.is_file() else None)
+    in_source = layout.source / CLASSES_FILE
+    path = class_list or (in_source if in_source.is_file() else None)
     names = None if path is None else read_class_names(path)
     if not layout.binary:
         return names
@@ -88,7 +88,7 @@ def class_names(layout: OwnLayout, class_list: Path | None) -> tuple[str, ...] |
 
 
 def warn_of_moved_names(path: Path, names: tuple[str, ...]) -> None:
-    """Warn if names have other ids than in the list, if any, that an earlier preparation left at ``path``."""
+    """Warn if names have other ids than in the list that an earlier preparation left at ``path``, if any."""
     try:
         earlier = read_class_names(path)
     except DataError:

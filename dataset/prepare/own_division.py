@@ -1,4 +1,4 @@
-"""Which of one's own pictures are for training and which for testing."""
+"""The division of a user's own images into training and test images."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Parts = dict[str, list[str]]
 
 
 def divide(source: Path, placed: Sequence[Placed], share: float, seed: int) -> Parts:
-    """Divide pictures as the folder's lists say, else as its folders do, else by drawing."""
+    """Divide pictures by the lists in the folder, or else by its subfolders, or else randomly."""
     names = [picture.name for picture in placed]
     return given_lists(source, set(names)) or folder_lists(names) or draw_lists(placed, share, seed)
 
 
 def folder_lists(names: Iterable[str]) -> Parts | None:
-    """Return the pictures of folders called ``train`` and ``val`` or alike, if all lie in such."""
-    found: Parts = {"train": [], "val": []}
+    """Return the pictures in folders ``train`` and ``val`` (or similar names), if all are in such folders."""
+    parts: Parts = {"train": [], "val": []}
     for name in names:
         part = part_of(name)
         if part is None:
             return None
-        found[part].append(name)
-    return found if all(found.values()) else None
+        parts[part].append(name)
+    return parts if all(parts.values()) else None
 
 
 def given_lists(source: Path, known: Container[str]) -> Parts | None:
-    """Return the pictures of a folder's own ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both.
+    """Return the pictures in the folder's ``train.txt`` and ``val.txt`` (or ``test.txt``), if it has both.
 
     Lines are ids, file names, or image and mask, as in ``dataset.lists.image_lists``; ids may hold blanks.
 
@@ -63,7 +63,7 @@ def _read_list(path: Path, known: Container[str]) -> list[str]:
 
 
 def _name(word: str) -> str:
-    """Return what a picture is called that a list names by id, file name or path."""
+    """Return the name of a picture that a list gives by id, file name or path."""
     path = PurePosixPath(word.strip())
     if path.suffix.lower() in IMAGE_SUFFIXES:
         path = path.with_suffix("")
@@ -72,10 +72,10 @@ def _name(word: str) -> str:
 
 
 def draw_lists(placed: Sequence[Placed], share: float, seed: int) -> Parts:
-    """Divide pictures into train and val so that every class, rarest first, has its share in both.
+    """Divide pictures randomly into train and val, so that every class, rarest first, has its share in both.
 
     Raises:
-        DataError: too few pictures, or no such share.
+        DataError: there are fewer than 2 pictures, or the share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise DataError(f"--val-share {share:g}: give the share of the test images, between 0 and 1")

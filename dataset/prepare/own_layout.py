@@ -1,14 +1,14 @@
-"""Find images and masks in a folder of one's own, however they are laid out.
+"""Find images and masks in a user's own folder, in any of the usual layouts.
 
     index masks       images/x.jpg, masks/x.png         a class id per pixel
-    side by side      x.jpg, x.png                      likewise, in one folder
-    a folder a class  images/x.jpg, masks/CLASS/x.png   0 and anything else
-    a folder an image images/x.jpg, masks/x/CLASS.png   likewise
-    class folders     CLASS/x.jpg, CLASS/x.png          likewise
+    side by side      x.jpg, x.png                      the same, in one folder
+    folder per class  images/x.jpg, masks/CLASS/x.png   binary masks: 0 and any other value
+    folder per image  images/x.jpg, masks/x/CLASS.png   the same
+    class folders     CLASS/x.jpg, CLASS/x.png          the same
 
-Index masks of 0 and 255 alone are binary masks (``own_classes.recognise_binary_masks``). ``images`` and
-``masks`` may have any of the usual names; VOC's layout is one of them. Masks may end in ``_mask`` and the
-like. There may be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
+Index masks of only 0 and 255 are binary masks (``own_classes.recognise_binary_masks``). ``images`` and
+``masks`` may have any of the usual names; VOC's layout is one of them. Names of masks may end in ``_mask`` or
+similar. There may be folders ``train`` and ``val`` above or below ``images`` and ``masks``.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class OwnLayout:
-    """What a folder holds.
+    """The images and masks that were found in a folder.
 
     Attributes:
         source: the folder.
-        pictures: images with masks, by name.
+        pictures: images with masks, sorted by name.
         class_folders: names of the classes that masks are named after; empty with index masks.
-        without_mask: images that have none.
+        without_mask: images without a mask.
     """
 
     source: Path
@@ -111,7 +111,7 @@ def _require_distinct(pictures: Sequence[Picture]) -> None:
 
 
 def _without_wrapping(source: Path) -> Path:
-    """Step into a folder that holds one folder and nothing else, as archives of a folder give it."""
+    """Return the innermost folder where a folder holds only one other, as an unpacked archive often does."""
     while True:
         inside = [path for path in source.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         if len(inside) != 1 or not inside[0].is_dir() or _folder(source, IMAGE_FOLDERS) is not None:
@@ -122,7 +122,7 @@ def _without_wrapping(source: Path) -> Path:
 
 
 def _find_in(source: Path) -> OwnLayout:
-    """Find out how a folder is laid out that is not divided any further; perhaps nothing is there."""
+    """Find out how a folder without parts ``train`` and ``val`` is laid out; it may hold no pictures."""
     images = _folder(source, IMAGE_FOLDERS)
     masks = _folder(source, MASK_FOLDERS)
     if images is None or masks is None:
@@ -134,14 +134,14 @@ def _find_in(source: Path) -> OwnLayout:
     if len(by_name) < len(photographs):
         twice = next(p for p in photographs if by_name[_stem(images, p)] != p)
         raise DataError(f"{twice}: another image has the same name with another suffix; rename one")
-    found, classes = _match(masks, by_name, beside=images == masks)
-    pictures = [Picture("_".join(name.split()), by_name[name], found[name]) for name in sorted(found)]
-    without = tuple(path for name, path in sorted(by_name.items()) if name not in found)
+    masks_of, classes = _match(masks, by_name, beside=images == masks)
+    pictures = [Picture("_".join(name.split()), by_name[name], masks_of[name]) for name in sorted(masks_of)]
+    without = tuple(path for name, path in sorted(by_name.items()) if name not in masks_of)
     return OwnLayout(source, tuple(pictures), classes, without)
 
 
 def _without_masks(folder: Path, paths: list[Path]) -> list[Path]:
-    """Leave out the image files that are another one's mask: ``x.png`` or ``x_mask.png`` of ``x``."""
+    """Leave out files that are the mask of another image, such as ``x.png`` or ``x_mask.png`` of ``x``."""
     every = {_stem(folder, path) for path in paths}
     others = {_stem(folder, path) for path in paths if path.suffix.lower() != ".png"}
 
@@ -165,13 +165,13 @@ def _nothing_found(source: Path) -> str:
 
 
 def _folders(source: Path) -> dict[str, Path]:
-    """Return the folders in a folder by their names in small letters."""
+    """Return the subfolders of a folder by their names in lower case."""
     return {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
 
 
 def _folder(source: Path, names: tuple[str, ...]) -> Path | None:
-    there = _folders(source)
-    return next((there[name.lower()] for name in names if name.lower() in there), None)
+    folders = _folders(source)
+    return next((folders[name.lower()] for name in names if name.lower() in folders), None)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -191,7 +191,7 @@ def _bare(stem: str) -> str:
 def _match(
     folder: Path, images: dict[str, Path], *, beside: bool
 ) -> tuple[dict[str, dict[str, Path]], tuple[str, ...]]:
-    """Return the masks of every image, and the class names where masks are named after classes."""
+    """Return the masks of every image, and the names of the classes if masks are named after classes."""
     masks = {_stem(folder, path): path for path in _files(folder, MASK_SUFFIXES)}
     direct = {
         name: {"": path}
@@ -201,18 +201,18 @@ def _match(
     }
     if direct or beside:
         return direct, ()
-    found: dict[str, dict[str, Path]] = {}
+    masks_of: dict[str, dict[str, Path]] = {}
     for name, path in masks.items():
         first, _, rest = name.partition("/")
         parent, _, last = name.rpartition("/")
         if rest in images:  # CLASS/x
-            found.setdefault(rest, {})[first] = path
+            masks_of.setdefault(rest, {})[first] = path
         elif parent in images:  # x/CLASS
-            found.setdefault(parent, {})[last] = path
-    return found, tuple(sorted({name for named in found.values() for name in named}))
+            masks_of.setdefault(parent, {})[last] = path
+    return masks_of, tuple(sorted({name for named in masks_of.values() for name in named}))
 
 
 def part_of(name: str) -> str | None:
-    """Return ``train`` or ``val`` where a picture lies in a folder of that or a like name."""
+    """Return ``train`` or ``val`` if a picture lies in a folder of that or a similar name, else None."""
     first = name.partition("/")[0].lower()
     return "train" if first in TRAIN_PARTS else "val" if first in TEST_PARTS else None

@@ -1,12 +1,12 @@
 """PASCAL-5i: VOC 2012 with the masks of the Semantic Boundaries Dataset (SBD).
 
-Masks are VOC's where VOC has one, else SBD's. Lists, all from the official ones:
+A mask is VOC's if VOC has one, else SBD's. The lists are made from the official ones:
 
     train     VOC's segmentation train                                        1,464
     val       VOC's segmentation val, the test images                         1,449
-    merged    the images of SBD that lie in VOC's detection train, then the
+    merged    the images of SBD that are in VOC's detection train, then the
               rest of VOC's segmentation train (PFENet, BAM)                  5,953
-    trainaug  all of both without val (HSNet, PANet)                         10,582
+    trainaug  all images of SBD and VOC's train, without val (HSNet, PANet)  10,582
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ FILES = {
     "merged": "voc_sbd_merge_noduplicate.txt",
     "trainaug": "trainaug.txt",
 }
-"""What the lists are called, where there is one by the name that published configs use."""
+"""The file names of the lists, as in published configs where these have the list."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the parts of the data set lie.
+    """The folders of the parts of the data set.
 
     Attributes:
         voc: the folder with JPEGImages, SegmentationClass and ImageSets.
@@ -73,7 +73,7 @@ class Sources:
 
 
 def choose_voc(name: PurePosixPath) -> PurePosixPath | None:
-    """Pick what is needed from VOC's archive, or one of a part of it: photographs, class masks, lists."""
+    """Select photographs, class masks and lists from VOC's archive, or from an archive of a part of it."""
     parts = name.parts
     start = next((i for i, part in enumerate(parts) if part in VOC_FOLDERS), None)
     if start is None or any(_OTHER_YEAR.fullmatch(part) for part in parts[:start]):
@@ -84,7 +84,7 @@ def choose_voc(name: PurePosixPath) -> PurePosixPath | None:
 
 
 def choose_sbd(name: PurePosixPath) -> PurePosixPath | None:
-    """Pick what is needed from SBD's archive: class masks and lists."""
+    """Select class masks and lists from SBD's archive."""
     parts = name.parts
     if "dataset" not in parts:
         return None
@@ -93,42 +93,42 @@ def choose_sbd(name: PurePosixPath) -> PurePosixPath | None:
 
 
 def choose_masks(name: PurePosixPath) -> str | None:
-    """Pick the masks from an archive of them, whatever folders it has."""
+    """Select the masks from an archive of masks with any folders."""
     return name.name if name.suffix == ".png" and not name.name.startswith(".") else None
 
 
-def find_voc(given: Path) -> Path:
-    """Return the folder of VOC 2012 at or below the given one.
+def find_voc(path: Path) -> Path:
+    """Return the folder of VOC 2012, which is ``path`` or a folder in it.
 
     Raises:
         DataError: there is none.
     """
     for below in ("", "VOC2012", "VOCdevkit/VOC2012", "VOCdevkit2012/VOC2012"):
-        folder = given / below
+        folder = path / below
         if (folder / "JPEGImages").is_dir() and (folder / "ImageSets" / "Segmentation").is_dir():
             return folder
-    raise DataError(f"{given}: no VOC 2012 here; give the folder that holds JPEGImages and ImageSets")
+    raise DataError(f"{path}: no VOC 2012 here; give the folder that holds JPEGImages and ImageSets")
 
 
-def find_sbd(given: Path) -> Path:
-    """Return SBD's folder of data at or below the given one.
+def find_sbd(path: Path) -> Path:
+    """Return SBD's folder of data, which is ``path`` or a folder in it.
 
     Raises:
         DataError: there is none.
     """
     for below in ("", "dataset", "benchmark_RELEASE/dataset"):
-        if (given / below / "cls").is_dir():
-            return given / below
-    raise DataError(f"{given}: no SBD here; give the folder that holds cls/*.mat")
+        if (path / below / "cls").is_dir():
+            return path / below
+    raise DataError(f"{path}: no SBD here; give the folder that holds cls/*.mat")
 
 
 def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
     """Return the ids of every list.
 
     Args:
-        subset: accept any part of the data set: no counts are checked. Without SBD and ready masks, images of
-            no list that have a mask belong to ``trainaug``, and ``merged`` is ``train``, as it is without
-            detection lists too.
+        subset: accept any part of the data set: no counts are checked. Without SBD and ready masks, unlisted
+            images that have a mask belong to ``trainaug``, and ``merged`` equals ``train``; it also does so
+            without detection lists.
 
     Raises:
         DataError: an official list is missing, or a count is not the official one.
@@ -167,12 +167,12 @@ def make_lists(sources: Sources, subset: bool = False) -> dict[str, list[str]]:
 
 def without_photograph(sources: Sources, lists: Mapping[str, Iterable[str]]) -> set[str]:
     """Return the listed ids that have no photograph."""
-    there = {path.stem for path in (sources.voc / "JPEGImages").glob("*.jpg")}
-    return {name for ids in lists.values() for name in ids} - there
+    photographs = {path.stem for path in (sources.voc / "JPEGImages").glob("*.jpg")}
+    return {name for ids in lists.values() for name in ids} - photographs
 
 
 def _annotated(sources: Sources) -> set[str] | None:
-    """Return the ids that SBD, or the ready masks, annotate."""
+    """Return the ids that SBD or the ready masks annotate; None without both."""
     if sources.sbd is not None:
         return {path.stem for path in (sources.sbd / "cls").glob("*.mat")}
     return None if sources.masks is None else {path.stem for path in sources.masks.glob("*.png")}
@@ -182,10 +182,10 @@ def _ids_with_mask(voc: Path) -> set[str]:
     return {path.stem for folder in ("SegmentationClass", MASKS) for path in (voc / folder).glob("*.png")}
 
 
-def _require(what: str, found: int, wanted: int, where: Path | None) -> None:
-    if found != wanted:
+def _require(what: str, count: int, official: int, where: Path | None) -> None:
+    if count != official:
         raise DataError(
-            f"{where}: {what} has {found} images instead of {wanted}; the copy is not complete: fetch it "
+            f"{where}: {what} has {count} images instead of {official}; the copy is not complete: fetch it "
             "again, or accept a part of the data set by --subset"
         )
 
@@ -199,7 +199,7 @@ def make_masks(sources: Sources, ids: Iterable[str], folder: Path, *, workers: i
     """Write the masks of ``ids`` that are not in ``folder`` yet.
 
     Returns:
-        How many were written.
+        The number of masks written.
 
     Raises:
         DataError: an image has no mask in any source, or its mask cannot be read.
@@ -218,7 +218,7 @@ def _make_mask(sources: Sources, folder: Path, name: str) -> None:
         ready.insert(0, sources.masks / f"{name}.png")
     for path in ready:
         if path.is_file():
-            read_mask(path)  # a damaged or colour mask shows here, not in training
+            read_mask(path)  # raises the error for a damaged or colour mask here, not in training
             place(path, target)
             return
     matlab = None if sources.sbd is None else sources.sbd / "cls" / f"{name}.mat"
@@ -228,7 +228,7 @@ def _make_mask(sources: Sources, folder: Path, name: str) -> None:
 
 
 def read_sbd_mask(path: Path) -> np.ndarray:
-    """Read the class mask of an SBD ``.mat`` file, uint8 [H,W] of 0 to 20; SBD has no void.
+    """Read the class mask of an SBD ``.mat`` file, uint8 [H,W] of 0 to 20; SBD has no void label.
 
     Raises:
         DataError: the file is damaged or of another kind.

@@ -1,4 +1,4 @@
-"""The steps from what the user gives to a data root: PASCAL-5i and FSS-1000. All can be repeated."""
+"""The preparation of PASCAL-5i and FSS-1000, from the user's files to a data root. It can be repeated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fewseg.util.log import get_log
 def prepare_pascal(
     options: Options, voc: Path | None = None, sbd: Path | None = None, masks: Path | None = None
 ) -> str:
-    """Prepare PASCAL-5i; what is not given is downloaded.
+    """Prepare PASCAL-5i; parts that are None are downloaded.
 
     Args:
-        voc, sbd: folder or archive.
-        masks: a ready SegmentationClassAug, folder or archive, in place of SBD.
+        voc, sbd: folders or archives.
+        masks: a ready SegmentationClassAug, folder or archive, which replaces SBD.
     """
     root = require_root(options.root)
     sources = _pascal_sources(options, voc, sbd, masks)
@@ -43,12 +43,12 @@ def prepare_pascal(
 
 
 def _pascal_sources(options: Options, voc: Path | None, sbd: Path | None, masks: Path | None) -> Sources:
-    """Return where the parts lie, fetched and unpacked where they were not."""
+    """Return the folders of the parts, after downloading and unpacking those that are missing."""
     root, ready = options.root, masks
-    own = (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir()
-    own = own and not is_half_unpacked(root, pascal.VOC)
+    in_root = (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir()
+    in_root = in_root and not is_half_unpacked(root, pascal.VOC)
     if voc is None:
-        voc = root if own else options.fetch(pascal.VOC)
+        voc = root if in_root else options.fetch(pascal.VOC)
     if is_archive(voc):
         voc = options.unpacked(voc, root, pascal.choose_voc, [pascal.VOC])
     if ready is None and sbd is None and _complete(root / pascal.MASKS):
@@ -77,7 +77,7 @@ def prepare_fss1000(
     validation_classes: Path | None = None,
     seed: int = 0,
 ) -> str:
-    """Prepare FSS-1000 from its class folders, or an archive of them."""
+    """Prepare FSS-1000 from its class folders or an archive of these."""
     root = require_root(options.root)
     if is_archive(source):
         source = options.unpacked(source, options.downloads / "fss1000", lambda path: path)
@@ -91,7 +91,7 @@ def prepare_fss1000(
         for part, names in parts.items()
         if names
     }
-    masks = [line.split()[1] for found in lists.values() for line in found]
+    masks = [line.split()[1] for lines_of_part in lists.values() for line in lines_of_part]
     options.finish("fss1000", lists, ("background", *sorted(pairs)), masks)
     counts = ", ".join(f"{part} {len(names)}" for part, names in parts.items())
     return f"{root}: FSS-1000, {counts} classes"

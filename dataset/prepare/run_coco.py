@@ -1,4 +1,4 @@
-"""The steps of COCO-20i, from what the user gives to a data root. Every step can be repeated."""
+"""The preparation of COCO-20i, from the user's files to a data root. It can be repeated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fewseg.util.errors import DataError
 def prepare_coco(options: Options, source: Path | None = None) -> str:
     """Prepare COCO-20i from train2014, val2014 and annotations in a folder, or from the official archives.
 
-    Masks that are there already, in ``annotations/train2014`` and ``annotations/val2014``, are taken; with
-    all of them no ``instances_*.json`` is needed.
+    Existing masks in ``annotations/train2014`` and ``annotations/val2014`` are used; if they are complete, no
+    ``instances_*.json`` is needed.
     """
     root = require_root(options.root)
     places = [root] if source is None else [require_folder(source, "COCO 2014"), root]
@@ -51,8 +51,8 @@ def prepare_coco(options: Options, source: Path | None = None) -> str:
 
 def _photographs(options: Options, places: list[Path], part: str) -> Path:
     paths = [folder for place in places for folder in (place / part, place / "images" / part)]
-    found = _found(options, places, part, paths)
-    return require_folder(found or options.root / part, "COCO's images")
+    path = _found(options, places, part, paths)
+    return require_folder(path or options.root / part, "COCO's images")
 
 
 def _instances(options: Options, places: list[Path], part: str, needed: bool) -> Path | None:
@@ -64,7 +64,7 @@ def _instances(options: Options, places: list[Path], part: str, needed: bool) ->
 
 
 def _found(options: Options, places: list[Path], key: str, paths: list[Path]) -> Path | None:
-    """Return the first of the paths that is there, after unpacking its archive if none is."""
+    """Return the first of the paths that exists, after unpacking its archive if none does."""
     archive = coco.ARCHIVES[key]
     if not any(path.exists() for path in paths) or is_half_unpacked(options.root, archive):
         local = places[0] / archive.name
@@ -74,7 +74,7 @@ def _found(options: Options, places: list[Path], key: str, paths: list[Path]) ->
 
 
 def _place_masks(places: list[Path], root: Path, part: str) -> list[str]:
-    """Bring masks that the user has into place; return what the images with one are called."""
+    """Place the masks that the user has; return the names of the images that have a mask."""
     folder = root / "annotations" / part
     for other in places:
         if other != root:
@@ -93,8 +93,8 @@ def _require_counts(
         first = min(set(annotated) - set(listed))
         raise DataError(f"{photographs}: {missing} images are missing, first {first}.jpg; fetch them again")
     if len(listed) != wanted_listed or images not in (None, wanted):
-        found = f"{images or len(listed)} images, {len(listed)} of them annotated"
+        counts = f"{images or len(listed)} images, {len(listed)} of them annotated"
         raise DataError(
-            f"{part}: {found}, instead of {wanted} and {wanted_listed}; fetch the annotations again, or "
+            f"{part}: {counts}, instead of {wanted} and {wanted_listed}; fetch the annotations again, or "
             "accept a part of the data set by --subset"
         )

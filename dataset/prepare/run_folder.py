@@ -1,4 +1,4 @@
-"""The steps from a folder of one's own images and masks to a data root. All can be repeated."""
+"""The preparation of a user's own images and masks, from a folder to a data root. It can be repeated."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def prepare_folder(
     share: float = 0.34,
     seed: int = 0,
 ) -> str:
-    """Prepare a folder of one's own images and masks.
+    """Prepare a folder of a user's own images and masks.
 
     Args:
-        classes: class names; unset: ``classes.txt``, or the names of mask folders, or made up.
-        folds: how many folds to deal; unset: those of an earlier run, or four.
-        folds_file: the folds themselves, as ``folds.txt``.
-        share: of the images for testing, where the folder neither has lists nor is divided.
+        classes: file of class names; None: ``classes.txt``, the names of mask folders, or generated names.
+        folds: number of folds to make; None: the folds of an earlier run, or four.
+        folds_file: a file with the folds, like ``folds.txt``.
+        share: share of the images for testing, where neither lists nor subfolders divide the folder.
     """
     log = get_log("prepare")
     if is_archive(source):
         source = _unpacked(options, source)
     layout = recognise_binary_masks(find_layout(source), classes)
     root = require_root(options.root)
-    read_record(root, "folder")  # refuses the root of another data set
+    read_record(root, "folder")  # raises an error if the root holds another data set
     names = class_names(layout, classes)
     made = MadeFiles(root, options.workers)
     placed = folder.place_pictures(layout, root, names, made, options.workers)
@@ -62,19 +62,19 @@ def prepare_folder(
     images = Counter(c for picture in placed for c in picture.labels if c not in (BACKGROUND, VOID))
     if not images:
         raise DataError(f"{source}: no mask holds a class; every pixel is background or void")
-    dealt = _folds(made, names, images, folds, folds_file)
+    fold_table = _folds(made, names, images, folds, folds_file)
     lists = {f"{part}.txt": [lines[name] for name in ids] for part, ids in parts.items()}
     options.finish("folder", lists, names, [line.split()[1] for line in lines.values()])
     removed = made.finish([FOLDS_FILE, *(path for line in lines.values() for path in line.split())])
     if removed:
         log.warning("%s: %d files of an earlier preparation removed", root, removed)
-    sizes = ", ".join(str(len(fold)) for fold in dealt.novel)
+    sizes = ", ".join(str(len(fold)) for fold in fold_table.novel)
     counts = ", ".join(f"{part} {len(ids)}" for part, ids in parts.items())
-    return f"{root}: {len(names) - 1} classes, {len(dealt.novel)} folds of {sizes}; {counts} images"
+    return f"{root}: {len(names) - 1} classes, {len(fold_table.novel)} folds of {sizes}; {counts} images"
 
 
 def _unpacked(options: Options, archive: Path) -> Path:
-    """Unpack an archive to a place of its own: another one of its name may hold another folder."""
+    """Unpack an archive to a folder that no other archive of the same name uses."""
     status = archive.stat()
     state = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
     target = options.downloads / f"{archive.stem}-{zlib.crc32(state.encode()):08x}"
@@ -82,11 +82,15 @@ def _unpacked(options: Options, archive: Path) -> Path:
 
 
 def _folds(
-    made: MadeFiles, names: Sequence[str], images: Mapping[int, int], folds: int | None, given: Path | None
+    made: MadeFiles,
+    names: Sequence[str],
+    images: Mapping[int, int],
+    folds: int | None,
+    folds_file: Path | None,
 ) -> Folds:
-    """Return the folds, and write them unless those of an earlier run, perhaps edited since, are kept."""
+    """Return the folds of an earlier run, which the user may have edited, or make and write new ones."""
     path, log = made.root / FOLDS_FILE, get_log("prepare")
-    if given is None and folds is None and path.is_file():
+    if folds_file is None and folds is None and path.is_file():
         try:
             kept = read_folds(path, names)
         except DataError:
@@ -99,8 +103,8 @@ def _folds(
                 message = "%s: %s stand in no fold, so they are base classes of all; --folds deals anew"
                 log.warning(message, path, ", ".join(outside))
             return kept
-    if given is not None:
-        dealt = read_folds(given, names)
+    if folds_file is not None:
+        dealt = read_folds(folds_file, names)
     else:
         dealt = balanced_folds(images, min(FOLDS, len(images)) if folds is None else folds, names)
     dealt.write(path)

@@ -1,7 +1,7 @@
-"""What ``lists/`` holds under version control: class names, fold tables, and counts to hold a copy against.
+"""The files of ``lists/`` under version control: class names, fold tables, and counts to verify a copy.
 
-All of it follows from the rules of this project and the label areas of the masks. The image lists themselves
-are made on each machine from the official archives, and are ignored by git.
+They follow from the rules of this project and the label areas of the masks. The image lists themselves are
+made on each machine from the official archives, and are ignored by git.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.lists.image_lists import ImageList, episode_lists
 
 SYSTEMS = {"pascal": (False,), "coco": (False, True), "shapes": (False,)}
-"""Fold systems of each data set: consecutive ids, and for COCO interleaved ones too."""
+"""Whether the folds of each data set are interleaved; COCO has both kinds of folds."""
 
 COUNTS_FILE = "counts.json"
 PASCAL_COUNTS = Path(__file__).resolve().parents[2] / "lists" / "pascal" / COUNTS_FILE
 
 
 def tables(data_set: str) -> dict[str, str]:
-    """Return the files of a data set that follow from the rules alone: name -> text."""
+    """Return the files of a data set that do not depend on its masks: name -> text."""
     names = known_names(data_set)
     files = {"classes.txt": "\n".join(names) + "\n"}
     for interleaved in SYSTEMS[data_set]:
@@ -40,7 +40,7 @@ def tables(data_set: str) -> dict[str, str]:
 def fold_counts(
     train: ImageList, train_areas: AreaIndex, val: ImageList, val_areas: AreaIndex, data_set: str
 ) -> dict[str, dict[str, int]]:
-    """Return how many images every fold lists for training (both rules for novel classes) and for testing."""
+    """Return the number of images that every fold lists for training (both ``novel_in_train``) and test."""
     counts = {}
     for fold in range(FOLDS):
         split = class_split(data_set, fold)
@@ -54,5 +54,5 @@ def fold_counts(
 
 
 def to_text(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return counts as the text of their file."""
+    """Return the content of the file of counts."""
     return json.dumps(counts, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Check a prepared data root: lists, counts, checksums, then every image and mask by the data doctor."""
+"""Check a prepared data root: lists, counts and checksums, then every image and mask (by the data doctor)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COUNTS: dict[str, dict[str, int]] = {
     "coco": {part.removesuffix("2014"): listed for part, (_, listed) in coco.COUNTS.items()},
     "fss1000": {part: 10 * classes for part, classes in fss1000.COUNTS.items()},
 }
-"""Images that the official lists have."""
+"""Number of images in each official list."""
 
 
 def verify(data_set: str, root: Path, *, subset: bool = False, workers: int | None = None) -> list[Finding]:
-    """Return everything that is wrong with a prepared data root.
+    """Return all problems of a prepared data root.
 
     Raises:
         DataError: there is no data root, or it has no lists.
@@ -67,7 +67,7 @@ def verify(data_set: str, root: Path, *, subset: bool = False, workers: int | No
 
 
 def _repeated(lists: Iterable[Path]) -> Iterator[Finding]:
-    """Yield the lines of a list that stand in it twice, as they do where two pictures have one name."""
+    """Yield the repeated lines of every list, which occur where two pictures have the same name."""
     for path in lists:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         counts = Counter(line for line in lines if line.strip())
@@ -77,11 +77,11 @@ def _repeated(lists: Iterable[Path]) -> Iterator[Finding]:
 
 
 def _unlisted(root: Path, lists: Iterable[ImageList]) -> Finding:
-    """Name the images and masks that no list names."""
+    """Return the images and masks that no list names."""
     listed = {path for images in lists for path in (*images.images, *images.masks)}
-    there = (path for name in (IMAGE_FOLDER, folder.MASKS) for path in (root / name).rglob("*"))
-    found = (path.relative_to(root).as_posix() for path in there if path.is_file())
-    unlisted = tuple(sorted(path for path in found if path not in listed))
+    paths = (path for name in (IMAGE_FOLDER, folder.MASKS) for path in (root / name).rglob("*"))
+    names = (path.relative_to(root).as_posix() for path in paths if path.is_file())
+    unlisted = tuple(sorted(path for path in names if path not in listed))
     remedy = "list it, or remove it if it is of an earlier preparation"
     return Finding("file that no list names", unlisted, remedy, serious=False)
 
@@ -121,25 +121,25 @@ def _counts(wanted: Mapping[str, int], parts: Mapping[str, ImageList]) -> Findin
 
 
 def _folds(parts: Mapping[str, ImageList]) -> Finding:
-    """Compare what the folds list with the counts that the real masks give."""
-    wanted = json.loads(PASCAL_COUNTS.read_text(encoding="utf-8"))
+    """Compare the numbers of images that the folds list with those of the official masks."""
+    expected = json.loads(PASCAL_COUNTS.read_text(encoding="utf-8"))
     try:
         train, val = parts[Path(pascal.FILES["merged"]).stem], parts["val"]
-        found = fold_counts(train, train.index(), val, val.index(), "pascal")
+        counted = fold_counts(train, train.index(), val, val.index(), "pascal")
     except (KeyError, DataError):
-        found = wanted  # a list or a mask is wrong, which other findings tell
+        counted = expected  # other findings report the wrong list or mask
     wrong = tuple(
-        f"fold {fold} {kind}: {found[fold][kind]} instead of {count}"
-        for fold, counts in wanted.items()
+        f"fold {fold} {kind}: {counted[fold][kind]} instead of {count}"
+        for fold, counts in expected.items()
         for kind, count in counts.items()
-        if found[fold][kind] != count
+        if counted[fold][kind] != count
     )
     remedy = "some masks are others: make them again"
     return Finding("fold without the published number of images", wrong, remedy)
 
 
 def _disjoint(parts: Mapping[str, ImageList]) -> dict[str, ImageList]:
-    """Leave out lists that another one contains: pascal's train lists are parts of trainaug."""
+    """Leave out lists that another list contains, as pascal's trainaug contains its other train lists."""
     whole = {part: set(images.images) for part, images in parts.items()}
     kept: dict[str, ImageList] = {}
     for part, images in parts.items():
