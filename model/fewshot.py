@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.contract import Backbone, BaseHead, BaseLearner, MetaLearner, Network, TrainingMemory
+from fewseg.model.contract import Backbone, BaseHead, BaseLearner, MetaLearner, TrainingMemory
 from fewseg.model.encoding import (
     BASE_LOGITS,
     CLASS_ID,
@@ -23,16 +23,13 @@ from fewseg.model.encoding import (
 )
 from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.model.episode import Episode, Prediction
-from fewseg.model.input_view import query_input, support_input
+from fewseg.model.feature_reader import FeatureReader
 from fewseg.model.layer.loss import pixel_cross_entropy
-from fewseg.model.layer.pooling import foreground
-from fewseg.model.layer.resize import resize, resize_like
-from fewseg.model.records import BASE_FEATURE, IMAGE_FEATURE, AuxiliarySet, BatchNorm, GroupRule, SupportView
-
-Features = dict[str, Tensor]
+from fewseg.model.layer.resize import resize
+from fewseg.model.records import BASE_FEATURE, AuxiliarySet, BatchNorm, GroupRule
 
 
-class FewShotModel(Network):
+class FewShotModel(FeatureReader):
     """Encodes queries and supports, decodes, and merges the result with the base learner's.
 
     The computation is the same in training and evaluation.
@@ -66,11 +63,6 @@ class FewShotModel(Network):
         self.aux_weights = aux_weights
         for frozen in self._frozen():
             frozen.requires_grad_(False)
-
-    @property
-    def trains_backbone(self) -> bool:
-        """Whether the backbone is trained; with a base learner, whose head reads it, it is frozen."""
-        return self.meta.learning.backbone and self.base_head is None
 
     @property
     def alternating(self) -> tuple[tuple[str, ...], ...]:
@@ -210,44 +202,6 @@ class FewShotModel(Network):
         """Let the method initialise its further weights from pretrained ones."""
         self.meta.initialise(self.backbone, entries)
 
-    def query_features(self, image: Tensor) -> Features:
-        """Return all features of query images that the model reads."""
-        names = {*self.meta.inputs.query, *self._shared_reads()}
-        return self._features(query_input(self.meta.inputs, image), names)
-
-    def support_features(self, image: Tensor, mask: Tensor) -> Features:
-        """Return all features of support images that the model reads, see ``SupportView``."""
-        names = {*self.meta.inputs.support, *self._ensemble_features()}
-        image = support_input(self.meta.inputs, image, mask)
-        if self.meta.inputs.view is not SupportView.MASKED_LAYER4:
-            return self._features(image, names)
-        return self.mask_high(self._features(image, names - {"high"} | {self._high_from}), mask)
-
-    def mask_high(self, features: Features, mask: Tensor) -> Features:
-        """Return ``features`` with the ``high`` feature computed from masked features, mask [B,H,W]."""
-        spec = self.backbone.spec
-        (high,) = spec.names(("high",))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
-            before = features[self._high_from]
-            masked = before * resize_like(foreground(mask), before)
-            return spec.by_role({**features, high: self.backbone.run_stage(high, masked)})
-
-    def shared_features(self, image: Tensor) -> Features:
-        """Return the backbone features of images that are used both as query and as support."""
-        names = {*self.meta.inputs.query, *self.meta.inputs.support, *self._shared_reads()}
-        if self.meta.inputs.view is SupportView.MASKED_LAYER4:
-            names.add(self._high_from)
-        return self._features(image, names)
-
-    def as_support(self, features: Features, mask: Tensor) -> Features:
-        """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
-        view = self.meta.inputs.view
-        if view in (SupportView.MASKED_IMAGE, SupportView.MASK_CHANNEL):
-            raise ValueError(
-                "a support whose backbone sees its mask cannot be encoded from features of the plain image"
-            )
-        return self.mask_high(features, mask) if view is SupportView.MASKED_LAYER4 else features
-
     def encode_query_features(self, features: Mapping[str, Tensor]) -> Encoding:
         """Encode query images from their features, with gradients for the trainable part of the encoder."""
         encoding = self.meta.encode_query(features)
@@ -331,32 +285,6 @@ class FewShotModel(Network):
         if self.trains_backbone:
             parts = [] if self.meta.learning.backbone_affine else _batch_norms(self.backbone)
         return parts if self.base_head is None else [*parts, self.base_head]
-
-    @property
-    def _high_from(self) -> str:
-        """The feature from which the backbone computes the high one."""
-        name = self.backbone.spec.high_from
-        assert name is not None  # create_model refuses a method that masks it on another backbone
-        return name
-
-    def _shared_reads(self) -> tuple[str, ...]:
-        """Return the features of queries that the base learner and the ensemble read."""
-        return self._ensemble_features() if self.base_head is None else (*self._ensemble_features(), "high")
-
-    def _ensemble_features(self) -> tuple[str, ...]:
-        return () if self.ensemble is None else self.ensemble.features
-
-    def _features(self, image: Tensor, names: set[str]) -> Features:
-        from_backbone = names - {BASE_FEATURE, IMAGE_FEATURE} | ({"high"} if BASE_FEATURE in names else set())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
-            features = self.backbone(image, sorted(from_backbone)) if from_backbone else {}
-        if IMAGE_FEATURE in names:
-            features[IMAGE_FEATURE] = image
-        if BASE_FEATURE in names:
-            assert self.base_head is not None  # create_model refuses a method that reads it without one
-            with torch.no_grad():
-                features[BASE_FEATURE] = self.base_head.embed(features["high"])
-        return features
 
 
 def _batch_norms(network: nn.Module) -> list[nn.Module]:
