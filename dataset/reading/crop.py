@@ -1,4 +1,4 @@
-"""The square that training cuts out of an image and its masks, drawn so that it shows the class asked for."""
+"""The square crop of a training image and its masks, drawn so that it shows a given class."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CROP_REDRAWS = 31
 
 @dataclass(frozen=True)
 class Crop:
-    """A square window of the canvas: the image padded centrally to at least the window's size.
+    """A square window of the canvas, which is the image padded on all sides to at least the window's size.
 
     Attributes:
-        size: side of the window.
-        above, left: padding before the image.
-        top, start: first row and column of the window on the canvas.
+        size: side of the window, in pixels.
+        above, left: padding above and to the left of the image.
+        top, start: first row and first column of the window on the canvas.
     """
 
     size: int
@@ -31,7 +31,7 @@ class Crop:
     start: int
 
     def window(self, height: int, width: int) -> tuple[slice, slice, slice, slice]:
-        """Return rows and columns of the image that the window shows, then where they land in it."""
+        """Return rows and columns of the image that the window shows, then their rows and columns in it."""
         parts = []
         for first, before, length in ((self.top, self.above, height), (self.start, self.left, width)):
             begin, end = max(first - before, 0), min(first - before + self.size, length)
@@ -48,22 +48,22 @@ class Crop:
 
 
 def draw_crop(mask: np.ndarray, size: int, keep: int, rng: random.Random) -> Crop:
-    """Draw a window until it holds 85 % of the pixels labelled ``keep``; after 31 redraws take the last."""
+    """Draw windows until one holds 85 % of the pixels labelled ``keep``; after 31 redraws take the last."""
     height, width = mask.shape
     pad_height, pad_width = max(size - height, 0), max(size - width, 0)
     above, left = pad_height // 2, pad_width // 2
-    wanted = cv2.integral((mask == keep).view(np.uint8))
+    integral = cv2.integral((mask == keep).view(np.uint8))
     for _ in range(1 + CROP_REDRAWS):
         top = rng.randint(0, height + pad_height - size)
         start = rng.randint(0, width + pad_width - size)
         crop = Crop(size, above, left, top, start)
         rows, columns, *_ = crop.window(height, width)
         kept = (
-            wanted[rows.stop, columns.stop]
-            - wanted[rows.start, columns.stop]
-            - wanted[rows.stop, columns.start]
-            + wanted[rows.start, columns.start]
+            integral[rows.stop, columns.stop]
+            - integral[rows.start, columns.stop]
+            - integral[rows.stop, columns.start]
+            + integral[rows.start, columns.start]
         )
-        if kept >= CROP_KEEPS * wanted[-1, -1]:
+        if kept >= CROP_KEEPS * integral[-1, -1]:
             break
     return crop

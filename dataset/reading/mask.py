@@ -1,8 +1,8 @@
-"""Read photographs and class-index masks from disk, and say in one line what is wrong with a bad one.
+"""Read photographs and class-index masks from disk, and describe in one line what is wrong with a file.
 
-Pillow reads the header of every file first, so that sizes are compared, and too large images refused,
-before any pixel is decoded. Masks are decoded by Pillow, which keeps the indices of a palette; photographs by
-OpenCV, as in the published pipelines.
+Pillow reads the header of every file first, so that sizes are compared, and images that are too large are
+refused, before any pixel is decoded. Pillow decodes the masks, because it keeps the indices of a palette;
+OpenCV decodes the photographs, as in the published pipelines.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from fewseg.util.errors import DataError
 Made = TypeVar("Made")
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
-"""What is read, by Pillow's names; its other formats are no photographs, and some run other programs."""
+"""The formats that are read, by Pillow's names. Its others are no photographs, and some run programs."""
 
 MOST_BYTES = 1 << 30
-"""Size of a file that is still read. The pixels are bounded by Pillow, at about 179 million."""
+"""The largest file that is read. Pillow limits the number of pixels to about 179 million."""
 
 _JPEG, _JPEG_END = ("JPEG", "MPO"), b"\xff\xd9"
 _INDEX_MODES = {"P", "L", "1"}
@@ -37,14 +37,14 @@ _INDEX_MODES = {"P", "L", "1"}
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file of which the header was read and no pixel decoded.
+    """An image file whose header was read, but no pixel decoded.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         what: "image" or "mask", for messages.
-        data: its content.
-        format, mode: Pillow's names for the kind of file and of pixel.
-        size: width and height as stored; a photograph may be turned when it is decoded.
+        data: content of the file.
+        format, mode: Pillow's names of the file format and the pixel format.
+        size: width and height as stored; a photograph may be rotated when it is decoded.
     """
 
     path: Path
@@ -56,10 +56,10 @@ class ImageFile:
 
     @classmethod
     def open(cls, path: str | Path, what: str) -> ImageFile:
-        """Read a file and look at its header.
+        """Read a file and parse its header.
 
         Raises:
-            DataError: the file is missing, empty, no image or too large.
+            DataError: the file is missing, empty, not an image or too large.
         """
         path = Path(path)
         data = _read_bytes(path, what)
@@ -78,7 +78,7 @@ class ImageFile:
         if image is None:
             raise DataError(f"{self.path}: the {self.what} is corrupt or truncated; fetch or export it again")
         if self.format in _JPEG and not self.data.rstrip(b"\0").endswith(_JPEG_END):
-            # Older OpenCV fills the rest of a cut off JPEG with grey.
+            # Older versions of OpenCV fill the rest of a truncated JPEG with grey.
             _with_pillow(self.path, self.what, self.data, methodcaller("load"))
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
@@ -91,7 +91,7 @@ class ImageFile:
         return self._decoded(self._indices_of)
 
     def brightness(self) -> np.ndarray:
-        """Decode the largest of every pixel's three colours, uint8 [H,W], where a mask is black and bright.
+        """Decode the largest of the three channels of every pixel, uint8 [H,W], for a black and bright mask.
 
         Raises:
             DataError: the file is corrupt, truncated, or a JPEG.
@@ -118,13 +118,13 @@ class ImageFile:
 
 
 def open_pair(image_path: str | Path, mask_path: str | Path) -> tuple[ImageFile, ImageFile]:
-    """Look at the headers of an image and its mask, and compare their sizes.
+    """Read the headers of an image and its mask, and compare their sizes.
 
-    The size of a photograph that is turned when it is decoded is known only then; ``check_same_size`` settles
-    which way it lies.
+    Height and width may be exchanged here, because a photograph may be rotated when it is decoded;
+    ``check_same_size`` compares the decoded sizes.
 
     Raises:
-        DataError: one of them is missing, empty, no image or too large, or their sizes differ.
+        DataError: one of them is missing, empty, not an image or too large, or their sizes differ.
     """
     image, mask = ImageFile.open(image_path, "image"), ImageFile.open(mask_path, "mask")
     if sorted(image.size) != sorted(mask.size):
@@ -136,7 +136,7 @@ def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray
     """Read a photograph, RGB uint8 [H,W,3], and its mask of class indices, uint8 [H,W].
 
     Raises:
-        DataError: as ``open_pair``, ``read_image`` and ``read_mask``.
+        DataError: see ``open_pair``, ``read_image`` and ``read_mask``.
     """
     image_file, mask_file = open_pair(image_path, mask_path)
     image, mask = image_file.photograph(), mask_file.indices()
@@ -148,7 +148,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a photograph as RGB, uint8 [H,W,3].
 
     Raises:
-        DataError: the file is missing, empty, truncated, no image or too large.
+        DataError: the file is missing, empty, truncated, not an image or too large.
     """
     return ImageFile.open(path, "image").photograph()
 
@@ -156,18 +156,18 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a mask of class indices, uint8 [H,W].
 
-    A palette PNG gives its indices (decoded to grey, class 1 of VOC would turn into 38), a grey PNG its
-    values, which is how the lists of the BAM family ship theirs. Grey values may be stored in 16 bits, or in
-    three equal channels, with transparency only where it is used nowhere.
+    The indices are those of a palette PNG (decoded to grey, class 1 of VOC would become 38), or the values of
+    a grey PNG, which the BAM family distributes. Grey values may be stored in 16 bits or in three equal
+    channels; an alpha channel is accepted if every pixel is opaque.
 
     Raises:
-        DataError: the file is missing, truncated, no image, too large, a JPEG, or not an image of indices.
+        DataError: the file is missing, truncated, not an image, too large, a JPEG, or has no indices.
     """
     return ImageFile.open(path, "mask").indices()
 
 
 def label_counts(mask: np.ndarray) -> np.ndarray:
-    """Return how often every value occurs in a uint8 mask [H,W], int64 [256]."""
+    """Return the number of pixels of every value in a uint8 mask [H,W], int64 [256]."""
     blocks = np.array_split(mask.reshape(-1), 1 + (mask.size >> 24))  # counting takes 8 bytes per pixel
     return np.sum([np.bincount(block, minlength=256) for block in blocks], axis=0)
 
@@ -175,7 +175,7 @@ def label_counts(mask: np.ndarray) -> np.ndarray:
 def check_same_size(
     image: np.ndarray, mask: np.ndarray, image_path: str | Path, mask_path: str | Path
 ) -> None:
-    """Raise DataError unless the mask [H,W] lies exactly on the image [H,W,3]."""
+    """Raise DataError unless mask [H,W] and image [H,W,3] have the same height and width."""
     if image.shape[:2] != mask.shape:
         raise _sizes_differ(image.shape[1::-1], mask.shape[::-1], image_path, mask_path)
 
@@ -190,13 +190,13 @@ def _sizes_differ(
 
 
 def _header(image: Image.Image) -> tuple[str, str, tuple[int, int]]:
-    found = image.format or "", image.mode, image.size
-    image.verify()  # checksums, which decoding leaves aside: it gives wrong indices without a word
-    return found
+    header = image.format or "", image.mode, image.size
+    image.verify()  # compares checksums, which decoding does not: it would give wrong indices silently
+    return header
 
 
 def _wide_indices(mode: str, values: np.ndarray) -> np.ndarray | None:
-    """Return the indices of a mask that stores them in 16 or 32 bits or several times over, if it does so."""
+    """Return the indices of a mask that has them in 16 or 32 bits or in several equal channels, or None."""
     if mode in ("LA", "RGBA"):
         if (values[..., -1] != 255).any():
             return None
@@ -229,18 +229,18 @@ def _with_pillow(path: Path, what: str, data: bytes, use: Callable[[Image.Image]
     """Open ``data`` with Pillow and return what ``use`` makes of the image.
 
     Raises:
-        DataError: in the place of whatever Pillow raises at a damaged file.
+        DataError: instead of any error that Pillow raises for a damaged file.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters is raised; the rest would come for every image
+            warnings.simplefilter("ignore")  # errors are raised; warnings would repeat for every image
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return use(image)
     except DataError:
         raise
     except Image.DecompressionBombError:
         raise DataError(f"{path}: the {what} has more than 178 million pixels; scale it down") from None
-    except Exception as error:  # decoders raise many kinds of errors at damaged files, and document none
+    except Exception as error:  # decoders raise many undocumented kinds of errors for damaged files
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else _one_line(error)
         raise DataError(f"{path}: the {what} is corrupt or truncated ({reason}); export it again") from None
 

@@ -1,7 +1,7 @@
-"""What the values of a mask from a user's own programs mean: class indices, black and white, or soft edges.
+"""Recognise the kind of a user's mask: class indices, black and white, or black and white with soft edges.
 
-Masks of data sets are class indices and read by ``dataset.reading.mask`` as they are. Drawing programs and
-labelling tools save black and white, and where they smooth an outline, grey values along it.
+Masks of data sets hold class indices, which ``dataset.reading.mask`` reads. Drawing programs and labelling
+tools save black and white masks, with grey values along an outline that they smooth.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.reading.mask import ImageFile, check_same_size, label_counts, open_pair
 
 THRESHOLD = 128
-"""Grey value from which on a pixel of a mask with soft edges is the object's."""
+"""The smallest grey value of the object in a mask with soft edges."""
 
 FEW_PIXELS, FEW_SHARE = 64, 0.001
-"""An object of fewer pixels, or of a smaller share of the image, is doubtful: networks hardly see it."""
+"""An object of fewer pixels, or of a smaller share of the image, is reported as too small for a network."""
 
 NEARLY_ALL = 0.95
-"""An object of a larger share of the image is doubtful: perhaps black and white are the wrong way round."""
+"""An object of a larger share of the image is reported: black and white may be exchanged."""
 
 _END = 16
-"""Grey values that count as black or white: so far do noise and lossy compression change them."""
+"""Number of grey values at either end that count as black or white, because of noise and compression."""
 
 _MANY = 64
-"""In-between values that no image of class indices holds."""
+"""More different values than this between black and white do not occur in a mask of class indices."""
 
 _FLAT = 1 / 3
-"""Share of in-between pixels in blocks of one value from which on the values are areas, hence classes."""
+"""From this share of grey pixels in blocks of one value on, the grey values are areas, hence classes."""
 
 
 class MaskKind(Enum):
-    """What the values of a mask mean, in words for the log."""
+    """The kinds of masks, with their descriptions for the log."""
 
     INDICES = "class indices, 255 being void"
     ZERO_ONE = "a binary mask of 0 and 1, the object being 1"
@@ -45,13 +45,13 @@ class MaskKind(Enum):
 
 @dataclass(frozen=True)
 class OwnMask:
-    """A mask brought into class indices.
+    """A mask converted to class indices.
 
     Attributes:
-        path: of its file.
-        kind: what its values were.
-        indices: 0 background, 255 void, else the class; 1 in any kind of binary mask; uint8 [H,W].
-        counts: pixels of every index, int64 [256].
+        path: path of its file.
+        kind: kind of its stored values.
+        indices: 0 background, 255 void, else the class, which is 1 in a binary mask; uint8 [H,W].
+        counts: number of pixels of every index, int64 [256].
     """
 
     path: Path
@@ -65,7 +65,7 @@ class OwnMask:
         return tuple(i for i in np.flatnonzero(self.counts).tolist() if i not in (BACKGROUND, VOID))
 
     def doubt(self, class_id: int) -> str:
-        """Return what is doubtful about taking ``class_id`` for the object, in words, or ""."""
+        """Return in words why ``class_id`` may not be the object that was meant, or ""."""
         size, void = int(self.counts[class_id]), int(self.counts[VOID])
         pixels = self.indices.size
         if size < max(FEW_PIXELS, FEW_SHARE * pixels):
@@ -77,7 +77,7 @@ class OwnMask:
         return ""
 
     def shares(self, class_id: int) -> str:
-        """Return the shares of object and void in words."""
+        """Return the shares of object and void in the image, in words."""
         object_share, void = (self.counts[i] / self.indices.size for i in (class_id, VOID))
         return f"{object_share:.1%} object, {void:.1%} void"
 
@@ -86,7 +86,7 @@ def read_own_mask(path: str | Path) -> OwnMask:
     """Read a mask of any kind.
 
     Raises:
-        DataError: as ``dataset.reading.mask.read_mask``.
+        DataError: see ``dataset.reading.mask.read_mask``.
     """
     return _own_mask(ImageFile.open(path, "mask"))
 
@@ -94,11 +94,11 @@ def read_own_mask(path: str | Path) -> OwnMask:
 def read_binary(path: str | Path) -> np.ndarray:
     """Read a mask that is known to show one object, as 0 and 1, uint8 [H,W].
 
-    It may be of 0 and 1, with void of 255 or without, black and white, or black and a colour; soft edges and
-    seams of an earlier resize are cut halfway.
+    Its values may be 0 and 1, possibly with 255 for void, or black and white, or black and a colour. Values
+    along soft edges are thresholded at half the maximum.
 
     Raises:
-        DataError: as ``dataset.reading.mask.read_mask``.
+        DataError: see ``dataset.reading.mask.read_mask``.
     """
     values = ImageFile.open(path, "mask").brightness()
     with_void = set(np.unique(values).tolist()) == {BACKGROUND, 1, VOID}
@@ -109,7 +109,7 @@ def read_own_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.nda
     """Read a photograph, RGB uint8 [H,W,3], and its mask of any kind.
 
     Raises:
-        DataError: as ``dataset.reading.mask.read_pair``.
+        DataError: see ``dataset.reading.mask.read_pair``.
     """
     image_file, mask_file = open_pair(image_path, mask_path)
     image, mask = image_file.photograph(), _own_mask(mask_file)
@@ -121,7 +121,7 @@ def _own_mask(file: ImageFile) -> OwnMask:
     values = file.indices()
     if file.mode == "P" and set(np.unique(values)) == {0, 1}:
         bright = file.brightness()
-        if set(np.unique(bright)) == {0, 255}:  # black and white in a palette, whichever of them comes first
+        if set(np.unique(bright)) == {0, 255}:  # black and white in a palette, in either order
             values = bright
     kind = kind_of(values, palette=file.mode == "P")
     indices = to_indices(values, kind)
@@ -129,20 +129,20 @@ def _own_mask(file: ImageFile) -> OwnMask:
 
 
 def kind_of(values: np.ndarray, palette: bool = False) -> MaskKind:
-    """Return what the values of a mask mean.
+    """Return the kind of a mask.
 
-    Values between 0 and 255 are soft edges, not classes, if they reach from dark to light, if black and white
-    are the two peaks of the histogram, and if no in-between value covers an area: edges are lines.
+    Values between 0 and 255 are soft edges, not classes, if they are both dark and light, if black and white
+    are the two peaks of the histogram, and if no value between them covers an area, because edges are lines.
 
     Args:
-        values: as stored, uint8 [H,W].
-        palette: whether they are indices of a palette, which never are grey values.
+        values: the stored values, uint8 [H,W].
+        palette: whether they are indices of a palette, which are never grey values.
     """
     counts = label_counts(values)
-    found = set(np.flatnonzero(counts).tolist())
-    if found <= {0, 1} and 1 in found:
+    values_present = set(np.flatnonzero(counts).tolist())
+    if values_present <= {0, 1} and 1 in values_present:
         return MaskKind.ZERO_ONE
-    if found <= {BACKGROUND, VOID}:
+    if values_present <= {BACKGROUND, VOID}:
         return MaskKind.ZERO_255
     if palette or not _peaks_at_both_ends(counts):
         return MaskKind.INDICES
@@ -151,21 +151,21 @@ def kind_of(values: np.ndarray, palette: bool = False) -> MaskKind:
 
 
 def to_indices(values: np.ndarray, kind: MaskKind) -> np.ndarray:
-    """Return class indices, uint8 [H,W], for the values of a mask of a kind; a binary mask's object is 1."""
+    """Convert the values of a mask to class indices, uint8 [H,W]; the object of a binary mask becomes 1."""
     if kind in (MaskKind.ZERO_255, MaskKind.SOFT):
         return (values >= THRESHOLD).astype(np.uint8)
     return values
 
 
 def _peaks_at_both_ends(counts: np.ndarray) -> bool:
-    """Whether grey values lie on both sides of the threshold, and none is as frequent as black or white."""
+    """Whether grey values are on both sides of the threshold, and all rarer than black and than white."""
     dark, light = counts[1:THRESHOLD].any(), counts[THRESHOLD:VOID].any()
     between = counts[_END:-_END].max()
     return bool(dark and light and min(counts[:_END].sum(), counts[-_END:].sum()) > between)
 
 
 def _flat_share(values: np.ndarray) -> float:
-    """Return the share of in-between pixels that begin a block of 2x2 pixels of one value."""
+    """Return the share of grey pixels that are the top left corner of a 2x2 block of one value."""
     corner = values[:-1, :-1]
     between = (corner >= _END) & (corner < 256 - _END)
     flat = (corner == values[1:, :-1]) & (corner == values[:-1, 1:]) & (corner == values[1:, 1:])

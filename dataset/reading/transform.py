@@ -1,7 +1,7 @@
-"""Augmentation and resizing of an image together with any number of masks, after the published OpenCV chains.
+"""Augmentation and resizing of an image together with its masks, equal to the published OpenCV chains.
 
-Images come in as uint8 RGB and leave as normalised float32 tensors [3,H,W]; in between they are float32 as
-published, because rounding back to uint8 would change them. Masks keep their type: uint8, or uint16 where ids
+The input is uint8 RGB, the output normalised float32 tensors [3,H,W]; in between, images are float32 as
+published, because rounding to uint8 would change them. Masks keep their type: uint8, or uint16 where ids
 exceed 255.
 """
 
@@ -31,13 +31,13 @@ Border = Sequence[float] | float
 
 
 class Buffer:
-    """Memory for intermediate float32 images. Fresh memory for each would cost more than some of the work."""
+    """Memory for intermediate float32 images, reused because allocation takes longer than some operations."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.float32)
 
     def array(self, shape: Sequence[int]) -> np.ndarray:
-        """Return an array that shares its memory with every other one from this buffer."""
+        """Return an array that shares its memory with all other arrays of this buffer."""
         size = math.prod(shape)
         if self._memory.size < size:
             self._memory = np.empty(size, np.float32)
@@ -54,7 +54,7 @@ def scale(array: np.ndarray, factor: float, interpolation: int, out: Buffer | No
 def rotate(
     array: np.ndarray, degrees: float, interpolation: int, border: Border, out: Buffer | None = None
 ) -> np.ndarray:
-    """Turn about the centre on the same canvas, into ``out``; ``border`` fills what comes in from outside."""
+    """Rotate about the centre at the same size, into ``out``; ``border`` fills the empty corners."""
     height, width = array.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     dst = out.array(array.shape) if out else None
@@ -70,7 +70,7 @@ def rotate(
 
 
 def blur(image: np.ndarray, out: Buffer | None = None) -> np.ndarray:
-    """Smooth with OpenCV's own sigma for the kernel size, into ``out`` if there is one."""
+    """Smooth by a Gaussian with OpenCV's default sigma for the kernel size, into ``out`` if there is one."""
     return cv2.GaussianBlur(image, (BLUR_SIZE, BLUR_SIZE), 0, out.array(image.shape) if out else None)
 
 
@@ -93,7 +93,7 @@ def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[flo
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """The published training chain: scale, rotate, blur, flip, crop, normalise; for one thread at a time.
+    """The published training chain: scale, rotate, blur, flip, crop, normalise; it is not thread-safe.
 
     Attributes:
         size: side of the square crop.
@@ -119,14 +119,14 @@ class TrainTransform:
     ) -> tuple[Tensor, Masks]:
         """Draw one augmentation and apply it to the image and to every mask.
 
-        The masks go first, since the crop depends on them: of the image, only what the crop shows is blurred
+        The masks come first, since the crop depends on them: only the cropped part of the image is blurred
         and normalised.
 
         Args:
             image: uint8 [H,W,3].
             masks: uint8 [H,W] each.
-            rng: source of all draws, called in the published order.
-            keep: label that the crop of the first mask must not lose.
+            rng: random generator, called in the published order.
+            keep: label of which the crop of the first mask should keep 85 % of the pixels.
             out: float32 [3,S,S] to write the image to.
 
         Returns:
@@ -149,10 +149,10 @@ class TrainTransform:
         return out, [crop.mask(mask) for mask in moved]
 
     def _moved(self, image: np.ndarray, factor: float, angle: float | None) -> np.ndarray:
-        """Scale and rotate an image, in the buffers by turns."""
+        """Scale and rotate an image, using the first two buffers alternately."""
         first, second, _ = self._buffers
         if angle is not None:
-            # A fourth channel makes OpenCV's warp several times faster and changes nothing in the others.
+            # A fourth channel makes OpenCV's warp several times faster and does not change the others.
             image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         plain = first.array(image.shape)
         np.copyto(plain, image)
@@ -160,9 +160,9 @@ class TrainTransform:
         return scaled if angle is None else rotate(scaled, angle, cv2.INTER_LINEAR, (*MEAN, 0), first)
 
     def _write(self, image: np.ndarray, crop: Crop, blurred: bool, flipped: bool, out: np.ndarray) -> None:
-        """Blur, flip, crop and normalise, looking only at the part of the image that the crop shows."""
+        """Blur, flip, crop and normalise only the part of the image that the crop shows."""
         rows, columns, out_rows, out_columns = crop.window(*image.shape[:2])
-        if flipped:  # the window lies on the flipped image
+        if flipped:  # the window was drawn on the flipped masks
             columns = slice(image.shape[1] - columns.stop, image.shape[1] - columns.start)
         part = _blurred(image, rows, columns, self._buffers[2]) if blurred else image[rows, columns]
         fill_around(out, out_rows, out_columns, MEAN)
@@ -179,20 +179,20 @@ def _blurred(image: np.ndarray, rows: slice, columns: slice, out: Buffer) -> np.
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizing without chance, for evaluation.
+    """Deterministic resizing, for evaluation.
 
     Attributes:
-        size: side of the square that the network sees; unused by ``native``.
-        rule: ``letterbox``: the longer side becomes ``size``, both sides are cut to multiples of 8, the
-            rest is padding. ``shrink``: the same, but smaller images keep their size. ``stretch``: both sides
-            become ``size``. ``native``: nothing changes.
+        size: side of the network's square input in pixels; unused by ``native``.
+        rule: ``letterbox``: the longer side becomes ``size``, both sides are rounded down to multiples of 8,
+            the rest is padding. ``shrink``: the same, but smaller images keep their size. ``stretch``: both
+            sides become ``size``. ``native``: the image keeps its size.
     """
 
     size: int
     rule: str = "letterbox"
 
     def content(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size that an image takes inside the square, which it shares the top left corner with."""
+        """Return height and width of the resized image, which is at the top left of the network's input."""
         if self.rule == "stretch":
             return self.size, self.size
         longer = max(height, width)
@@ -202,7 +202,7 @@ class Resize:
         return height, width
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size that the network sees."""
+        """Return height and width of the network's input."""
         return (height, width) if self.rule == "native" else (self.size, self.size)
 
     def image(self, image: np.ndarray) -> Tensor:
@@ -215,14 +215,14 @@ class Resize:
         return torch.from_numpy(out)
 
     def label(self, mask: np.ndarray) -> np.ndarray:
-        """Resize a mask uint8 [h,w] likewise to uint8 [H,W]; padding is void."""
+        """Resize a mask [h,w] like its image, to [H,W] of the same type; padding is void."""
         height, width = self.content(*mask.shape)
         out = np.full(self.canvas(*mask.shape), VOID, mask.dtype)
         out[:height, :width] = _resized(mask, height, width, cv2.INTER_NEAREST)
         return out
 
     def padding(self, height: int, width: int) -> Tensor:
-        """Return where the network sees padding instead of an image of this size, bool [H,W]."""
+        """Return where the network's input is padding, for an image of this size, bool [H,W]."""
         out = torch.ones(self.canvas(height, width), dtype=torch.bool)
         rows, columns = self.content(height, width)
         out[:rows, :columns] = False
@@ -231,11 +231,11 @@ class Resize:
 
 @dataclass(frozen=True)
 class PlainTransform:
-    """The training chains without warping: HSNet's and PANet's squares, MLC's crops.
+    """The training chains without scaling and rotation: HSNet's and PANet's squares, MLC's crops.
 
     Attributes:
-        size: side of the square that comes out.
-        crops: cut a window out, padding smaller images to the right and below as at test; otherwise both
+        size: side of the square output, in pixels.
+        crops: crop a window, padding smaller images on the right and below as in testing; otherwise both
             sides are stretched to ``size``.
         flips: flip half of the images horizontally.
     """
@@ -275,19 +275,19 @@ def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> 
 
 
 def square_label(label: np.ndarray) -> np.ndarray:
-    """Place a label [H,W] top left in a square of its longer side; the rest is void."""
+    """Pad a label [H,W] on the right or below with void, to a square of its longer side."""
     out = np.full((max(label.shape),) * 2, VOID, label.dtype)
     out[: label.shape[0], : label.shape[1]] = label
     return out
 
 
 def look_up(mask: np.ndarray, table: np.ndarray) -> Tensor:
-    """Map a mask [H,W] through a table of ``class_table``'s kind to labels int64 [H,W]."""
+    """Map a mask [H,W] through a table like that of ``class_table`` to labels, int64 [H,W]."""
     return torch.from_numpy(relabel(mask, table)).long()
 
 
 def relabel(mask: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Map a mask uint8 or, where ids exceed 255, uint16 [H,W] through a table; ids beyond it become 0."""
+    """Map a uint8 or uint16 mask [H,W] through a table to uint8 [H,W]; ids beyond the table become 0."""
     if mask.dtype == np.uint8:
         return cv2.LUT(mask, table[:256])
     return np.where(mask < len(table), table[np.minimum(mask, len(table) - 1)], np.uint8(0))

@@ -1,8 +1,7 @@
-"""The embedded data set "Shapes": drawn by code in seconds, laid out on disk as PASCAL VOC is.
+"""The embedded data set "Shapes": drawn by code in seconds, in the folder layout of PASCAL VOC.
 
-Pictures are PNG files: what a JPEG decodes to may differ between machines, and the data set is to be the same
-pixels everywhere. A folder carries a fingerprint of the settings that it was drawn with, and appears complete
-or not at all.
+Pictures are PNG files: a JPEG may be decoded differently on another machine, and the pixels must not differ.
+The folder has a fingerprint of the settings that it was drawn with, and is either complete or absent.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from fewseg.util.errors import DataError
 from fewseg.util.parallel import parallel_map
 
 VERSION = 1
-"""Raised whenever the same seed gives other pixels."""
+"""Incremented whenever the same seed gives other pixels."""
 
 FINGERPRINT_FILE = "shapes.json"
 SMALLEST_SIZE = 64
@@ -33,20 +32,20 @@ def draw_shapes(
 ) -> bool:
     """Draw the data set into ``root``: JPEGImages, SegmentationClass, ImageSets/Segmentation, classes.txt.
 
-    Every fourth picture is for validation. A picture depends on ``size``, ``seed`` and its number only.
+    Every fourth picture is for validation. A picture depends only on ``size``, ``seed`` and its index.
 
     Args:
-        root: an absent or empty folder, or one drawn with the same settings, which is left as it is.
+        root: a missing or empty folder, or one drawn with the same settings, which is not changed.
         images: number of pictures, training and validation together.
         size: side of the square pictures in pixels.
-        seed: another seed gives another data set of the same kind.
+        seed: seed of all random draws.
         workers: processes to draw with, by default one per core; 0 draws in this process.
 
     Returns:
-        Whether it was drawn now; False where an identical data set was there.
+        Whether it was drawn; False if an identical data set was there already.
 
     Raises:
-        DataError: settings that make no data set, or a folder that holds anything else or cannot be written.
+        DataError: the settings are invalid, or the folder holds anything else or cannot be written.
     """
     root = Path(root)
     if images < 4 or size < SMALLEST_SIZE or seed < 0:
@@ -62,7 +61,7 @@ def draw_shapes(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        folder.chmod(0o755)  # mkdtemp makes folders that only their owner may enter
+        folder.chmod(0o755)  # mkdtemp creates folders that only their owner can read
         _draw_all(folder, images, size, seed, workers)
         _write_lists(folder, images)
         (folder / FINGERPRINT_FILE).write_text(json.dumps(fingerprint, indent=1) + "\n", encoding="utf-8")
@@ -79,18 +78,18 @@ def draw_shapes(
 
 
 def _holds(root: Path, fingerprint: dict[str, str | int]) -> bool:
-    """Whether ``root`` holds this very data set; an error if it holds another or something else."""
+    """Whether ``root`` holds this data set, False if it is empty; DataError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / FINGERPRINT_FILE).read_text(encoding="utf-8"))
+        other = json.loads((root / FINGERPRINT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(
             f"{root}: holds something other than Shapes; choose another folder or empty it"
         ) from None
-    if found != fingerprint:
+    if other != fingerprint:
         settings = (
-            " ".join(f"{key}={value}" for key, value in found.items()) if isinstance(found, dict) else found
+            " ".join(f"{key}={value}" for key, value in other.items()) if isinstance(other, dict) else other
         )
         raise DataError(
             f"{root}: holds Shapes drawn with other settings ({settings}); choose another folder or delete it"
@@ -120,7 +119,7 @@ def _draw_file(folder: Path, size: int, seed: int, index: int) -> None:
 
 
 def voc_palette() -> np.ndarray:
-    """VOC's colours, uint8 [256, 3]: the bits of an id dealt to red, green and blue, highest first."""
+    """Return VOC's colours, uint8 [256,3]: bits 0, 3, 6 of an id give the highest bits of red, and so on."""
     ids = np.arange(256)
     colour = np.zeros((256, 3), np.int64)
     for bit in range(8):

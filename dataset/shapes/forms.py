@@ -1,7 +1,7 @@
 """Forms and textures of the Shapes data set, in integer arithmetic only.
 
-All draws come from the raw bits of PCG64, whose stream numpy guarantees, and no value passes through floating
-point: the same seed gives the same pixels on every machine and with every library version.
+All random draws use the raw bits of PCG64, whose stream NumPy guarantees, and no value is a floating-point
+number: the same seed gives the same pixels on every machine and with every library version.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ class Draws:
         self._bits = np.random.PCG64(np.random.SeedSequence([seed, index]))
 
     def between(self, low: int, high: int) -> int:
-        """An integer in low..high, both included."""
+        """Return an integer in low..high, both included."""
         return low + ((int(self._bits.random_raw()) >> 32) * (high - low + 1) >> 32)
 
     def grid(self, shape: tuple[int, ...], low: int, high: int) -> Integers:
-        """An array of integers in low..high, both included."""
+        """Return an array of integers in low..high, both included."""
         raw = self._bits.random_raw(math.prod(shape)) >> np.uint64(40)
         return (low + (raw.astype(np.int64) * (high - low + 1) >> 24)).reshape(shape)
 
 
 def turn(x: Integers, y: Integers, degree: int) -> tuple[Integers, Integers]:
-    """Coordinates along and across an axis that is turned by whole degrees."""
+    """Return coordinates along and across an axis that is rotated by whole degrees."""
     cosine, sine = _COSINE[degree % 360], _SINE[degree % 360]
     return (x * cosine + y * sine) >> _TURN_BITS, (y * cosine - x * sine) >> _TURN_BITS
 
 
-# Forms: coordinates in units of 1/1024 of the circumscribed radius -> inside or not.
+# Each form maps coordinates, in units of 1/1024 of the circumscribed radius, to whether they are inside.
 
 
 def _ring(u: Integers, v: Integers) -> Inside:
@@ -60,7 +60,7 @@ def _star(u: Integers, v: Integers) -> Inside:
     for degree in range(0, 360, 72):
         along, across = turn(u, v, degree)
         across = np.abs(across)
-        in_sector = across * inner_u <= (along + 4) * inner_v  # a hair more, against gaps from rounding
+        in_sector = across * inner_u <= (along + 4) * inner_v  # 4 more, against gaps from rounding
         inside |= in_sector & ((_UNIT - along) * inner_v >= across * (_UNIT - inner_u))
     return inside
 
@@ -78,7 +78,7 @@ def _bar(u: Integers, v: Integers) -> Inside:
     return (np.abs(u) <= 960) & (np.abs(v) <= 380)
 
 
-# The second entry is the area in 1/1000 of the squared radius: on average no form is larger than another.
+# The second entry is the area in 1/1000 of the squared radius, so that all forms have the same mean area.
 _FORM: dict[str, tuple[Callable[[Integers, Integers], Inside], int]] = {
     "ring": (_ring, 2560),
     "star": (_star, 1470),
@@ -93,7 +93,7 @@ TEXTURES = ("plain", "striped", "checked", "speckled")
 
 
 def form_and_texture(class_id: int) -> tuple[str, str]:
-    """Form and texture of a class id in 1..20; fold f holds the ids 5f+1 .. 5f+5."""
+    """Return form and texture of a class id in 1..20; fold f holds the ids 5f+1 .. 5f+5."""
     fold, i = divmod(class_id - 1, len(FORMS))
     return FORMS[i], TEXTURES[(i + fold) % len(TEXTURES)]
 
@@ -106,20 +106,20 @@ CLASS_NAMES = (
 
 
 def radius_of(form: str, area: int) -> int:
-    """Circumscribed radius in 1/16 pixel of a form of ``area`` pixels."""
+    """Return the circumscribed radius, in 1/16 pixel, of a form of ``area`` pixels."""
     return math.isqrt(area * 1000 * FINE * FINE // _FORM[form][1])
 
 
 def inside_form(form: str, x: Integers, y: Integers, radius: int, stretch: int) -> Inside:
-    """Whether points lie in a form; x and y from its centre along its axes, like ``radius`` in 1/16 pixel.
+    """Return whether points are in a form; x, y (relative to its centre) and ``radius`` are in 1/16 pixel.
 
-    ``stretch`` is the percentage by which the form is shorter along x and longer along y.
+    ``stretch`` is a percentage: the form is divided by it along x and multiplied by it along y.
     """
     return _FORM[form][0](x * _UNIT * stretch // (radius * 100), y * _UNIT * 100 // (radius * stretch))
 
 
 def second_tone(draws: Draws, texture: str, x: Integers, y: Integers, size: int) -> Inside:
-    """Where a texture shows the second of its two tones; x and y in 1/16 pixel."""
+    """Return where a texture shows the second of its two tones; x and y are in 1/16 pixel."""
     u, v = turn(x, y, draws.between(0, 359))
     u, v = u + draws.between(0, 1 << 12), v + draws.between(0, 1 << 12)
     unit = size * FINE

@@ -1,9 +1,8 @@
 """One picture of the Shapes data set: objects of a form and a texture on a cluttered background.
 
-A class is a form with a texture ("striped star"); colour, contrast, size, rotation and place are drawn anew
-for every object and tell nothing about it. Fold f holds each of the five forms once, form i with texture
-(i + f) mod 4, so every novel class is a new combination of a form and a texture that the base classes show
-apart from each other.
+A class is a form with a texture ("striped star"); colour, contrast, size, rotation and position are random
+and do not depend on the class. Fold f holds each of the five forms once, form i with texture (i + f) mod 4,
+so every novel class is a new combination of a form and a texture, each of which occurs in base classes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _OBJECT_COUNTS = (2, 2, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 6, 6)
 
 
 def _clouds(draws: Draws, size: int, cells: int, strength: int) -> Integers:
-    """Smooth noise [size, size, 3]: random values at the corners of a grid, interpolated."""
+    """Return smooth noise [size,size,3]: random values at the corners of a grid, interpolated."""
     corners = draws.grid((cells + 2, cells + 2, 3), -strength, strength)
     position = np.arange(size) * cells * 64 // size
     cell, part = position // 64, position % 64
@@ -47,7 +46,7 @@ def _colour(draws: Draws) -> Integers:
 
 
 def _stroke(draws: Draws, picture: Integers) -> None:
-    """A thin line of the background, of a colour near to what lies below it."""
+    """Draw a thin line into the background, of a colour similar to that below it."""
     size = len(picture)
     y, x = np.ogrid[:size, :size]
     u, v = turn(x - draws.between(0, size - 1), y - draws.between(0, size - 1), draws.between(0, 359))
@@ -58,7 +57,7 @@ def _stroke(draws: Draws, picture: Integers) -> None:
 
 
 def _background(draws: Draws, size: int) -> tuple[Integers, Integers]:
-    """A clouded, stroked ground [size, size, 3] and its main colour."""
+    """Return a background with noise and lines [size,size,3], and its main colour."""
     colour = _colour(draws)
     picture = (
         colour
@@ -72,7 +71,7 @@ def _background(draws: Draws, size: int) -> tuple[Integers, Integers]:
 
 @dataclass(frozen=True)
 class _Placed:
-    """Where an object would lie: its pixels and its centre in 1/16 pixel."""
+    """The position of an object: its pixels, and its centre in 1/16 pixel."""
 
     rows: Integers
     columns: Integers
@@ -107,14 +106,14 @@ def _paint(draws: Draws, picture: Integers, placed: _Placed, texture: str, groun
 
 
 def _choose_classes(draws: Draws, index: int) -> list[int]:
-    """Class ids of the objects, back to front.
+    """Return the class ids of the objects, from back to front.
 
-    The classes of a picture come from two folds. So novel classes always meet base classes, and a protocol
-    that drops the training pictures with novel classes still keeps half of them.
+    The classes of a picture come from two folds. So novel classes always occur together with base classes,
+    and a protocol that removes the training pictures with novel classes still keeps half of them.
     """
     folds = _FOLD_PAIRS[index // 4 % len(_FOLD_PAIRS)]
     pool = [fold * len(FORMS) + i + 1 for fold in folds for i in range(len(FORMS))]
-    # The first class goes round, so that small sets hold every class.
+    # The first class cycles through all classes, so that small data sets have every class.
     chosen = [pool.pop((3 * (index // 24) + index % 4) % len(pool))]
     count = _OBJECT_COUNTS[draws.between(0, len(_OBJECT_COUNTS) - 1)]
     while len(chosen) < count:
@@ -131,7 +130,7 @@ def _choose_classes(draws: Draws, index: int) -> list[int]:
 
 
 def _finish(draws: Draws, picture: Integers) -> NDArray[np.uint8]:
-    """Soft edges, light that falls off to one side, and noise."""
+    """Add soft edges, a brightness gradient and noise."""
     padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
     soft = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     soft = (soft[:, :-2] + 2 * soft[:, 1:-1] + soft[:, 2:]) >> 4
@@ -142,39 +141,39 @@ def _finish(draws: Draws, picture: Integers) -> NDArray[np.uint8]:
     return np.clip(soft * light // 1000 + noise, 0, 255).astype(np.uint8)
 
 
-def _label(owner: Integers, class_ids: list[int]) -> NDArray[np.uint8]:
-    """Class ids, with void on both sides of every border between two objects or object and background."""
-    label = np.array([0, *class_ids], np.uint8)[owner]
-    down, right = owner[1:] != owner[:-1], owner[:, 1:] != owner[:, :-1]
+def _label(objects: Integers, class_ids: list[int]) -> NDArray[np.uint8]:
+    """Return class ids, with void on both sides of every border between objects or object and background."""
+    label = np.array([0, *class_ids], np.uint8)[objects]
+    down, right = objects[1:] != objects[:-1], objects[:, 1:] != objects[:, :-1]
     label[1:][down] = label[:-1][down] = VOID
     label[:, 1:][right] = label[:, :-1][right] = VOID
     return label
 
 
 def draw_scene(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Picture [size, size, 3] RGB and label [size, size] number `index` of the data set of this seed."""
+    """Return RGB picture [size,size,3] and label [size,size] at ``index`` in the data set of this seed."""
     draws = Draws(seed, index)
     class_ids = _choose_classes(draws, index)
     picture, ground = _background(draws, size)
-    owner = np.zeros((size, size), np.int64)
+    objects = np.zeros((size, size), np.int64)
     budget = size * size * 48 // (100 * len(class_ids))
     full_area: list[int] = []
-    for number, class_id in enumerate(class_ids, start=1):
+    for position, class_id in enumerate(class_ids, start=1):
         form, texture = form_and_texture(class_id)
         area = min(budget * draws.between(60, 140) // 100, size * size * 15 // 100)
         placed = _place(draws, form, area, size)
-        while not _leaves_rest_visible(owner, placed, full_area):
+        while not _leaves_rest_visible(objects, placed, full_area):
             area = area * 97 // 100
             placed = _place(draws, form, area, size)
         _paint(draws, picture, placed, texture, ground)
-        owner[placed.rows, placed.columns] = number
+        objects[placed.rows, placed.columns] = position
         full_area.append(len(placed.rows))
-    return _finish(draws, picture), _label(owner, class_ids)
+    return _finish(draws, picture), _label(objects, class_ids)
 
 
-def _leaves_rest_visible(owner: Integers, placed: _Placed, full_area: list[int]) -> bool:
-    """Whether two thirds at least of each object below stay visible."""
+def _leaves_rest_visible(objects: Integers, placed: _Placed, full_area: list[int]) -> bool:
+    """Whether at least two thirds of each object below stay visible."""
     below = len(full_area) + 1
-    left = np.bincount(owner.ravel(), minlength=below)
-    left -= np.bincount(owner[placed.rows, placed.columns], minlength=below)
+    left = np.bincount(objects.ravel(), minlength=below)
+    left -= np.bincount(objects[placed.rows, placed.columns], minlength=below)
     return all(3 * visible >= 2 * full for visible, full in zip(left[1:].tolist(), full_area, strict=True))

@@ -1,4 +1,4 @@
-"""Weaker annotations made from masks: what a support looks like when nobody drew its outline."""
+"""Weak annotations made from masks: bounding boxes and scribbles."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def annotate(mask: np.ndarray, annotation: str, *, seed: int = 0, name: str = "s
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255.
-        annotation: ``mask`` leaves it alone; ``bbox`` gives the filled bounding boxes; ``largest_bbox`` the
-            box of the largest object, as PANet has it; ``scribble`` one stroke in one object and one in the
+        annotation: ``mask`` keeps the mask; ``bbox`` gives the filled bounding boxes, ``largest_bbox`` the
+            box of the largest object, as in PANet, ``scribble`` one stroke in one object and one in the
             background.
-        seed, name: what a scribble's draws depend on, together with the mask; the name is also for messages.
+        seed, name: seed of a scribble and name of the image, which determine its random draws.
 
     Raises:
-        DataError: an unknown annotation, or a mask that shows nothing to annotate.
+        DataError: the annotation is unknown, or the mask has no foreground.
     """
     if annotation not in ANNOTATIONS:
         raise DataError(f"ann_type {annotation}: known are {', '.join(ANNOTATIONS)}")
@@ -48,7 +48,7 @@ def scribble(mask: np.ndarray, rng: random.Random) -> np.ndarray:
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255, with foreground.
-        rng: which part.
+        rng: random generator that chooses the part.
 
     Returns:
         uint8 [H,W]: 1 and 0 on the strokes, 254 elsewhere.
@@ -75,14 +75,14 @@ def boxes(mask: np.ndarray) -> np.ndarray:
 
 
 def largest_box(mask: np.ndarray, instances: np.ndarray | None = None) -> np.ndarray:
-    """Fill the tight bounding box of the largest object; what lies in other objects' boxes is unlabelled.
+    """Fill the tight bounding box of the largest object; the other objects' boxes are unlabelled.
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255.
-        instances: id of the object at every pixel, 0 none, [H,W]; unset: every connected part is an object.
+        instances: id of the object at every pixel, 0 none, [H,W]; None: every connected part is an object.
 
     Returns:
-        uint8 [H,W]: 1 in the box, 254 in the other boxes, 0 outside all. All 0 for an empty mask.
+        uint8 [H,W]: 1 in the box, 254 in the other boxes, 0 outside all boxes. All 0 for an empty mask.
     """
     inside = mask == 1
     if instances is None:

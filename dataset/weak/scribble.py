@@ -1,7 +1,7 @@
 """Scribbles made from masks: one stroke along the middle of an object, after the DAVIS interactive robot.
 
 A region is opened and thinned to a skeleton, whose longest path is smoothed as a Bezier curve and drawn one
-pixel wide. PANet's annotations were made so; its strokes themselves were never published.
+pixel wide. PANet's annotations were made in this way; its strokes themselves were never published.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Region = np.ndarray
 """[H,W] of 0 and 1."""
 
 OPENING = 0.075
-"""Radius of the opening, as a share of the root of the area; at most ``WIDEST_OPENING`` pixels."""
+"""Radius of the opening, as a share of the square root of the area; at most ``WIDEST_OPENING`` pixels."""
 WIDEST_OPENING = 16.0
 SHORTEST_PATH = 4
 """Skeletons of fewer pixels give no stroke."""
 CURVE_POINTS = 1000
 SKELETON_SIDE = 256
-"""Longer regions are thinned at this size: their stroke is smooth in any case."""
+"""Larger regions are downsampled to this side before thinning, since their stroke is smoothed anyway."""
 
 
 def strokes(region: Region) -> list[Region]:
-    """Return the stroke of every connected part of the region, as a region; a part too small gives a dot."""
+    """Return the stroke of every connected part of the region, as a region; a small part gives one pixel."""
     count, labels = cv2.connectedComponents(region)
     return [stroke((labels == part).astype(np.uint8)) for part in range(1, count)]
 
@@ -45,17 +45,17 @@ def stroke(region: Region) -> Region:
     if len(path) < SHORTEST_PATH:
         out[_deepest(region)] = 1
         return out
-    # From the middles of the small pixels to pixels of the image.
+    # Map the centres of the downsampled pixels to pixels of the image.
     points = (_smooth(path) + 0.5) * (height / small.shape[0], width / small.shape[1]) + (top, left)
     drawn = np.floor(points).astype(np.int32)[:, None, ::-1]
     cv2.polylines(out, [np.ascontiguousarray(drawn)], isClosed=False, color=1)
-    if not (out & region).any():  # a bent object may lie outside its own smoothed curve
+    if not (out & region).any():  # the smoothed curve of a bent object may be outside of it
         out[_deepest(region)] = 1
     return out
 
 
 def _opened(region: Region) -> Region:
-    """Open with the widest disk that leaves something."""
+    """Open the region with the widest disk that does not remove all of it."""
     radius = min(OPENING * math.sqrt(int(region.sum())), WIDEST_OPENING)
     while radius > 1:
         reach = int(radius)
@@ -76,10 +76,10 @@ def thinned(region: Region) -> Region:
 
 
 def longest_path(skeleton: Region) -> NDArray[np.float64]:
-    """Return the longest path in the skeleton once its circles are cut, as points (row, column) [n,2].
+    """Return the longest path in the minimum spanning tree of a skeleton, as points (row, column) [n,2].
 
-    Cutting the circles leaves the shortest tree that spans each part of the skeleton; two searches find the
-    longest path of a tree. Of several parts, the one with the longest path counts.
+    The tree has no cycles, so two searches find its longest path. If the skeleton has several connected
+    parts, the longest of their paths is returned.
     """
     from scipy.sparse import triu
     from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
@@ -87,13 +87,13 @@ def longest_path(skeleton: Region) -> NDArray[np.float64]:
 
     graph, pixels = pixel_graph(skeleton > 0, connectivity=2)
     edges = triu(graph, format="csr")
-    # No two steps are equally long, so that the tree does not depend on how a machine sorts equal ones.
+    # All edges get different lengths, so that the tree does not depend on how a machine sorts equal ones.
     edges.data += 1e-9 * np.arange(edges.nnz)
     tree = minimum_spanning_tree(edges)
     _, parts = connected_components(tree, directed=False)
     best, best_length = pixels[:0], -1.0
     for start in np.unique(parts, return_index=True)[1]:
-        lengths = np.nan_to_num(dijkstra(tree, False, start), posinf=-1)  # other parts are out of reach
+        lengths = np.nan_to_num(dijkstra(tree, False, start), posinf=-1)  # other parts are infinitely far
         lengths, before = dijkstra(tree, False, lengths.argmax(), return_predecessors=True)
         lengths = np.nan_to_num(lengths, posinf=-1)
         if lengths.max() > best_length:
@@ -105,7 +105,7 @@ def longest_path(skeleton: Region) -> NDArray[np.float64]:
 
 
 def _smooth(path: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Evaluate the Bezier curve that all points of the path control."""
+    """Evaluate the Bezier curve whose control points are all points of the path."""
     from scipy.interpolate import BPoly
 
     if len(path) > CURVE_POINTS:
