@@ -1,4 +1,4 @@
-"""What needs no learning: the scores that a trained model has to be compared with."""
+"""Baselines that need no training, with which the scores of a trained model are compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASELINES = ("support mask copied", "every object")
 
 
 def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
-    """Score the predictions that need no learning, at the labels' original size."""
+    """Score the baselines that need no training, at the original size of the labels."""
 
     def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
         support = episodes.store.named(spec.supports[0][0])[1]
@@ -39,32 +39,32 @@ def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
         scores = _score(episodes, predict, name)
         seconds = time.perf_counter() - started
         result = result_of(config, episodes, scores, method=name, backbone="-", seconds=seconds)
-        # Of the config only what was changed in the protocol concerns a baseline.
+        # Only the config's changes to the protocol affect a baseline.
         yield result.model_copy(update={"variant": departures_in_words(result) or None})
 
 
 def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The support's mask laid over the query: how far place and size alone lead.
+    """Predict the support's mask for the query, a baseline that uses only position and size of the object.
 
     Args:
-        support_mask: [H, W] of 0, 1 and 255 (void, taken as background).
-        query_shape: height and width of the query, to which the mask is stretched.
+        support_mask: [H,W] of 0, 1 and 255 (void, which counts as background).
+        query_shape: height and width of the query, to which the mask is resized.
 
     Returns:
         A prediction of 0 and 1 in the query's shape.
     """
     height, width = support_mask.shape
-    # The nearest pixel by its centre, in integers.
+    # Nearest neighbour by the centres of pixels, in integer arithmetic.
     rows = (2 * np.arange(query_shape[0]) + 1) * height // (2 * query_shape[0])
     columns = (2 * np.arange(query_shape[1]) + 1) * width // (2 * query_shape[1])
     return (support_mask[rows[:, None], columns] == 1).astype(np.uint8)
 
 
 def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every labelled object of the query: a perfect finder of objects that tells none apart.
+    """Predict every labelled object of the query, like a perfect segmentation that ignores classes.
 
     Args:
-        label: [H, W] dataset ids of the query, 0 background, 255 void.
+        label: [H,W] dataset ids of the query, 0 background, 255 void.
 
     Returns:
         A prediction of 0 and 1.

@@ -1,4 +1,4 @@
-"""Encodings that later episodes need again, kept within a budget of memory."""
+"""A cache of encodings that later episodes need again, within a memory budget."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _NEVER = float("inf")
 
 
 class EncodingCache:
-    """Keeps what is needed soonest.
+    """Caches the encodings that are needed soonest.
 
-    All uses are known beforehand, so when memory runs short the encoding whose next use is the farthest goes,
-    which no other rule can beat; one that is never used again goes at once.
+    All uses are known beforehand. If the budget is exceeded, the encoding whose next use is the latest is
+    removed, which is the optimal rule. An encoding that is never used again is removed at once.
 
     Args:
         uses: the key of every use, in the order in which ``get`` will be called.
-        budget: bytes of tensors to keep.
+        budget: size of the cached tensors, in bytes.
 
     Attributes:
-        made: encodings that had to be computed.
-        held: bytes that are kept now.
+        made: number of encodings that were computed.
+        held: bytes of the tensors that are cached now.
     """
 
     def __init__(self, uses: Iterable[Hashable], budget: float) -> None:
@@ -36,7 +36,7 @@ class EncodingCache:
         self.held = 0
 
     def get(self, key: Hashable, encode: Callable[[], Encoding]) -> Encoding:
-        """Return the encoding of ``key`` for its next use, by ``encode()`` if it is not kept."""
+        """Return the encoding of ``key`` for its next use, from ``encode()`` if it is not cached."""
         self._uses[key].popleft()
         encoding = self._kept.get(key)
         if encoding is None:
@@ -63,5 +63,5 @@ class EncodingCache:
 
 
 def size_of(encoding: Encoding) -> int:
-    """Return the bytes of an encoding's tensors."""
+    """Return the size of an encoding's tensors in bytes."""
     return sum(tensor.element_size() * tensor.nelement() for tensor in encoding.values())

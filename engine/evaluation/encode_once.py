@@ -1,9 +1,9 @@
 """Evaluation that encodes every image once.
 
-The episodes of a run are known beforehand, and an encoding depends on one image (and class) only. So the
-episodes are taken query by query: a query is encoded, all its episodes are decoded, and its encoding is
-dropped; the encoding of a (support, class) is kept until its last use, as far as memory goes. The counts are
-integers, so the order changes no digit: on a CPU they equal those of ``evaluate_one_by_one``.
+The episodes of a run are known beforehand, and an encoding depends only on one image (and class). So the
+episodes are processed query by query: a query is encoded, all its episodes are decoded, and its encoding is
+dropped; the encoding of a (support, class) is cached until its last use, as far as memory allows. The counts
+are integers, so they do not depend on the order: on a CPU they equal those of ``evaluate_one_by_one``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fewseg.util.progress import progress
 
 @dataclass(frozen=True)
 class Visit:
-    """A query and all episodes that ask for it."""
+    """A query and all its episodes."""
 
     query: str
     episodes: tuple[PlannedEpisode, ...]
@@ -58,13 +58,13 @@ def evaluate(
     """Return the scores of every manifest.
 
     Args:
-        model: where it is to run; put into evaluation mode.
-        episodes: shared among the processes.
-        cache_gib: memory for the encodings of supports that are needed again.
-        precision: autocast to run in; full precision by default.
-        check: called now and then; may raise to stop.
+        model: the model on its device; it is set to evaluation mode.
+        episodes: the episodes, which are divided among the processes.
+        cache_gib: memory in GiB for the encodings of supports that are needed again.
+        precision: autocast context to run in; full precision by default.
+        check: called regularly; may raise to stop the evaluation.
         observe: called with every prediction, in the process that decodes the episode.
-        scores_of: what counts the predictions.
+        scores_of: creates the scores that count the predictions of a manifest.
     """
     with torch.inference_mode(), precision or nullcontext():
         if model.batch_dependent:
@@ -75,11 +75,11 @@ def evaluate(
 
 
 def plan_visits(episodes: EpisodeSet) -> list[Visit]:
-    """Gather the episodes of all manifests by query; queries that share a class follow one another."""
-    gathered: dict[str, list[PlannedEpisode]] = {}
+    """Group the episodes of all manifests by query, and sort the queries by their most frequent class."""
+    by_query: dict[str, list[PlannedEpisode]] = {}
     for planned in episodes:
-        gathered.setdefault(planned.spec.query, []).append(planned)
-    visits = [Visit(query, tuple(found)) for query, found in gathered.items()]
+        by_query.setdefault(planned.spec.query, []).append(planned)
+    visits = [Visit(query, tuple(planned_episodes)) for query, planned_episodes in by_query.items()]
     return sorted(visits, key=_main_class)
 
 
@@ -88,13 +88,13 @@ def _main_class(visit: Visit) -> int:
 
 
 def _own_share(visits: list[Visit]) -> list[Visit]:
-    """Return this process's run of visits, so that it meets few classes."""
+    """Return this process's contiguous part of the visits, which therefore has few classes."""
     rank, processes = distributed.rank(), distributed.world_size()
     return visits[rank * len(visits) // processes : (rank + 1) * len(visits) // processes]
 
 
 class _Runner:
-    """Encodes and decodes visit by visit."""
+    """Encodes and decodes the visits one after the other."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Runner:
                     yield planned, _single(prediction, index), label
 
     def _supports(self, batch: Sequence[PlannedEpisode]) -> Encoding:
-        """Return the encodings of all supports, and of auxiliary images; first axes episodes, ways."""
+        """Return the encodings of all supports and auxiliary images; their first axes are episodes, ways."""
         supports: list[Encoding] = []
         auxiliary: list[Encoding] = []
         for planned in batch:
@@ -138,7 +138,7 @@ class _Runner:
         return self.cache.get(key, partial(self._encode, key))
 
     def _encode(self, key: Support) -> Encoding:
-        # What is used for the first time was read ahead; what had to leave the cache is read again.
+        # An image was prefetched for its first use; if its encoding has left the cache, it is read again.
         loaded = self._load(key)() if key in self.seen else next(self.loaded)
         self.seen.add(key)
         if key[1] is None:
@@ -154,18 +154,18 @@ class _Runner:
         return partial(self.episodes.load_support, name, class_id)
 
     def _loads(self) -> Iterator[Callable[[], Any]]:
-        """Yield what has to be read, in the order in which ``predictions`` asks for it."""
-        known: set[Support] = set()
+        """Yield functions that read the images, in the order in which ``predictions`` needs them."""
+        seen: set[Support] = set()
         for visit in self.visits:
             yield partial(self.episodes.load_query, visit.query)
             for key in visit.images():
-                if key not in known:
-                    known.add(key)
+                if key not in seen:
+                    seen.add(key)
                     yield self._load(key)
 
 
 def _batch_on(device: torch.device) -> int:
-    """Return how many episodes are decoded together: one on a CPU, where more round differently."""
+    """Return the batch size of decoding: one episode on a CPU, where larger batches round differently."""
     return 1 if device.type == "cpu" else 8
 
 

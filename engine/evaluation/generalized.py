@@ -1,7 +1,7 @@
-"""Generalised few-shot segmentation: base classes and a novel one in one map (BAM, section 4.5).
+"""Generalised few-shot segmentation: base classes and a novel class in one map (BAM, section 4.5).
 
-The few-shot prediction and the base learner's are merged, at the label's size, in one of two ways: ``final``
-gives a pixel that both claim to the novel class, ``base`` to the base class. Nothing is trained for it.
+The predictions of few-shot model and base learner are merged at the label's size, without training, in one of
+two ways: pixels that both assign a class get the novel class under ``final``, the base class under ``base``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MERGES = ("final", "base")
 
 
 class GeneralizedScores(Scores):
-    """The counts of one seed under both merges; ``merge`` says which one the metrics are of.
+    """The counts of one seed under both merges; the metrics are those of the chosen ``merge``.
 
     Args:
-        fold: its classes and protocol.
+        fold: the fold, with its classes and protocol.
         manifest: the episodes of the seed.
-        merge_tau: the novel class is claimed where its probability exceeds this.
+        merge_tau: a pixel is of the novel class where its probability exceeds this.
     """
 
     merge = MERGES[0]
@@ -47,7 +47,7 @@ class GeneralizedScores(Scores):
         self.choose(self.merge)
 
     def choose(self, merge: str) -> None:
-        """Say which merge the metrics and the counts are of."""
+        """Choose the merge whose metrics and counts are returned."""
         self.merge = merge
         self.meters = {"final": self.merged[merge]}
         self.episodes = {"final": self.merged_episodes[merge]}
@@ -74,7 +74,7 @@ class GeneralizedScores(Scores):
             self.merged[merge].add(counts, self.rows(index))
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
-        """Count nothing: the base learner's part is in the merged prediction."""
+        """Return None: the base learner's prediction is part of the merged one."""
         return None
 
     def sum_over_processes(self) -> None:
@@ -104,7 +104,7 @@ class GeneralizedScores(Scores):
 
 
 def expected_generalized(run: Run) -> list[Result]:
-    """Return the results of a test run that is still to be done, without figures: one per merge.
+    """Return the results of a test run before the test, without metrics: one per merge.
 
     Raises:
         ConfigError: the model has no base learner, or episodes have several ways.
@@ -120,10 +120,10 @@ def expected_generalized(run: Run) -> list[Result]:
 
 
 def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
-    """Test the model that ``config`` names on base and novel classes at once: a measurement per merge.
+    """Test the model that ``config`` names on base and novel classes together: one measurement per merge.
 
     Raises:
-        ConfigError: as ``expected_generalized``.
+        ConfigError: see ``expected_generalized``.
     """
     run = open_run(config)
     expected_generalized(run)

@@ -1,4 +1,4 @@
-"""One test run: a model on a fold with a number of shots, every seed, beside the baselines."""
+"""One test run: a model and the baselines, on a fold with a number of shots and all seeds."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from fewseg.util.results.result import Result
 from fewseg.util.seed import set_seed
 
 UNTRAINED = "untrained"
-"""Begins the name of a method whose network has random weights."""
+"""First word of the name of a method whose network has random weights."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a test run gives.
+    """The outcome of a test run.
 
     Attributes:
-        result: of the model.
-        baselines: what needs no training, on the same episodes.
+        result: result of the model.
+        baselines: results of the baselines on the same episodes.
         pictures: name -> panel of an episode, RGB uint8 [H,W,3].
-        counts: of every episode.
+        counts: counts of every episode; None where the seeds differ in their number of episodes.
     """
 
     result: Result
@@ -58,12 +58,12 @@ class Run:
     """A test run before its first episode.
 
     Attributes:
-        config: of the test.
-        options: of the method, as the weights fit them.
-        model: with its trained weights, on the CPU at first.
-        episodes: of the fold, under the protocol of the test.
-        path, checkpoint_hash: of the weights.
-        started: when, on the clock of ``time.perf_counter``.
+        config: config of the test.
+        options: options of the method, with those that the checkpoint requires.
+        model: the model with its trained weights, on the CPU at first.
+        episodes: episodes of the fold, under the protocol of the test.
+        path, checkpoint_hash: path and hash of the checkpoint.
+        started: start time, by ``time.perf_counter``.
     """
 
     config: Config
@@ -75,7 +75,7 @@ class Run:
     started: float
 
     def result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
-        """Return the result of the trained model, without figures where there are no scores yet."""
+        """Return the result of the trained model; it has no metrics where there are no scores yet."""
         trained = {
             "method": self.config.Method.arch,
             "checkpoint": str(self.path),
@@ -86,10 +86,10 @@ class Run:
         return result_of(config, self.episodes, scores, **{**trained, **given})
 
     def evaluate(self, model: FewShotModel, **more: Any) -> list[Scores]:
-        """Return the scores of ``model`` on the episodes, within the memory and in the precision configured.
+        """Return the scores of ``model`` on the episodes, with the configured memory and precision.
 
         Args:
-            model: where it is to run.
+            model: the model on its device.
             more: see ``engine.evaluation.encode_once.evaluate``.
         """
         test, device = self.config.Test_Finetune, model.device
@@ -110,9 +110,9 @@ def open_run(config: Config) -> Run:
 
 
 def expected(run: Run) -> list[Result]:
-    """Return the results of a test run that is still to be done, without figures.
+    """Return the results of a test run before the test, without metrics.
 
-    The first one is the model's, the other one the untrained network's, where that is asked for.
+    The first is the model's, the second the untrained network's if ``Test_Finetune.untrained`` is set.
     """
     untrained = [_untrained(run, None, 0.0)] if run.config.Test_Finetune.untrained else []
     return [run.result(**_adaptation(run.config, build_adapter(run.config, run.model))), *untrained]
@@ -137,12 +137,12 @@ def measure(config: Config, device: torch.device) -> Measurement:
 
 
 def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
-    """Move a model to where it runs, in the layout in which convolutions run faster."""
+    """Move a model to a device, in the memory format in which convolutions are faster."""
     return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _adaptation(config: Config, adapter: Adapter | None) -> dict[str, Any]:
-    """Return the entries of a result that tell of the adaptation."""
+    """Return the entries of a result that describe the adaptation."""
     if adapter is None:
         return {}
     return {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
@@ -162,7 +162,7 @@ def _untrained(run: Run, scores: Sequence[Scores] | None, seconds: float) -> Res
 
 
 def weight_path(config: Config, fold: Fold) -> Path:
-    """Return the checkpoint to test: as configured, or the one that the run's protocol selects."""
+    """Return the path of the checkpoint to test: as configured, or as the run's protocol selects it."""
     if config.Test_Finetune.weight is not None:
         return fill(config.Test_Finetune.weight, config)
     return find_trained(config, LAST if fold.protocol.selection == "last" else BEST)

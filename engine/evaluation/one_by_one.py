@@ -1,7 +1,7 @@
-"""The plain evaluation loop: every image of every episode through the whole network.
+"""The plain evaluation loop, in which every image of every episode passes through the whole network.
 
-It is what published test scripts do, and the reference that the fast evaluation has to equal; learners whose
-encodings depend on the other images of a batch are evaluated by it.
+Published test scripts work in this way. It is the reference for the fast evaluation, and evaluates learners
+whose encodings depend on the other images of a batch.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def evaluate_one_by_one(
 ) -> list[Scores]:
     """Return the scores of every manifest.
 
-    The arguments are those of ``evaluate``; an ``adapter`` segments in the model's place, always in full
-    precision.
+    The arguments are those of ``evaluate``. If there is an ``adapter``, it segments instead of the model,
+    always in full precision.
     """
     model.eval()
     oracle = adapter is not None and adapter.oracle
@@ -50,8 +50,8 @@ def _predictions(
     oracle: bool,
 ) -> Iterator[Predicted]:
     """Yield the predictions for this process's share of the episodes."""
-    own = list(episodes)[distributed.rank() :: distributed.world_size()]
-    for planned in progress(own, "episodes"):
+    share = list(episodes)[distributed.rank() :: distributed.world_size()]
+    for planned in progress(share, "episodes"):
         check()
         episode, label = episodes.load(planned, with_truth=oracle)
         yield planned, segment(episode.to(device)), label
@@ -59,10 +59,10 @@ def _predictions(
 
 @torch.inference_mode()
 def predict(model: FewShotModel, episode: Episode) -> Prediction:
-    """Segment one episode, its images going through the backbone singly.
+    """Segment one episode, encoding its images one by one.
 
     ``model(episode)`` does the same, but with K supports in one batch, which rounds differently on a CPU.
-    Only learners that depend on their batch are given it whole.
+    Learners that depend on their batch get the whole episode.
     """
     if model.batch_dependent:
         return model(episode)
@@ -80,7 +80,7 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
 def grouped(
     supports: Sequence[Encoding], auxiliary: Sequence[Encoding], episodes: int, ways: int
 ) -> Encoding:
-    """Join the encodings of supports and of auxiliary images; first axes episodes, ways, images."""
+    """Join the encodings of supports and of auxiliary images; the first axes are episodes, ways, images."""
     joined: Encoding = {}
     for encodings in (supports, auxiliary):
         if encodings:

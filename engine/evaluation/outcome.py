@@ -1,4 +1,4 @@
-"""From scores to what is written: a result, and the counts of its episodes."""
+"""Turn scores into what is written: a result, and the counts of its episodes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from fewseg.util.results.result import Result, SeedResult
 _TOLD_ELSEWHERE = (
     *("weight", "test_protocol", "generalized", "episodes_file", "episodes", "seeds", "adapt"),
 )
-"""Keys of ``Test_Finetune`` that other entries of a result tell."""
+"""Keys of ``Test_Finetune`` that other entries of a result contain."""
 
 
 def result_of(
     config: Config, episodes: EpisodeSet, scores: Sequence[Scores] | None = None, **given: Any
 ) -> Result:
-    """Return the result of a test run, or of one that is still to be done, which has no figures.
+    """Return the result of a test run; before the test it has no metrics.
 
     Args:
-        config: of the run.
-        episodes: of the test.
-        scores: of every seed; None before the test.
-        given: entries of the result that follow from none of these, or differ from what does.
+        config: config of the run.
+        episodes: episodes of the test.
+        scores: scores of every seed; None before the test.
+        given: further entries of the result, which replace those that follow from the other arguments.
     """
     data, fold, manifests = config.Data, episodes.fold, episodes.manifests
     departures = test_difference(config, fold.protocol)
@@ -72,9 +72,9 @@ def result_of(
 
 
 def variant_of(config: Config) -> str | None:
-    """Return what sets a run apart from the shipped config, besides what a result's other entries tell.
+    """Return the differences of a run from the shipped config that a result's other entries do not contain.
 
-    Paths count without the fold's number, so that the folds of one method are one variant.
+    The number of the fold is removed from paths, so that all folds of a method are the same variant.
     """
     data, usual = config.Data, shipped_config(config)
 
@@ -95,7 +95,7 @@ def variant_of(config: Config) -> str | None:
 
 
 def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:
-    """Return the counts of all episodes; None where the seeds have unequally many."""
+    """Return the counts of all episodes; None where the seeds differ in their number of episodes."""
     if len({len(score.manifest) for score in scores}) > 1:
         return None
     with_meta = all(score.counted("meta") for score in scores)
@@ -112,5 +112,5 @@ def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:
 
 
 def _plain(difference: Difference) -> dict[str, Any]:
-    """Return the difference as JSON has it, with lists for tuples."""
+    """Return the difference as JSON represents it, with lists instead of tuples."""
     return json.loads(json.dumps(difference))

@@ -1,4 +1,4 @@
-"""The runs of a test, looked up before the first one is measured, and those that are there already."""
+"""The plan of a test: its runs are opened before the first is tested, and existing results are found."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fewseg.util.results.result import Result
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is to be tested, of which all is there that it takes.
+    """A run to be tested, of which data and weights have been found.
 
     Attributes:
-        config: of the run.
-        folder: of the run whose weights are tested; by the config where those were named.
-        results: that it gives, without figures.
-        untrained: the result of the network with random weights, where that is asked for.
+        config: config of the run.
+        folder: folder of the run whose weights are tested; the config's own if it names the weights.
+        results: the results of the test, without metrics.
+        untrained: the result of the network with random weights, or None if that is not tested.
     """
 
     config: Config
@@ -33,24 +33,24 @@ class Plan:
     untrained: Result | None
 
     def stored(self, folder: ResultFolder) -> list[Path]:
-        """Return the files of an earlier test of the same; empty unless all of them are there."""
-        found = [folder.find(result) for result in self.results]
-        wanted = [*found, *([folder.baselines.find(self.untrained)] if self.untrained else [])]
-        complete = distributed.from_main(None not in wanted)
-        return [path for path in distributed.from_main(found) if path] if complete else []
+        """Return the files of an earlier identical test; empty unless all of them exist."""
+        files = [folder.find(result) for result in self.results]
+        expected_files = [*files, *([folder.baselines.find(self.untrained)] if self.untrained else [])]
+        complete = distributed.from_main(None not in expected_files)
+        return [path for path in distributed.from_main(files) if path] if complete else []
 
     def measure(self, device: torch.device) -> list[Measurement]:
-        """Test."""
+        """Test the run, and return one measurement for each result."""
         if self.config.Test_Finetune.generalized:
             return measure_generalized(self.config, device)
         return [measure(self.config, device)]
 
 
 def look_up(config: Config) -> Plan:
-    """Open a run as its test will: fold, weights and episodes; the network is not kept.
+    """Open fold, weights and episodes of a run as its test does, without keeping the network.
 
     Raises:
-        UserError: something is missing or does not fit.
+        UserError: something is missing or does not match.
     """
     run = open_run(config)
     folder = run.path.parent if config.Test_Finetune.weight is None else run_folder(config)

@@ -1,4 +1,4 @@
-"""Reading ahead, so that the network need not wait for the disk."""
+"""Prefetching, so that the network does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def prefetch(loads: Iterable[Callable[[], Item]], ahead: int = 8, check: Check =
     """Yield what ``loads`` return, in their order, while one thread works on the next ``ahead`` of them.
 
     Args:
-        loads: what to do.
-        ahead: how many results may lie ready.
-        check: called now and then while a result is waited for; may raise to stop.
+        loads: functions that load the items.
+        ahead: largest number of results that are loaded in advance.
+        check: called regularly while waiting for a result; may raise to stop.
     """
     thread = ThreadPoolExecutor(1)
     waiting: deque[Future[Item]] = deque()
@@ -33,7 +33,7 @@ def prefetch(loads: Iterable[Callable[[], Item]], ahead: int = 8, check: Check =
         while waiting:
             yield _result(waiting.popleft(), check)
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)  # who stops a run need not wait for a slow disk
+        thread.shutdown(wait=False, cancel_futures=True)  # a run can be stopped without waiting for the disk
 
 
 def _result(future: Future[Item], check: Check) -> Item:

@@ -1,4 +1,4 @@
-"""Writing down a test as it goes: every run when it is measured, then the tables and the page of all."""
+"""Writing the results of a test: each run's when it has been tested, then tables and the report of all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewseg.util.results.result import Result
 
 
 def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
-    """Write all that a run gave, its result last, and return where earlier files went to make room.
+    """Write the files of a measurement, its result last, and return the new paths of earlier files.
 
     Raises:
         ResultError: a file cannot be written.
@@ -31,7 +31,7 @@ def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
 
 
 def write_overview(folder: ResultFolder) -> dict[str, Section]:
-    """Write the tables and the page of all results in a folder; return them by the names of the tables.
+    """Write the tables and the report of all results in a folder; return these by the names of the tables.
 
     Raises:
         ResultError: a file cannot be written.
@@ -51,6 +51,6 @@ def write_overview(folder: ResultFolder) -> dict[str, Section]:
 
 
 def _is_there(folder: ResultFolder, baseline: Result) -> bool:
-    """Return whether a baseline of this name on these episodes is there, whichever method it came with."""
+    """Return whether this baseline's result on the same episodes exists, from the test of any method."""
     stored = folder.results().get(folder.file_of(baseline))
     return stored is not None and stored.episode_hash == baseline.episode_hash

@@ -1,4 +1,4 @@
-"""What a prediction is worth: integer counts per class, summed over the episodes of a seed."""
+"""The scores of predictions: integer counts per class, summed over the episodes of a seed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ HEADLINE = "mIoU"
 
 
 class Scores:
-    """The counts of one seed: of the final prediction, of the meta-learner alone, of the base learner.
+    """The counts of one seed, for three parts: the final prediction, the meta-learner and the base learner.
 
     Args:
-        fold: its classes and protocol.
+        fold: the fold, with its classes and protocol.
         manifest: the episodes of the seed.
 
     Attributes:
-        meters: the sums by part.
-        episodes: the counts of every episode by part, int64 [episodes, 1 + ways, 3].
-        first_novel: the meters' first row that counts a novel class.
+        meters: part -> sums over all episodes.
+        episodes: part -> counts of every episode, int64 [episodes, 1 + ways, 3].
+        first_novel: first row of the meters that counts a novel class.
     """
 
     first_novel = 1
@@ -45,7 +45,7 @@ class Scores:
         self.episodes = {part: torch.zeros(shape, dtype=torch.int64) for part in ("final", "meta")}
 
     def rows(self, index: int) -> list[int]:
-        """Return the meters' rows for background and classes of an episode."""
+        """Return the rows of the meters for background and classes of an episode."""
         novel = self.fold.classes.novel
         return [0, *(1 + novel.index(class_id) for class_id in self.manifest[index].class_ids)]
 
@@ -58,15 +58,15 @@ class Scores:
             self.add_counts("meta", index, self.count(prediction.parts["meta"], target))
 
     def add_counts(self, part: str, index: int, counts: Counts) -> None:
-        """Add what an episode counted to the sums of a part."""
+        """Add the counts of an episode to the sums of a part."""
         if not self.fold.protocol.count_absent:
             counts = counts.where_labelled()
-        classes = len(counts.union)  # a baseline looks at the first way only
+        classes = len(counts.union)  # a baseline predicts only the first way
         self.episodes[part][index, :classes] = torch.stack(counts, dim=1)
         self.meters[part].add(counts, self.rows(index)[:classes])
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
-        """Count the base learner's part, which is the same in every episode of a query."""
+        """Count the base learner's prediction, which is the same in every episode of a query."""
         if "base" not in prediction.parts:
             return None
         return self.count(prediction.parts["base"], self.target(label, self.fold.classes.base_table))
@@ -105,20 +105,20 @@ class Scores:
         return metrics | {f"pIoU{suffix}": meter.pooled_iou()}
 
     def target(self, label: np.ndarray, table: np.ndarray) -> Tensor:
-        """Map a query's label of dataset ids to what predictions are compared with."""
+        """Map a query's label of dataset ids to the target that predictions are compared with."""
         target = look_up(label, table)
         if not self.fold.protocol.ignore:
             target[target == VOID] = 0
         return target
 
     def count(self, logits: Tensor, target: Tensor) -> Counts:
-        """Enlarge logits [1,C,h,w] to a target [H,W] and count."""
+        """Upsample logits [1,C,h,w] to the size of a target [H,W] and count."""
         return count_logits(
             self.without_padding(logits, target), target, align_corners=self.fold.protocol.align_corners
         )
 
     def without_padding(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cut off what the network saw as padding, where the target has none of it."""
+        """Crop the part of the logits that is padding, if the target has no padding."""
         protocol = self.fold.protocol
         if protocol.label_size != "original" or protocol.resize not in ("letterbox", "shrink"):
             return logits
@@ -126,17 +126,17 @@ class Scores:
         return logits[..., :rows, :columns]
 
     def counted(self, part: str) -> bool:
-        """Return whether anything was counted of a part."""
+        """Return whether anything has been counted for a part."""
         return part in self.meters and bool(torch.any(self.meters[part].counts))
 
 
 MakeScores = Callable[[Fold, Manifest], Scores]
 
 Predicted = tuple[PlannedEpisode, Prediction, np.ndarray]
-"""An episode, its prediction as a batch of one, and its query's label as the protocol wants it."""
+"""An episode, its prediction as a batch of one, and its query's label, see ``Fold.scored_label``."""
 
 Observe = Callable[[PlannedEpisode, Prediction], None]
-"""Receives every episode with its prediction, in the process that made it."""
+"""Is called with every episode and its prediction, in the process that made the prediction."""
 
 
 def count(
@@ -148,16 +148,16 @@ def count(
     """Return the scores of every manifest, summed over all processes.
 
     Args:
-        predictions: of this process's share of the episodes.
-        episodes: of all processes.
-        scores_of: what counts the predictions.
+        predictions: predictions for this process's share of the episodes.
+        episodes: the episodes of all processes.
+        scores_of: creates the scores that count the predictions of a manifest.
         observe: called with every prediction.
     """
     scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
     base, counted = None, None
     for planned, prediction, label in predictions:
         score = scores[planned.manifest_index]
-        if label is not counted:  # the next query; the base learner's part is the same in all its episodes
+        if label is not counted:  # the next query; its episodes share the base learner's prediction
             base, counted = score.count_base(prediction, label), label
         score.add(planned.episode_index, prediction, label)
         score.add_base(base)

@@ -1,7 +1,7 @@
-"""Mining latent classes: clusters of base-class prototypes label every training image densely.
+"""Mining latent classes: clusters of base-class prototypes label every pixel of the training images.
 
-A reconstruction of what MLC's paper describes; no code of it was released. The labels are a pure function of
-the trained network, the training images and the seed.
+This reconstructs what MLC's paper describes; no code of it was released. The labels depend only on the
+trained network, the training images and the seed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from fewseg.util.progress import progress
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """How labels are mined; all of it is a guess of this project.
+    """How labels are mined; the paper does not give these settings.
 
     Attributes:
-        clusters: latent classes.
-        seed: of the clustering.
+        clusters: number of latent classes.
+        seed: seed of the clustering.
         drop: share of every image's pixels, the least certain ones, that become void.
-        protect_base: whether pixels of base classes keep a label of their own.
+        protect_base: whether the base classes get labels of their own instead of latent classes.
     """
 
     clusters: int = 100
@@ -50,18 +50,18 @@ class Miner:
     """Mines the training images of a fold.
 
     Args:
-        model: a trained prototype learner, where it is to run.
-        fold: its images and classes.
-        shot: of its training, which decides what images are listed.
-        settings: see there.
-        extra: further images, without any label, that are labelled too.
+        model: a trained prototype learner, on its device.
+        fold: the fold, with its images and classes.
+        shot: number of shots in training, on which the list of images depends.
+        settings: see ``MiningSettings``.
+        extra: paths of further, unlabelled images that are labelled too.
 
     Attributes:
-        names: of the training images.
-        extra: paths of the further images by their names.
+        names: names of the training images.
+        extra: name -> path of the further images.
 
     Raises:
-        DataError: more latent classes than labels or than prototypes.
+        DataError: there are more latent classes than labels or prototypes.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Miner:
         self.store = ImageStore(self.lists.source)
         self.resize = fold.resize
         self.names = [self.lists.source.names[position] for position in self.lists.queries]
-        own = len(fold.classes.base) if settings.protect_base else 0
-        if settings.clusters + own > MOST:
+        base_classes = len(fold.classes.base) if settings.protect_base else 0
+        if settings.clusters + base_classes > MOST:
             raise DataError(
-                f"clusters {settings.clusters}: at most {MOST - own} labels are left; ask for fewer"
+                f"clusters {settings.clusters}: at most {MOST - base_classes} labels are left; ask for fewer"
             )
 
     @torch.inference_mode()
@@ -92,9 +92,9 @@ class Miner:
         objects, backgrounds = [], []
         for position, name in zip(self.lists.queries, progress(self.names, "prototypes"), strict=True):
             classes = [c for c in self.lists.classes if position in listed[c]]
-            background, *found = self._prototypes(name, classes)
+            background, *foreground = self._prototypes(name, classes)
             backgrounds.append(background)
-            objects += found
+            objects += foreground
         if len(objects) < self.settings.clusters:
             raise DataError(
                 f"clusters {self.settings.clusters}: the training images give {len(objects)} prototypes; ask "
@@ -159,8 +159,8 @@ def write_mined(miner: Miner, folder: Path, facts: dict[str, object]) -> int:
     """Mine and write labels, centres and facts; return the number of images.
 
     Args:
-        miner: of a fold.
-        folder: to write to.
+        miner: the miner of a fold.
+        folder: the folder to write to.
         facts: what the labels were made from; the settings are added.
     """
     centres = miner.centres()

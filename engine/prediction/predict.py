@@ -1,4 +1,4 @@
-"""Segmenting a user's own images from a user's own annotated examples."""
+"""Segmentation of a user's own images, given the user's annotated examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fewseg.util.log import get_log
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _SHOWN = 20
-"""Class ids that a message names."""
+"""Largest number of class ids in a message."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Example:
 
     Attributes:
         image: RGB uint8 [H,W,3].
-        mask: 1 the object, 0 all else, 255 void; uint8 [H,W].
+        mask: 1 for the object, 0 for all else, 255 for void; uint8 [H,W].
     """
 
     image: np.ndarray
@@ -40,16 +40,16 @@ class Example:
 
 
 def read_example(image_path: str | Path, mask_path: str | Path, class_id: int | None = None) -> Example:
-    """Read a support and its mask, and tell the log how a doubtful mask was understood.
+    """Read a support and its mask, and log how an ambiguous mask was interpreted.
 
     Args:
-        image_path: of the photograph.
-        mask_path: of a mask of any kind; see ``dataset.reading.own_mask``.
-        class_id: the object in a mask of class indices; may be left out where the mask shows one class.
+        image_path: path of the photograph.
+        mask_path: path of a mask of any kind; see ``dataset.reading.own_mask``.
+        class_id: class of the object in a mask of class indices; optional if the mask shows only one class.
 
     Raises:
-        DataError: a file cannot be read, the sizes differ, or the mask shows no object, or several classes of
-            which none is chosen.
+        DataError: a file cannot be read, the sizes differ, the mask shows no object, or it shows several
+            classes and ``class_id`` is None.
     """
     image, mask = read_own_pair(image_path, mask_path)
     chosen = _chosen_class(mask, class_id)
@@ -63,7 +63,7 @@ def read_example(image_path: str | Path, mask_path: str | Path, class_id: int | 
 
 
 def _chosen_class(mask: OwnMask, class_id: int | None) -> int:
-    """Return the index of the object in a mask; the one object of a binary mask needs no choice."""
+    """Return the class id of the object in a mask; a binary mask has only one object."""
     classes = mask.classes
     if not classes:
         raise DataError(f"{mask.path}: marks no object: no pixel is more than 0; draw the object in white")
@@ -80,27 +80,27 @@ def _chosen_class(mask: OwnMask, class_id: int | None) -> int:
 
 
 def query_paths(path: str | Path) -> list[Path]:
-    """Return the image at ``path``, or all images in the folder there, by name.
+    """Return the path of an image, or the paths of all images in a folder, sorted by name.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no image.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        paths = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     else:
-        found = [path] if path.is_file() else []
-    if not found:
+        paths = [path] if path.is_file() else []
+    if not paths:
         raise DataError(
             f"{path}: no image there; name an image or a folder of images ({' '.join(IMAGE_SUFFIXES)})"
         )
-    return found
+    return paths
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """Return what the results of every image are called after: its name without suffix.
+    """Return the name for the results of every image, which is its file name without suffix.
 
-    Images that differ in their suffix alone keep it, so that no result replaces another's.
+    Images that differ only in their suffix keep it, so that no result overwrites another.
     """
     count = Counter(path.stem.casefold() for path in paths)
     names = [path.stem if count[path.stem.casefold()] == 1 else path.name for path in paths]
@@ -109,7 +109,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Raise UserError if a file that will be written is one of those that are read."""
+    """Raise UserError if an output file is also an input file."""
     read = {Path(path).resolve() for path in inputs}
     lost = next((path for path in outputs if path.resolve() in read), None)
     if lost is not None:
@@ -117,14 +117,14 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None
 
 
 class Segmenter:
-    """A model that was shown examples of one class, and finds that class in any number of images.
+    """Segments one class, given by examples, in any number of images.
 
     Args:
-        model: where it is to run; put into evaluation mode.
-        examples: as many as the model takes.
-        resize: how images reach the network.
+        model: the model on its device; it is set to evaluation mode.
+        examples: the supports, as many as the model's number of shots.
+        resize: how images are resized for the network.
         auxiliary: further images that show the class, RGB uint8 [H,W,3], for a model that can use them.
-        class_id: of the class, for a model that reads names of classes; see ``name_class``.
+        class_id: id of the class, for a model that reads class names; see ``name_class``.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return where the class is in ``image`` (RGB uint8 [H,W,3]): 1 there, 0 elsewhere, uint8 [H,W]."""
+        """Segment ``image`` (RGB uint8 [H,W,3]): 1 for the class, 0 elsewhere, uint8 [H,W]."""
         query = self._input(image)
         encoded = self.model.encode_query(query)
         prediction = self.model.decode(encoded, self._supports, (query.shape[-2], query.shape[-1]))
@@ -152,7 +152,7 @@ class Segmenter:
         return self.resize.image(image)[None].to(self.model.device)
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:
-        """Yield the encodings of one example each, or of all in one batch if they depend on it."""
+        """Yield the encoding of each example, or of all as one batch if the encodings depend on the batch."""
         together = len(examples) if self.model.batch_dependent else 1
         for first in range(0, len(examples), together):
             batch = examples[first : first + together]

@@ -18,8 +18,8 @@ class Panels:
     """Observes an evaluation and draws its first episodes.
 
     Args:
-        episodes: of the evaluation.
-        count: how many episodes of the first manifest are drawn.
+        episodes: episodes of the evaluation.
+        count: number of episodes of the first manifest that are drawn.
 
     Attributes:
         pictures: name -> RGB panel, uint8 [H,W,3].
@@ -30,7 +30,7 @@ class Panels:
         self.pictures: dict[str, np.ndarray] = {}
 
     def __call__(self, planned: PlannedEpisode, prediction: Prediction) -> None:
-        """Draw the episode if it is one of the first."""
+        """Draw the episode if it is one of the first ``count``."""
         if planned.manifest_index > 0 or planned.episode_index >= self.count:
             return
         spec, fold = planned.spec, self.episodes.fold
@@ -53,7 +53,7 @@ def label_map(logits: Tensor, resize: Resize, height: int, width: int) -> np.nda
 
 
 def foreground_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Return the IoU of everything that is not background, void left out."""
+    """Return the IoU of all classes together, without void pixels."""
     valid = truth != VOID
     hit = (predicted == truth) & (truth > 0) & valid
     either = ((predicted > 0) | (truth > 0)) & valid

@@ -17,7 +17,7 @@ _GAP = 6
 _PAPER = 255
 _INK = (40, 40, 40)
 _COLOURS = ((230, 80, 30), (30, 120, 230), (40, 170, 80), (200, 60, 190), (240, 180, 20))
-"""Of the ways, RGB."""
+"""RGB colours of the ways."""
 _VOID_COLOUR = (150, 150, 150)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -51,15 +51,15 @@ def panel(
     title: str = "",
     shown_supports: int = 5,
 ) -> np.ndarray:
-    """Lay an episode out in one row.
+    """Draw the images of an episode in one row.
 
     Args:
-        supports: image uint8 [H,W,3] and mask of 0, 1, 255 each.
-        query: image.
-        truth: labels of 0..N and 255, if known.
-        prediction: labels of 0..N.
-        title: written under the headings' line.
-        shown_supports: no more than these are drawn.
+        supports: pairs of an image uint8 [H,W,3] and a mask [H,W] of 0, 1 and 255.
+        query: image uint8 [H,W,3].
+        truth: labels [H,W] of 0..N and 255, or None.
+        prediction: labels [H,W] of 0..N.
+        title: text above the headings.
+        shown_supports: largest number of supports that are drawn.
 
     Returns:
         RGB uint8 [H,W,3].

@@ -1,6 +1,6 @@
-"""Files that a reader opens after a test: tables, panels, and one page that shows both.
+"""The files that a user reads after a test: tables, panels, and a page that shows both.
 
-They show all results of a folder, with one set of tables for all that may be compared.
+They show all results of a folder, with one set of tables for each group of comparable results.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TABLES = {
     "mIoU_b": "generalised: base classes",
     "mIoU_t": "generalised: all classes",
 }
-"""Metric -> what its table shows."""
+"""Metric -> title of its table."""
 
 CLASSES = "classes"
-"""Name of the files with the table of single classes."""
+"""File name of the table of all classes, without suffix."""
 
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.5em 0 1.5em}
@@ -42,12 +42,12 @@ img{max-width:100%;display:block;margin:.8em 0;border:1px solid #ddd}"""
 
 @dataclass(frozen=True)
 class Section:
-    """Results that may be compared.
+    """Comparable results.
 
     Attributes:
-        results: of trained models, by their files.
-        baselines: on the same episodes.
-        pictures: of each result.
+        results: file -> result of a trained model.
+        baselines: results of the baselines on the same episodes.
+        pictures: file of a result -> its panels.
     """
 
     results: Mapping[Path, Result]
@@ -56,7 +56,7 @@ class Section:
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """A table per metric, of the results and baselines that have it."""
+        """One table per metric, of the results and baselines that have the metric."""
         tables = {}
         for metric in TABLES:
             if any(metric in result.mean for result in self.results.values()):
@@ -66,7 +66,7 @@ class Section:
 
 
 def write_tables(folder: Path, sections: Mapping[str, Section]) -> None:
-    """Write every table of every section in every format, and remove those of sections that are no more."""
+    """Write every table of every section in every format, and remove those of sections that are gone."""
     for name, section in sections.items():
         classes = build_class_table([*section.results.values(), *section.baselines])
         for table_name, table in {**section.tables, CLASSES: classes}.items():
