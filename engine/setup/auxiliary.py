@@ -1,4 +1,4 @@
-"""Which auxiliary images the config's method can use, and where they come from."""
+"""The source of the auxiliary images that the config's method can use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fewseg.util.log import get_log
 
 
 def training_auxiliary(config: Config, fold: Fold, lists: EpisodeLists) -> AuxiliarySource | None:
-    """Return the source of the training episodes' auxiliary images; None where they bring none.
+    """Return the source of the training episodes' auxiliary images; None where they have none.
 
     Raises:
-        ConfigError: the method has no use for them, or their folder is not named.
-        DataError: there are too few, or the mined labels are missing or of another fold.
+        ConfigError: the method cannot use them, or the config does not name their folder.
+        DataError: there are too few images, or the mined labels are missing or of another fold.
     """
     kind, data = _kind(config), config.Data
     if data.auxiliary == 0:
@@ -37,7 +37,7 @@ def training_auxiliary(config: Config, fold: Fold, lists: EpisodeLists) -> Auxil
 
 
 def test_auxiliary(config: Config, fold: Fold) -> ClassSets | None:
-    """Return the source of the test episodes' auxiliary images, likewise."""
+    """Return the source of the test episodes' auxiliary images; None where they have none."""
     if _kind(config) is not AuxiliarySet.CLASS or config.Data.auxiliary == 0:
         return None
     return _class_sets(config, fold.test_lists(config.Data.shot))
@@ -50,7 +50,7 @@ def _class_sets(config: Config, lists: EpisodeLists) -> ClassSets:
 
 
 def _kind(config: Config) -> AuxiliarySet:
-    """Return what the method can use, after a word to those who ask for something else."""
+    """Return the kind of auxiliary images that the method can use; the config must match it."""
     method = METHODS.get(config.Method.arch)
     kind = AuxiliarySet.NONE if method is None else method.inputs.auxiliary
     count = config.Data.auxiliary

@@ -1,4 +1,4 @@
-"""From a config to a network, and to what adapts it at test time. No method is named here."""
+"""Build the network of a config, and its test-time adaptation. No method is named here."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from fewseg.util.log import get_log
 from fewseg.util.word_vectors import HASHED, load_word_vectors, with_background
 
 _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
-"""Published keys of the weights of losses beside an ensemble's."""
+"""Published keys for the weights of the losses in addition to an ensemble's."""
 
 _WORDS = "embeddings"
-"""The option of methods that read word vectors of the names of classes."""
+"""The option of methods that read word vectors of class names."""
 
 
 def name_class(config: Config, class_names: Sequence[str], name: str | None) -> tuple[list[str], int]:
-    """Return the names of all classes for ``build_network``, and the id of the class that is called ``name``.
+    """Return the names of all classes for ``build_network``, and the id of the class with the name ``name``.
 
-    A name that the data set does not have gets an id of its own behind the others.
+    A name that is not in the data set gets the next free id.
 
     Args:
-        config: of the method, which may read names.
-        class_names: those of the data set, in the order of their ids, with or without ``background``.
-        name: of the class that is to be segmented; None where the user gave none.
+        config: config of the method, which may read class names.
+        class_names: class names of the data set, in the order of their ids, with or without ``background``.
+        name: name of the class to be segmented; None if the user gave none.
 
     Raises:
-        UserError: the method reads names and there is none, or no word vector of it; or it reads none.
+        UserError: the method reads names and there is none, or none with a word vector; or it reads no names.
     """
     names, arch = with_background(class_names), config.Method.arch
     if METHODS[arch].inputs.text is TextInput.NONE:
@@ -61,14 +61,14 @@ def name_class(config: Config, class_names: Sequence[str], name: str | None) -> 
 
 
 def build_network(config: Config, split: ClassSplit) -> Network:
-    """Build what the config describes, with random weights: a base learner or a few-shot model.
+    """Build the base learner or few-shot model that the config describes, with random weights.
 
     Args:
-        config: of either.
+        config: config of a base learner or of a few-shot method.
         split: the classes of the fold.
 
     Raises:
-        ConfigError: a name or an option that does not exist, or parts that do not fit together.
+        ConfigError: a name or an option does not exist, or parts cannot be combined.
     """
     if not trains_base_learner(config):
         return build_few_shot(config, split)
@@ -87,15 +87,15 @@ def build_network(config: Config, split: ClassSplit) -> Network:
 def build_few_shot(
     config: Config, split: ClassSplit, class_names: Sequence[str] | None = None
 ) -> FewShotModel:
-    """Build a config's few-shot model, likewise.
+    """Build the few-shot model that the config describes, with random weights.
 
     Args:
-        config: of a few-shot method.
+        config: config of a few-shot method.
         split: the classes of the fold.
-        class_names: for methods that read them; by default those of ``split``.
+        class_names: class names for methods that read them; by default those of ``split``.
 
     Raises:
-        ConfigError: as ``build_network``, and for a base learner's config.
+        ConfigError: see ``build_network``; or the config is a base learner's.
     """
     require_few_shot(config)
     method, data, train = config.Method, config.Data, config.Train
@@ -121,7 +121,7 @@ def build_few_shot(
 
 
 def _check_sides(config: Config, backbone: Backbone) -> None:
-    """Raise ConfigError if the images of training or testing have sides that the backbone cannot have."""
+    """Raise ConfigError if the backbone cannot process the image sizes of training or testing."""
     spec = backbone.spec
     if spec.side_multiple == 1:
         return
@@ -140,7 +140,7 @@ def _check_sides(config: Config, backbone: Backbone) -> None:
 
 @contextmanager
 def _refusals(config: Config) -> Iterator[None]:
-    """Raise ConfigError, with the place in the config, where a network cannot be built."""
+    """Turn a ValueError of building a network into a ConfigError with its file, line and key."""
     try:
         yield
     except ValueError as failure:
@@ -149,23 +149,23 @@ def _refusals(config: Config) -> Iterator[None]:
 
 
 class Adapter(Protocol):
-    """A model that learns from an episode while it segments it.
+    """A model that is adapted to each episode that it segments.
 
     Attributes:
-        oracle: whether it sees the query's ground truth; results must say so.
+        oracle: whether it uses the query's ground truth, which results must state.
     """
 
     oracle: bool
 
     def __call__(self, episode: Episode) -> Prediction:
-        """Segment the episode and forget it."""
+        """Segment the episode and restore the model."""
 
 
 def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
-    """Wrap ``model`` in the adaptation that the config asks for; None where it asks for none.
+    """Wrap ``model`` in the adaptation that the config names; None where it names none.
 
     Raises:
-        ConfigError: there is no such adaptation or no such option of it, the method cannot be adapted, or the
+        ConfigError: the adaptation or an option of it does not exist, the method cannot be adapted, or the
             precision is reduced.
     """
     test = config.Test_Finetune
@@ -189,7 +189,7 @@ def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
 
 
 def _key_of(failure: ValueError, config: Config) -> str:
-    """Return the key of the config that a refusal is about, as far as it says so: by default the method."""
+    """Return the config key that an error is about, or the method's key if the error does not name one."""
     key = failure.key if isinstance(failure, OptionError) else "arch"
     flat = [path for path in keys_marked(METHOD_OPTION) if path.endswith(f".{key.removeprefix('options.')}")]
     named = [name for name in (f"Method.{key}", *flat) if config.where(name) != "default"]
@@ -201,16 +201,16 @@ def _tell_unused(config: Config, section: str, key: str) -> None:
 
 
 def _chosen_parts(config: Config) -> dict[str, Any]:
-    """Return the parts that the config chooses; the others are left to the method."""
+    """Return the parts that the config sets; the method has defaults for the others."""
     method = config.Method
     chosen = {"base": method.base, "ensemble": method.ensemble, "low_fea": method.low_fea}
     return {key: None if value == "none" else value for key, value in chosen.items() if value is not None}
 
 
 def _method_options(config: Config, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return the method's options: flat published keys that it knows, overruled by ``Method.options``.
+    """Return the method's options from its flat published keys, overridden by ``Method.options``.
 
-    Word vectors arrive as ``hashed`` or the path of a table, and leave as one vector per class.
+    Word vectors are ``hashed`` or the path of a table in the config; they become one vector per class.
     """
     method = METHODS.get(config.Method.arch)
     known = {field.name for field in fields(method.Options)} if method is not None else set()

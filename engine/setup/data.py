@@ -1,4 +1,4 @@
-"""From a config to the data of a run."""
+"""Open the data of a run from its config."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
 
 _WORKER_CACHE = 128 << 20
-"""Bytes of decoded images that every loader worker keeps."""
+"""Cache of decoded images in every loader worker, in bytes."""
 
 _VALIDATION_SEED = 321
 """The seed of the validation episodes in the published training scripts."""
 
 
 def fold_of(config: Config) -> Fold:
-    """Open the fold that the config names, under the protocol that it trains under."""
+    """Open the fold that the config names, under the protocol of training."""
     return _fold_under(config, training_protocol(config))
 
 
@@ -51,7 +51,7 @@ def _fold_under(config: Config, protocol: Protocol) -> Fold:
 
 
 def test_fold_of(config: Config) -> Fold:
-    """Open the fold that the config names, under the protocol that it tests under."""
+    """Open the fold that the config names, under the protocol of testing."""
     return _fold_under(config, test_protocol(config))
 
 
@@ -90,7 +90,7 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
 
 
 def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple[Loader, EpochBatches]:
-    """Return this process's loader, and the batches that tell it epoch and step."""
+    """Return this process's loader, and the batch sampler that sets its epoch and step."""
     batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
     loader = Loader(
         data,
@@ -115,7 +115,7 @@ def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
 
 
 def test_episodes(config: Config, fold: Fold) -> EpisodeSet:
-    """Draw the test episodes of every seed, or read them where the config names their files."""
+    """Draw the test episodes of every seed, or read them if the config names their files."""
     data, test = config.Data, config.Test_Finetune
     form: dict[str, Any] = {"shot": data.shot, "ways": data.ways, "generalized": test.generalized}
     if test.episodes_file is None:
@@ -128,12 +128,12 @@ def test_episodes(config: Config, fold: Fold) -> EpisodeSet:
 
 
 def validation_episodes(config: Config, fold: Fold, epoch: int) -> EpisodeSet:
-    """Draw the episodes of a validation: the same ones every time, unless ``fix_random_seed_val`` is off.
+    """Draw the episodes of a validation, always the same unless ``fix_random_seed_val`` is False.
 
     Args:
-        config: of the training.
-        fold: the one that selects snapshots.
-        epoch: the validation's.
+        config: config of the training.
+        fold: the fold that selects snapshots.
+        epoch: the epoch of the validation.
     """
     train, data = config.Train, config.Data
     seed = _VALIDATION_SEED + (0 if train.fix_random_seed_val else epoch)

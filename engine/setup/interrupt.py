@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: a run notes the wish to stop, and stops where it can be resumed."""
+"""Ctrl-C, SIGTERM and a closed terminal: a run records the request, and stops where it can be resumed."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from fewseg.util.errors import UserError
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _ONE_REQUEST = 1.0
-"""Seconds in which signals belong to the first one: torchrun and shells pass on what a whole group got."""
+"""Seconds in which further signals count as the first one, since torchrun and shells may send it twice."""
 
 
 Check = Callable[[], None]
-"""Called now and then by what takes long; may raise to stop it."""
+"""Called regularly during long operations; may raise to stop them."""
 
 
 def nothing(*_: object) -> None:
-    """Check or observe nothing."""
+    """Do nothing; the default for functions that check or observe."""
 
 
 class Interrupted(UserError):
-    """The run was asked to stop, and did.
+    """The run stopped on request.
 
     Attributes:
-        together: all processes stop at the same point.
+        together: whether all processes stop at the same point.
     """
 
     together = False
 
 
 class StopRequest:
-    """While entered, turns the first Ctrl-C, SIGTERM or SIGHUP into a request.
+    """A context in which the first Ctrl-C, SIGTERM or SIGHUP only requests a stop.
 
-    A second Ctrl-C or SIGTERM some time later stops at once. SIGHUP stays ignored where it was (``nohup``).
+    A second Ctrl-C or SIGTERM after a second or more stops at once. Signals that were ignored before, such as
+    SIGHUP under ``nohup``, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -51,8 +52,8 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        heeded = (number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
-        self._before = {number: signal.signal(number, self._note) for number in heeded}
+        handled = (number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+        self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(
@@ -70,10 +71,10 @@ class StopRequest:
         """Raise ``Interrupted`` in every process if any of them was asked to stop.
 
         Args:
-            wish: anything else that the processes are to agree on, at no further cost.
+            wish: a further flag, which the same communication combines over all processes.
 
         Returns:
-            Whether any process has that wish.
+            Whether ``wish`` is set in any process.
         """
         asked, wished = distributed.all_sum(torch.tensor([self._received is not None, wish]).int()).tolist()
         if asked:
@@ -90,11 +91,11 @@ class StopRequest:
 
 
 def leave_signals_to_run(worker: int) -> None:
-    """Keep a loader's worker alive under signals that are meant for the whole run.
+    """Let a loader's worker ignore signals that are sent to the whole run.
 
-    Ctrl-C and torchrun signal the process group, and a cluster's scheduler sends SIGTERM to every process; a
-    worker that died of it would take the run down before its snapshot. The run still ends its workers: they
-    heed a SIGTERM that comes from it.
+    Ctrl-C and torchrun signal the process group, and a cluster's scheduler sends SIGTERM to every process.
+    The death of a worker would end the run before its snapshot. The run can still end its workers: they obey
+    a SIGTERM that it sends.
     """
     os.setpgrp()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

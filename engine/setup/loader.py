@@ -1,5 +1,4 @@
-"""Batches from worker processes, where shared memory may be full, workers may die, and a run may be stopped
-while it waits."""
+"""A data loader that reports full shared memory and dead workers, and can be stopped while it waits."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ from fewseg.util.errors import UserError
 from fewseg.util.log import get_log
 
 _LOOK = 1.0
-"""Seconds of waiting between two looks at the workers and at requests to stop."""
+"""Seconds of waiting between two checks of the workers and of requests to stop."""
 
 _TOGETHER = 10.0
-"""Seconds after which one of several processes stops alone; before, all of them stop after the same step."""
+"""Seconds of waiting after which one of several processes stops alone, not with all others after a step."""
 
 _PATIENCE = 60.0
-"""Seconds without a batch after which a line says so. Slow data is no error, so the run goes on waiting."""
+"""Seconds without a batch after which a warning is logged; slow data is no error, so the run waits on."""
 
 _CURE = (
     "give it more (docker run --shm-size 8g; elsewhere mount -o remount,size=8g /dev/shm), take fewer "
@@ -35,10 +34,10 @@ _CURE = (
 
 
 class Loader(DataLoader[Any]):
-    """A ``DataLoader`` that fails with one clear line, and whose reader can be stopped while it waits.
+    """A ``DataLoader`` that fails with a one-line error, and can be stopped while it waits for a batch.
 
     Attributes:
-        check: called now and then while the reader waits for a worker.
+        check: called regularly while the loader waits for a worker.
     """
 
     def __init__(self, dataset: Any, *, collate_fn: Callable[[Any], Any], **options: Any) -> None:
@@ -49,7 +48,7 @@ class Loader(DataLoader[Any]):
         """Yield the batches.
 
         Args:
-            check: may raise while a batch is waited for.
+            check: called while waiting for a batch; may raise to stop.
 
         Raises:
             UserError: shared memory is full.
@@ -62,14 +61,14 @@ class Loader(DataLoader[Any]):
 
 
 class _Waiting(_MultiProcessingDataLoaderIter):
-    """Looks up while it waits; torch's own iterator waits for ever and hears no request to stop."""
+    """An iterator that checks for requests to stop while it waits; torch's own waits for ever."""
 
     def __init__(self, loader: Loader) -> None:
-        self._loader = weakref.proxy(loader)  # which owns this iterator; a cycle would keep the workers alive
+        self._loader = weakref.proxy(loader)  # the loader owns this object; a cycle would keep workers alive
         try:
             super().__init__(loader)
         except OSError as failure:
-            self._shutdown = True  # what is incomplete cannot be shut down
+            self._shutdown = True  # an incomplete iterator cannot be shut down
             reason = failure.strerror or failure
             raise UserError(
                 f"the loader's workers cannot start ({reason}); shared memory: {_CURE}"
@@ -78,8 +77,8 @@ class _Waiting(_MultiProcessingDataLoaderIter):
     def _get_data(self) -> Any:
         started, patience = time.monotonic(), _PATIENCE
         while True:
-            found, batch = self._try_get_data(_LOOK)  # raises if a worker died
-            if found:
+            success, batch = self._try_get_data(_LOOK)  # raises if a worker died
+            if success:
                 return batch
             waited = time.monotonic() - started
             if distributed.world_size() == 1 or waited > _TOGETHER:
@@ -95,13 +94,13 @@ class _Waiting(_MultiProcessingDataLoaderIter):
 
 @dataclass(frozen=True)
 class _Shared:
-    """Joins items, and in a worker puts the batch into shared memory at once.
+    """Collates items, and in a worker moves the batch into shared memory at once.
 
-    Otherwise the thread that sends it would do so, which loses the batch where that memory is full, and the
-    reader would wait for it for ever.
+    Otherwise the thread that sends the batch would do so. It loses the batch if that memory is full, and the
+    loader would wait for the batch for ever.
 
     Attributes:
-        collate: joins the items.
+        collate: collates the items.
     """
 
     collate: Callable[[Any], Any]
@@ -125,10 +124,10 @@ class _Shared:
 
 @contextmanager
 def worker_deaths() -> Iterator[None]:
-    """Tell the death of a loader's worker in one line.
+    """Turn the error of a dead loader worker, raised anywhere in the body, into one line.
 
     Raises:
-        UserError: a worker died; it may have been noticed anywhere in the body.
+        UserError: a worker died.
     """
     try:
         yield
@@ -141,7 +140,7 @@ def worker_deaths() -> Iterator[None]:
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested tuples and records."""
+    """Yield the tensors in nested tuples, lists and dataclasses."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, tuple | list):

@@ -1,4 +1,4 @@
-"""Finding the weights of an earlier training among the folders of runs, by what they say of themselves."""
+"""Find the weights of an earlier training among the folders of runs, by their configs and metadata."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from fewseg.util.log import get_log
 _ANY_KEY = "?" * 8
 
 _UNTOLD = "Method.base_weight"
-"""A key that tells no two trainings apart here, for it says where the base learner lay in several ways."""
+"""A key that is not compared, because the same base learner can be named in several ways."""
 
 
 def find_trained(config: Config, name: str) -> Path:
-    """Return the weights of the run that ``config`` describes, for a test.
+    """Return the path of the weights of the run that ``config`` describes, for a test.
 
-    Those in the run's own folder. Where it has none, and has its folder by custom, those of the one other run
-    of the same method, fold and shot that was trained alike and differs least in what a test may change: one
-    that lies in a folder named by older rules, or that was trained on masks and is tested on boxes.
+    They are in the run's own folder. Otherwise they are those of the only other run of the same method, fold
+    and shot that was trained with the same settings and differs least in the settings that a test may change.
+    Such a run has a folder named by older rules, or was trained on masks and is tested on boxes.
 
     Args:
-        config: of the test.
-        name: of the file of weights.
+        config: config of the test.
+        name: file name of the weights.
 
     Raises:
-        CheckpointError: no run fits, or several do; one line that names them.
+        CheckpointError: no run matches, or several do; the message names them.
     """
     path = run_folder(config) / name
     if path.is_file():
@@ -59,21 +59,21 @@ def find_trained(config: Config, name: str) -> Path:
 
 
 def find_base_learner(config: Config, wanted: Mapping[str, Any]) -> Path:
-    """Return the best weights of the trained base learner that fits a few-shot model.
+    """Return the path of the best weights of the trained base learner that matches a few-shot model.
 
-    The one that was trained as shipped, on the same data root, where it fits. Else the one that does.
+    This is the one trained by the shipped config on the same data root, or else the only other match.
 
     Args:
-        config: of the few-shot model.
-        wanted: entries of the checkpoint's metadata, among them the base learner's name, ``arch``.
+        config: config of the few-shot model.
+        wanted: required entries of the checkpoint's metadata, with the base learner's name, ``arch``.
 
     Raises:
-        CheckpointError: none fits, or several do; one line that names them.
+        CheckpointError: none matches, or several do; the message names them.
     """
     as_shipped = _base_config(config, wanted["arch"])
     usual = run_folder(as_shipped) / BEST
-    found = _runs(plain_folder(as_shipped), BEST)
-    misfits = {path: _misfit(path, theirs, config, wanted) for path, theirs in found.items()}
+    runs = _runs(plain_folder(as_shipped), BEST)
+    misfits = {path: _misfit(path, theirs, config, wanted) for path, theirs in runs.items()}
     fitting = [path for path, misfit in misfits.items() if not misfit]
     if usual in fitting or len(fitting) == 1:
         return usual if usual in fitting else fitting[0]
@@ -89,7 +89,7 @@ def find_base_learner(config: Config, wanted: Mapping[str, Any]) -> Path:
 
 
 def shorter_run(config: Config) -> Path | None:
-    """Return the folder of a run that was trained alike but for another number of epochs, if there is one."""
+    """Return the folder of a run that differs only in its number of epochs, or None."""
     runs = {} if config.Train.save_path is not None else _runs(plain_folder(config), STATE)
     for state, theirs in runs.items():
         if theirs is not None and [*_differing(theirs, config, TRAINING)] == ["Train.epochs"]:
@@ -98,7 +98,7 @@ def shorter_run(config: Config) -> Path | None:
 
 
 def missing_base_learner(config: Config, name: str) -> str:
-    """Say that the base learner is missing, and how to train it."""
+    """Return a message that the base learner is missing, and how to train it."""
     data, method = config.Data, config.Method
     opts: dict[str, object] = {"split": data.split}
     base = _base_config(config, name)
@@ -110,16 +110,16 @@ def missing_base_learner(config: Config, name: str) -> str:
         for option, value in method.backbone_options.items()
         if shipped.Method.backbone_options.get(option) != value
     }
-    given = " ".join(f"{key} {value}" for key, value in opts.items())
+    changes = " ".join(f"{key} {value}" for key, value in opts.items())
     return (
         f"the trained base learner of fold {data.split} is missing; train it by python train.py "
-        f"--config config/{data.data_set}/{name}_{method.backbone}.yaml --opts {given}, "
+        f"--config config/{data.data_set}/{name}_{method.backbone}.yaml --opts {changes}, "
         "or name one by --opts base_weight PATH"
     )
 
 
 def otherwise(folder: Path, config: Config, effects: Collection[Effect]) -> str:
-    """Say in which keys the training in a folder differs from ``config``: " with base_lr 0.1"; or nothing."""
+    """Return how the training in a folder differs from ``config``, such as " with base_lr 0.1", or ""."""
     different = _differing(_config_of(folder), config, effects)
     shown = [f"{key_path.rpartition('.')[2]} {value}" for key_path, value in different.items()]
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
@@ -127,16 +127,16 @@ def otherwise(folder: Path, config: Config, effects: Collection[Effect]) -> str:
 
 
 def _tell_differences(folder: Path, config: Config, effects: Collection[Effect] = (Effect.TRAINING,)) -> None:
-    """Warn where weights were trained otherwise than their folder's name, and ``config``, say."""
+    """Warn if weights were trained with other settings than ``config``."""
     if said := otherwise(folder, config, effects):
         get_log("engine").warning("%s was trained%s, other than the config says", folder, said)
 
 
 def _other_runs(config: Config, name: str) -> dict[Path, Config | None]:
-    """Return the weights of runs of the same method, fold and shot, each with its config.
+    """Return path and config of the weights of all runs of the same method, fold and shot.
 
-    Those by custom, or those of the same ``save_path`` but for its key, and the one whose ``config.yaml`` was
-    read.
+    Their folders are default folders, or those of the same ``save_path`` with another key; the folder whose
+    ``config.yaml`` was read is added.
     """
     if config.Train.save_path is None:
         runs = _runs(plain_folder(config), name)
@@ -151,7 +151,7 @@ def _other_runs(config: Config, name: str) -> dict[Path, Config | None]:
 
 
 def _runs(plain: Path, name: str) -> dict[Path, Config | None]:
-    """Return the weights in a folder by custom, and in those whose names go on after it; with configs."""
+    """Return path and config of the weights in a default folder, and in folders whose names begin with it."""
     folders = [plain, *sorted(plain.parent.glob(f"{plain.name}_*"))]
     return {folder / name: _config_of(folder) for folder in folders if (folder / name).is_file()}
 
@@ -178,7 +178,7 @@ def _described(path: Path, theirs: Config | None, config: Config) -> str:
 
 
 def _misfit(path: Path, theirs: Config | None, config: Config, wanted: Mapping[str, Any]) -> str:
-    """Say what of a base learner does not fit; nothing where it fits."""
+    """Return in what a base learner does not match, or "" if it matches."""
     try:
         meta = read_meta(path)
     except CheckpointError:
@@ -190,7 +190,7 @@ def _misfit(path: Path, theirs: Config | None, config: Config, wanted: Mapping[s
 
 
 def _base_config(config: Config, name: str) -> Config:
-    """Return the shipped config of the base learner, on the data root and the fold of ``config``."""
+    """Return the shipped config of the base learner, with the data root and the fold of ``config``."""
     shipped = shipped_config(config.with_values(Method={"arch": name}))
     place = {"data_root": config.Data.data_root, "split": config.Data.split}
     return shipped.with_values(Data=place)

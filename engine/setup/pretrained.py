@@ -1,4 +1,4 @@
-"""Backbone weights learnt on ImageNet: found where the backbone says, renamed to ours, loaded strictly."""
+"""Load ImageNet weights into a backbone, which says where they are and how to rename them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewseg.util.errors import CheckpointError
 
 FOLDER = Path("initmodel")
 RANDOM = "random weights"
-"""How ``load_pretrained`` says that it loaded none."""
+"""What ``load_pretrained`` returns if it loads no weights."""
 
 _WITHOUT = "or go on without: --opts pretrained none"
 
@@ -26,13 +26,13 @@ def load_pretrained(
     folder: str | Path = FOLDER,
     network: Network | None = None,
 ) -> str:
-    """Give ``backbone`` its ImageNet weights and return, in words, where they came from.
+    """Load ImageNet weights into ``backbone`` and return, in words, where they came from.
 
     Args:
-        backbone: the network.
-        source: ``none``, ``imagenet`` (also if unset), or the path of a file.
-        folder: where the published files lie.
-        network: whose other parts may start from these weights too.
+        backbone: the backbone.
+        source: ``none``, ``imagenet`` (the default), or the path of a file.
+        folder: folder of the published files.
+        network: network whose other parts may be initialised with these weights too.
 
     Raises:
         CheckpointError: a file is missing, cannot be read, or does not fit the network.
@@ -59,7 +59,7 @@ def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _public_weights(backbone: Backbone, folder: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return where public weights of the backbone came from, and their entries."""
+    """Return the origin of the backbone's public weights in words, and their entries."""
     name, weights = backbone.spec.name, backbone.spec.weights
     path = None if weights.file is None else folder / weights.file
     if path is not None and path.is_file():
@@ -73,22 +73,22 @@ def _public_weights(backbone: Backbone, folder: Path) -> tuple[str, dict[str, Te
 
 
 def _from_torchvision(name: str, path: Path | None) -> dict[str, Tensor]:
-    """Fetch torchvision's first ImageNet weights, which are the ones that this field has used.
+    """Download torchvision's first ImageNet weights, which are those that published methods use.
 
     Args:
-        name: of the network there.
-        path: where they are looked for first.
+        name: name of the network in torchvision.
+        path: where a user can put the file, for messages.
     """
     try:
         from torchvision.models import get_model_weights
-    except (ImportError, RuntimeError) as failure:  # its wheels do not import beside every torch
+    except (ImportError, RuntimeError) as failure:  # its wheels do not work with every version of torch
         raise CheckpointError(
             f"{name}: its ImageNet weights need torchvision, which cannot be imported; install it, {_WITHOUT}"
         ) from failure
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
         return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
-    except OSError as failure:  # urllib's errors among them
+    except OSError as failure:  # includes urllib's errors
         place = f"put it at {path}" if path else "name it by --opts pretrained PATH"
         raise CheckpointError(
             f"{name}: its ImageNet weights cannot be downloaded ({failure}); fetch {weights.url} elsewhere "

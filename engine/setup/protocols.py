@@ -1,4 +1,4 @@
-"""The protocol that a config trains under, and the one that it tests under."""
+"""The protocols of a config for training and for testing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError, shortened
 
 Difference = dict[str, tuple[Any, Any]]
-"""Point -> (as the preset has it, as it is)."""
+"""Point -> (value in the preset, actual value)."""
 
 
 DATA_POINTS = ("min_area", "small_classes")
-"""Points that files set for a data set, whatever the protocol."""
+"""Points that config files set for a data set, for all protocols."""
 
 LIST_KEYS = {"train_images": "train_list", "test_images": "val_list"}
 
@@ -46,10 +46,10 @@ def training_protocol(config: Config) -> Protocol:
 
 
 def test_protocol(config: Config) -> Protocol:
-    """Return the protocol that models are tested under: the one they were trained under, or another.
+    """Return the protocol that models are tested under: that of their training, or another one.
 
-    What a file says about sizes and scores it says about its own protocol. Under ``test_protocol`` such
-    points count only where they are given beside it, on the command line.
+    Sizes and scores that a config file sets belong to its own protocol. Under another ``test_protocol``, such
+    points count only if they are given on the command line.
     """
     trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
     protocol = trained
@@ -68,19 +68,19 @@ def test_protocol(config: Config) -> Protocol:
 
 
 def test_difference(config: Config, protocol: Protocol) -> Difference:
-    """Return where testing departs from the preset of its name."""
+    """Return the differences of testing from the preset of the protocol's name."""
     departures = protocol.difference(load_protocol(protocol.name, config.Data.data_set))
     return {point: pair for point, pair in departures.items() if point not in TRAINING_POINTS}
 
 
 def training_difference(config: Config, protocol: Protocol) -> Difference:
-    """Return where training departs from the preset of ``Data.protocol``."""
+    """Return the differences of training from the preset of ``Data.protocol``."""
     departures = protocol.difference(load_protocol(config.Data.protocol, config.Data.data_set))
     return {point: pair for point, pair in departures.items() if point in TRAINING_POINTS}
 
 
 def source_of(config: Config, point: str) -> str:
-    """Return which of the known lists the config names, or ``own``."""
+    """Return the source in ``LIST_FILES`` whose list the config names, or ``own``."""
     if config.Data.data_set not in LISTED:
         return "own"
     name = _named_list(config, point).name
@@ -88,7 +88,7 @@ def source_of(config: Config, point: str) -> str:
 
 
 def list_of(config: Config, point: str, protocol: Protocol) -> Path:
-    """Return the list that a protocol takes images from: the config's, or another one from its folder."""
+    """Return the list of a protocol's images: the config's list, or another list in the same folder."""
     named, source = _named_list(config, point), getattr(protocol, point)
     return named if source in ("own", source_of(config, point)) else named.with_name(LIST_FILES[source])
 

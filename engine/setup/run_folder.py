@@ -1,4 +1,4 @@
-"""The folder of a training: for one process at a time, untouched by a start that fails, kept unless told."""
+"""The folder of a training: it is locked, not changed by a failed start, and only overwritten on request."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, log_to_file
 
 WEIGHTS = (BEST, EARLIER, LAST, STATE)
-"""What a training is kept for."""
+"""The files of a training that must not be lost."""
 
 BOARD = "board"
 """The folder of TensorBoard's files in a run's folder."""
 
 
 class RunFolder:
-    """Where a training writes, for as long as it is entered.
+    """A context in which a training has its folder locked.
 
-    The lock is taken at once where the folder is there, and with the first file where it is not, so that a
-    start that fails leaves nothing behind.
+    The folder is locked on entry if it exists, and otherwise with the first file, so that a failed start
+    leaves nothing behind.
 
     Args:
-        config: of the training.
-        overwrite: begin anew where an earlier training lies.
+        config: config of the training.
+        overwrite: whether to overwrite an earlier training.
 
     Attributes:
-        path: of the folder.
-        earlier_state: what ``Train.resume`` goes on from; None: the training begins anew. Known once entered.
+        path: path of the folder.
+        earlier_state: state file that ``Train.resume`` continues from, or None; it is set on entry.
     """
 
     def __init__(self, config: Config, overwrite: bool = False) -> None:
@@ -66,10 +66,10 @@ class RunFolder:
         self._open.close()
 
     def begin(self) -> None:
-        """Make the folder ready for the files of the run; network, weights and data stand now.
+        """Prepare the folder for the files of the run, after network, weights and data have been loaded.
 
         Raises:
-            UserError: another training runs or lies there, or nothing can be written.
+            UserError: another training runs in the folder or is stored there, or nothing can be written.
         """
         if not self._locked:
             self._lock()
@@ -82,7 +82,7 @@ class RunFolder:
                 self._clear()
         except OSError as failure:
             raise UserError(f"{self.path}: {failure.strerror}; choose another folder") from failure
-        plain = self._config.with_values(Train={"resume": None})  # how it was started is no part of a run
+        plain = self._config.with_values(Train={"resume": None})  # how a run is started is no part of it
         write_text(self.path / RUN_CONFIG, plain.dump_yaml())
         self._open.enter_context(log_to_file(self.path / RUN_LOG))
 
@@ -105,7 +105,7 @@ class RunFolder:
         return None
 
     def _refuse_another(self) -> None:
-        """Refuse a folder that holds a training, unless that is gone on with or to be overwritten."""
+        """Raise UserError if the folder holds a training that is neither resumed nor overwritten."""
         refusal = distributed.from_main(self._refusal() if distributed.is_main() else None)
         if refusal is not None:
             raise UserError(refusal)
@@ -125,12 +125,12 @@ class RunFolder:
         )
 
     def _earlier_training(self) -> str:
-        """Say how far the training in the folder has come, and where its config differs."""
+        """Return the progress of the training in the folder, and the differences of its config, in words."""
         other = otherwise(self.path, self._config, [Effect.NAME, *TRAINING])
         return f"{_reached(self.path)}{other}"
 
     def _clear(self) -> None:
-        """Remove what an earlier training made."""
+        """Remove the files of an earlier training."""
         if _made(self.path, WEIGHTS):
             get_log("train").warning("overwriting %s in %s", self._earlier_training(), self.path)
         for path in _made(self.path, (*WEIGHTS, RUN_LOG, RUN_CONFIG, BOARD)):
@@ -141,7 +141,7 @@ class RunFolder:
 
 
 def _folder_of(config: Config) -> Path:
-    """Return the folder to write into; a run goes on where its state lies, unless ``save_path`` is set."""
+    """Return the folder to write to: that of the resumed state, unless ``save_path`` is set."""
     resume = config.Train.resume
     if resume in (None, "auto") or config.Train.save_path is not None:
         return run_folder(config)
@@ -158,7 +158,7 @@ def _made(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 def _reached(folder: Path) -> str:
-    """Say how far the training in a folder has come, as its weights know it."""
+    """Return the progress of the training in a folder in words, from the metadata of its weights."""
     for path in _made(folder, (LAST, BEST)):
         try:
             meta = read_meta(path)

@@ -31,9 +31,9 @@ def run_folder(config: Config) -> Path:
     Raises:
         ConfigError: ``save_path`` has another placeholder.
     """
-    own_folder = _folder_of_config(config)
-    if own_folder is not None:
-        return own_folder
+    folder = _folder_of_config(config)
+    if folder is not None:
+        return folder
     if config.Train.save_path is not None:
         return Path(_filled(config.Train.save_path, config))
     plain = plain_folder(config)
@@ -53,8 +53,8 @@ def plain_folder(config: Config) -> Path:
 def name_suffix(config: Config, effects: Collection[Effect]) -> str:
     """Return the name of the data root, where it is not the shipped one, followed by ``label``."""
     root = _root_name(config)
-    own = [in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
-    return "_".join(part for part in (*own, label(config, effects)) if part)
+    name = [in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
+    return "_".join(part for part in (*name, label(config, effects)) if part)
 
 
 def label(config: Config, effects: Collection[Effect]) -> str:
@@ -105,9 +105,9 @@ def _folder_of_config(config: Config) -> Path | None:
     file = config.file
     if file is None or file.name != RUN_CONFIG or not (file.parent / RUN_LOG).is_file():
         return None
-    own = load_config(file)
-    same_path = own.Train.save_path == config.Train.save_path
-    return file.parent if same_path and not differences(config, own, [Effect.NAME, *TRAINING]) else None
+    stored = load_config(file)
+    same_path = stored.Train.save_path == config.Train.save_path
+    return file.parent if same_path and not differences(config, stored, [Effect.NAME, *TRAINING]) else None
 
 
 def _root_name(config: Config) -> str:

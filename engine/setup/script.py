@@ -1,4 +1,4 @@
-"""What the scripts share: the runs that a command line asks for, and errors as one line, not a traceback."""
+"""What the scripts share: the configs of the runs in a command line, and errors as one line."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from fewseg.util.errors import UserError
 from fewseg.util.log import get_log, log_warnings
 
 USER_ERROR, LOST, STOPPED = 2, 3, 130
-"""Exit statuses: an error that the user can mend; another process has ended; a request to stop."""
+"""Exit statuses: an error that the user can correct; the loss of another process; a request to stop."""
 
 LAUNCHED = "FEWSEG_LAUNCHED"
-"""Set for processes whose errors are printed by the one that started them (``tools/launch.py``)."""
+"""Environment variable of processes whose errors ``tools/launch.py`` prints, which started them."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Where torchrun expects the reason of a failure."""
+"""Environment variable with the file in which torchrun expects the reason of a failure."""
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run ``main``; what the user can mend is printed as one line and ends with exit status 2.
+    """Run ``main``; an error that the user can correct is printed as one line and gives exit status 2.
 
-    Where torchrun started several processes, the first one speaks for all, and errors are handed to torchrun.
+    If torchrun started several processes, the first one prints for all, and errors are passed to torchrun.
     """
     log_warnings()
     try:
@@ -54,7 +54,7 @@ def run_script(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not distributed.is_connection_error(error):
             raise
-        if LAUNCHED not in os.environ or not distributed.is_broken_off(error):  # else another one says why
+        if LAUNCHED not in os.environ or not distributed.is_broken_off(error):  # else another reports it
             reason = " ".join(str(error).split())
             line = f"process {distributed.rank()} lost the connection to the others: {reason}"
             print(line, file=sys.stderr)
@@ -69,14 +69,14 @@ def _say(line: str) -> None:
 
 
 def _say_error(message: str) -> None:
-    """Print an error once for all processes; where ``tools/launch.py`` started them, leave that to it."""
+    """Print an error once for all processes, unless ``tools/launch.py`` does so."""
     handed_over = _hand_over(message)
     if not handed_over or (LAUNCHED not in os.environ and os.environ.get("RANK") == "0"):
         print(f"error: {message}", file=sys.stderr)
 
 
 def _hand_over(message: str) -> bool:
-    """Give torchrun the reason of a failure; return whether there is one, and it could be given."""
+    """Pass the reason of a failure to torchrun; return whether torchrun started this and it was passed."""
     if _ERROR_FILE not in os.environ:
         return False
     file = Path(os.environ[_ERROR_FILE])
@@ -84,23 +84,23 @@ def _hand_over(message: str) -> bool:
     facts = {"message": {"message": message, "extraInfo": more}, "status": USER_ERROR}
     try:
         file.write_text(json.dumps(facts), encoding="utf-8")
-    except OSError:  # a full disk, say
-        file.unlink(missing_ok=True)  # an empty file would be an error of its own
+    except OSError:  # such as a full disk
+        file.unlink(missing_ok=True)  # torchrun cannot parse an empty file
         return False
     return True
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an error; of one that a loader's worker passed on, without its traceback."""
+    """Return the message of an error, without the traceback that a loader's worker adds to it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
 
 
 def with_changes(opts: Sequence[str], changes: Mapping[str, object]) -> list[str]:
-    """Return ``--opts`` pairs in which ``changes`` take the place of what was said about the same keys."""
+    """Return ``--opts`` pairs in which ``changes`` replace the pairs of the same keys."""
     pairs = list(zip(opts[::2], opts[1::2], strict=False))
     kept = [part for key, value in pairs if key.rpartition(".")[2] not in changes for part in (key, value)]
-    rest = list(opts[2 * len(pairs) :])  # a key without its value, for the config to complain about
+    rest = list(opts[2 * len(pairs) :])  # a key without its value, which the config will refuse
     return [*kept, *(str(part) for pair in changes.items() for part in pair), *rest]
 
 
@@ -114,10 +114,10 @@ def configs_of_runs(
     """Yield a config per fold and number of shots.
 
     Args:
-        path: of the YAML file.
-        opts: changes to it by the user.
-        changes: further ones; None leaves a key as it is.
-        folds, shots: to run; by default what the config tests, or else its own.
+        path: path of the YAML file.
+        opts: the user's changes to it.
+        changes: further changes; a key with None is not changed.
+        folds, shots: folds and numbers of shots, by default those that the config tests, or else its own.
     """
     common = with_changes(opts, {key: value for key, value in changes.items() if value is not None})
     config = load_config(path, common)
@@ -127,16 +127,16 @@ def configs_of_runs(
 
 
 def log_notices(configs: Iterable[Config]) -> None:
-    """Log once every key of these configs that is known but has no effect."""
+    """Log every key of these configs that is valid but has no effect, each once."""
     for notice in dict.fromkeys(notice for config in configs for notice in config.notices):
         get_log("config").info(notice)
 
 
 def require_writable(folder: str | Path) -> Path:
-    """Make ``folder`` and return it.
+    """Create ``folder`` if it is missing, and return it.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: the folder cannot be created or written to.
     """
     folder = Path(folder)
     try:

@@ -8,7 +8,7 @@ from fewseg.util.errors import ConfigError
 
 
 def trains_base_learner(config: Config) -> bool:
-    """Return whether the config is a base learner's, which knows the base classes alone."""
+    """Return whether the config is a base learner's, which segments only the base classes."""
     return config.Method.arch in BASE_LEARNERS
 
 

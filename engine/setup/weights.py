@@ -1,4 +1,4 @@
-"""Trained weights: loading them into a network that they must have been trained for."""
+"""Load trained weights into a network, which must be the one that they were trained for."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fewseg.util.errors import CheckpointError, as_word
 from fewseg.util.log import get_log
 
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
-"""Entries of a checkpoint's metadata in which it must agree with the network."""
+"""Entries of a checkpoint's metadata that must be those of the network."""
 
 _LOOK_UP = "auto"
 
 
 def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
-    """Return what a network is, for the metadata of its checkpoints."""
+    """Return the description of a network for the metadata of its checkpoints."""
     method, data = config.Method, config.Data
     few_shot = {"shot": data.shot, "ways": data.ways, "options": dict(method.options)}
     return {
@@ -44,26 +44,26 @@ def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
 
 
 def fill(path: str, config: Config) -> Path:
-    """Put fold and shot into a path like ``exp/fold{fold}_shot{shot}/best.safetensors``."""
+    """Fill fold and shot into a path such as ``exp/fold{fold}_shot{shot}/best.safetensors``."""
     return Path(path.replace("{fold}", str(config.Data.split)).replace("{shot}", str(config.Data.shot)))
 
 
 def load_trained(
     network: nn.Module, path: str | Path, expected: Mapping[str, Any], *, whole: bool = False
 ) -> dict[str, str]:
-    """Load a checkpoint of ours, or a published one, into ``network``.
+    """Load a checkpoint of FewSeg, or a published one, into ``network``.
 
     Args:
         network: a few-shot model or a base learner.
-        path: ``*.safetensors`` is ours, anything else published.
-        expected: what the network is; see ``describe``.
+        path: path of the checkpoint: of FewSeg if it ends in ``.safetensors``, otherwise a published one.
+        expected: description of the network; see ``describe``.
         whole: refuse a checkpoint that lacks weights for this number of supports; see ``load_strict``.
 
     Returns:
-        The method's options that it runs under instead of those it was built with; as ``load_strict``.
+        The options of the method that replace those that it was built with; see ``load_strict``.
 
     Raises:
-        CheckpointError: no such file, or one of another method, backbone, fold or class count.
+        CheckpointError: the file is missing, or of another method, backbone, fold or number of classes.
     """
     ours = Path(path).suffix == ".safetensors"
     if ours:
@@ -84,10 +84,10 @@ def load_trained(
 
 
 def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
-    """Give a new network the weights that training starts from, and return where those come from.
+    """Load the weights that training starts from into a new network, and return where they come from.
 
-    A checkpoint where ``Train.weight`` names one; else a few-shot model with a base learner takes the trained
-    base learner's, and everything else its backbone's ImageNet weights.
+    They are those of the checkpoint that ``Train.weight`` names, if any. Otherwise they are the trained base
+    learner's for a few-shot model with a base learner, and the backbone's ImageNet weights for all others.
     """
     method = config.Method
     if config.Train.weight is not None:
@@ -106,23 +106,23 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
 
 
 def base_weight_path(config: Config, split: ClassSplit) -> Path:
-    """Return where the trained base learner lies: as configured, or found among those trained here.
+    """Return the path of the trained base learner's weights, as configured or found among the runs.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or several match.
     """
-    given = config.Method.base_weight
-    if given in (None, _LOOK_UP):
+    configured = config.Method.base_weight
+    if configured in (None, _LOOK_UP):
         described = {**describe(config, split), "arch": _base_name(config)}
         return find_base_learner(config, {key: described[key] for key in (*BINDING, "backbone_options")})
-    path = fill(given, config)
+    path = fill(configured, config)
     if not path.is_file():
         raise CheckpointError(f"{path}: {missing_base_learner(config, _base_name(config))}")
     return path
 
 
 def _base_name(config: Config) -> str:
-    """Return whose weights are taken over: the config's base learner, the method's own, or the first."""
+    """Return the base learner whose weights are loaded: the config's, the method's default, or the first."""
     chosen = None if config.Method.base == "none" else config.Method.base
     return chosen or METHODS[config.Method.arch].published.base or next(iter(BASE_LEARNERS))
 
