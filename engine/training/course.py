@@ -1,4 +1,4 @@
-"""What determines the course of a training: a run that goes on shares it, or is told to change it."""
+"""The settings and data that determine the course of a training, which a resumed run must share or change."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _EPOCHS, _SEED, _BATCH, _OPTIMIZER = (
 _BASE_CLASSES, _IMAGES = "base classes", "images per epoch"
 
 _PLACES = ("Data.data_root", "Data.train_list", "Data.val_list")
-"""Where data lie is no part of the course; which images are there is."""
+"""Keys of paths to the data, which are not part of the course; the listed images are."""
 
 _FIXED = (
     *("Method.arch", "Method.backbone", "Data.data_set", "Data.split", "classes", _BASE_CLASSES),
     *("Train.weight", "Train.start_epoch", "Method.base_weight", "Method.pretrained"),
 )
-"""What makes another model of it, and what has an effect at the start only."""
+"""Entries that cannot change: another value would make another model, or has an effect only at the start."""
 
 _EARLIER_NAMES = {
     **{
@@ -49,16 +49,16 @@ _EARLIER_NAMES = {
     **{"shot": "Data.shot", "epochs": _EPOCHS, "batch_size": _BATCH},
     **{"base_classes": _BASE_CLASSES, "images": _IMAGES},
 }
-"""What states of earlier versions know, and how they call it."""
+"""Name in the states of earlier versions -> name of the entry now."""
 
 
 def course_of(config: Config, fold: Fold, images: int) -> dict[str, Any]:
-    """Return what determines the course of a training as plain values.
+    """Return the entries that determine the course of a training, as plain values.
 
     Args:
-        config: of the training.
-        fold: that it reads.
-        images: of an epoch.
+        config: config of the training.
+        fold: fold of the training.
+        images: number of images in an epoch.
     """
     split = fold.classes
     settings = values(config, [Effect.NAME, *TRAINING])
@@ -73,7 +73,7 @@ def course_of(config: Config, fold: Fold, images: int) -> dict[str, Any]:
 
 
 def resumed(snapshot: Snapshot, config: Config, seed: int) -> Progress:
-    """Return how far a run has come; with ``seed`` if its config asks for another one than before."""
+    """Return the progress of a resumed run, with ``seed`` if its config now sets another seed."""
     now = config.Train.manual_seed
     if _is_earlier(snapshot):
         changed = now not in (None, snapshot.progress.seed)
@@ -83,18 +83,18 @@ def resumed(snapshot: Snapshot, config: Config, seed: int) -> Progress:
 
 
 def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[str]:
-    """Compare the course of a run with the one that it is to go on with.
+    """Compare the course of a run so far with the course of the resumed run.
 
     Args:
-        snapshot: of the run.
-        course: to go on with.
-        allow: change what can be changed.
+        snapshot: snapshot of the run.
+        course: course of the resumed run.
+        allow: whether entries may change, if that is possible.
 
     Returns:
-        What changes.
+        The entries that change.
 
     Raises:
-        CheckpointError: something differs, and is not allowed to or cannot.
+        CheckpointError: an entry differs that must not or cannot change.
     """
     before, log = _before(snapshot, course), get_log("train")
     changes = {key: (before[key], course.get(key)) for key in before if before[key] != course.get(key)}
@@ -138,7 +138,7 @@ def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -
 
 
 def keeps_moments(changes: Collection[str]) -> bool:
-    """Return whether the optimizer goes on with what it has gathered."""
+    """Return whether the optimizer keeps its moments."""
     return _OPTIMIZER not in changes
 
 
@@ -161,7 +161,7 @@ def _refuse(snapshot: Snapshot, changes: Mapping[str, tuple[Any, Any]], allow: b
 
 
 def _before(snapshot: Snapshot, course: Course) -> dict[str, Any]:
-    """Return the course of the run so far, as far as it is known, under the names of now."""
+    """Return the known entries of the course of the run so far, under their present names."""
     known = {key: value for key, value in snapshot.plan.items() if key.partition(".")[2] not in UNUSED}
     if _is_earlier(snapshot):
         known = {name: known[key] for key, name in _EARLIER_NAMES.items() if key in known}
@@ -178,7 +178,7 @@ def _is_earlier(snapshot: Snapshot) -> bool:
 
 
 def _set(key_path: str, value: Any) -> bool:
-    """Return whether a key that a state does not know has a value of its own."""
+    """Return whether a key that a state does not contain has another value than its default."""
     return value != default_of(key_path) or key_path.count(".") > 1  # options have no defaults here
 
 
@@ -187,7 +187,7 @@ def _told(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def _listed(images: ImageList) -> str:
-    """Return what tells one list from another: its length and eight hex digits."""
+    """Return the identification of a list: its length and eight hex digits."""
     return f"{len(images)} ({_digest([images.names, images.class_ids])})"
 
 

@@ -1,4 +1,4 @@
-"""What a training may be expected to reach with few images, said once before it starts."""
+"""Warnings before a training with few images about the scores that can be expected."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from fewseg.util.config import Config
 from fewseg.util.log import get_log
 
 FEW_IMAGES = 500
-"""Fewer training images are few. The smallest set that is known to train from random weights is a fold of
-Shapes, with about 600 drawings; the smallest fold of PASCAL-5i has 2,752 photographs and starts from ImageNet
-weights."""
+"""Trainings with fewer images are warned about. The smallest set that is known to train from random weights
+is a fold of Shapes with about 600 drawings; the smallest fold of PASCAL-5i has 2,752 photographs."""
 
 
 def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> None:
-    """Log what few training images mean for the score, and which key changes it.
+    """Log the effect of few training images on the score, and which key changes it.
 
     Args:
-        config: of the training.
-        fold: that it trains on.
-        images: that it draws from.
-        origin: where its weights come from, as ``start_weights`` says it.
+        config: config of the training.
+        fold: fold of the training.
+        images: number of training images.
+        origin: origin of the initial weights, see ``start_weights``.
     """
     if images >= FEW_IMAGES:
         return
@@ -44,7 +43,7 @@ def say_what_to_expect(config: Config, fold: Fold, images: int, origin: str) -> 
 
 
 def _what_follows(removed: bool, others: int) -> str:
-    """Say what becomes of images that show a novel class, and what else could."""
+    """Return what happens to images that show a novel class, and the alternative."""
     if removed:
         return "are left out; --opts novel_in_train background keeps them, their novel classes as background"
     taught = "teach it as background, so expect it to be found less well"

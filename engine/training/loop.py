@@ -1,7 +1,7 @@
 """The training loop, the same for base learners and few-shot models.
 
-A step's batch and its random draws follow from (seed, epoch, step) alone: a resumed run continues as if it
-had never stopped.
+The batch and the random draws of a step depend only on (seed, epoch, step), so a resumed run continues as if
+it had never stopped.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from fewseg.util.log import get_log
 from fewseg.util.progress import progress
 
 Validate = Callable[[float, Check], tuple[float, Mapping[str, float]]]
-"""Epochs done, a check that may stop it -> the score that selects snapshots, and all metrics."""
+"""Completed epochs, a check that may stop it -> the score that selects snapshots, and all metrics."""
 
 
 class TrainingLoop:
-    """Steps, validations and snapshots.
+    """Runs the steps, validations and snapshots of a training.
 
     Args:
-        model: where it is to run.
-        optimizer: of its parameters.
-        schedule: of the learning rates.
-        loader, batches: this process's share of the data.
+        model: the model on its device.
+        optimizer: the optimizer of its parameters.
+        schedule: the schedule of the learning rates.
+        loader, batches: this process's share of the data, and its batch sampler.
         validate: scores the model.
-        snapshots, board: where weights and curves go.
-        reached: where to start from.
-        settings: of the config.
+        snapshots, board: the files of weights and of TensorBoard.
+        reached: the progress to start from.
+        settings: section ``Train`` of the config.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TrainingLoop:
         Raises:
             Interrupted: by Ctrl-C, SIGTERM or SIGHUP; a snapshot has been written.
             NotFiniteError: the loss is NaN or infinite.
-            Exception: anything that goes wrong; if possible, a snapshot has been written.
+            Exception: any other error; if possible, a snapshot has been written.
         """
         self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
         with worker_deaths(), StopRequest() as stop:
@@ -152,7 +152,7 @@ class TrainingLoop:
             raise NotFiniteError(f"{at}: {failure}; the batch: {'; '.join(batch.names)}") from None
 
     def _show(self, losses: Mapping[str, float]) -> None:
-        """Put the losses and rates of the step just done onto the board, now and then."""
+        """Write the losses and learning rates of the last step to TensorBoard, every ``print_freq`` steps."""
         number = self._number()
         if number % self.settings.print_freq == 0:
             rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
@@ -160,12 +160,12 @@ class TrainingLoop:
             self.board.scalars("lr", rates, number)
 
     def _number(self) -> int:
-        """Return how many steps are done since the start of the first epoch."""
+        """Return the number of steps completed since the start of the first epoch."""
         return self.reached.epoch * len(self.batches) + self.reached.step
 
     def _validate(self, epoch: float, stop: StopRequest) -> None:
         """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
-        # A process that is stopped during the validation cannot ask the others any more.
+        # A process that is stopped during the validation cannot communicate with the others.
         self.gathered = distributed.gather(self.model.memory.state())
         score, metrics = self.validate(epoch, stop.check)
         number = round(epoch * len(self.batches))
@@ -183,27 +183,27 @@ class TrainingLoop:
         self.gathered = None
 
     def _validates_after(self, epoch: int) -> bool:
-        """Return whether a validation follows this many epochs; the last one always has it."""
+        """Return whether a validation follows this many epochs; the last epoch is always followed by one."""
         settings = self.settings
         return settings.evaluate and (epoch % settings.val_freq == 0 or epoch == settings.epochs)
 
     def _is_stale(self) -> bool:
-        """Return whether there was a validation after this epoch, and it has waited too long for a best."""
+        """Return whether this epoch was validated, and ``stop_interval`` epochs brought no new best score."""
         epoch = self.reached.epoch
         waited = epoch - self.reached.best_epoch
         return epoch > 0 and self._validates_after(epoch) and waited > self.settings.stop_interval
 
     def _save_last(self) -> None:
-        """Write the state and the present weights; every process takes part."""
+        """Write the state and the current weights; all processes must call this."""
         memories = distributed.gather(self.model.memory.state())
         if distributed.is_main():
             self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
 
     def _keep(self, together: bool = False) -> str:
-        """Save the last complete step, if it can be had, and return what a user needs to know of that.
+        """Save the last complete step, if possible, and return a message about it for the user.
 
         Args:
-            together: all processes are here. Otherwise this one must do without the others.
+            together: whether all processes call this; otherwise no communication is possible.
         """
         try:
             self.safe_point.restore()
@@ -212,7 +212,7 @@ class TrainingLoop:
             elif distributed.is_main():
                 memories = self.gathered or memories_alone(self.model)
                 self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
-        except Exception as failure:  # must not hide why the run ends
+        except Exception as failure:  # it must not hide the error that ends the run
             stays = "an earlier one stays" if self.snapshots.begun else "there is none to go on from"
             return f"no snapshot is written: {first_line(failure)}; {stays}"
         return f"go on with --opts resume {self.snapshots.folder}"
@@ -225,7 +225,7 @@ class TrainingLoop:
                     module.eval()
 
     def _seed(self, number: int) -> torch.Generator:
-        """Make the random draws of a step depend on seed, step and process alone."""
+        """Make the random draws of a step depend only on seed, step and process."""
         key = np.random.SeedSequence((self.reached.seed, number, distributed.rank()))
         seed = int(key.generate_state(1, np.uint32)[0])
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rates of its groups."""
+"""The optimizer and the learning rates of its parameter groups."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 from fewseg.model.contract import GroupRule
 
 HEAD_FACTOR = 10.0
-"""Groups behind ``index_split`` learn this many times faster than the others."""
+"""Factor of the learning rate of groups after ``index_split``."""
 
 _WARMUP_START = 0.1
 
 _MOMENTS = {"betas": {"step", "exp_avg", "exp_avg_sq"}, "momentum": {"momentum_buffer"}}
-"""What optimizers keep per parameter, by the option that only their kind has."""
+"""The moments of an optimizer per parameter, by the option that only its kind of optimizer has."""
 
 
 def create_optimizer(
@@ -32,16 +32,16 @@ def create_optimizer(
     rules: Mapping[str, GroupRule] | None = None,
     clip_norm: float | None = None,
 ) -> Optimizer:
-    """Build the optimizer, one group per entry of ``groups`` and in their order.
+    """Create the optimizer, with one parameter group per entry of ``groups``, in this order.
 
     Args:
-        groups: trainable parameters by the name of their group, as ``model.param_groups()`` gives them.
+        groups: name of a group -> its trainable parameters, as ``model.param_groups()`` returns them.
         name: ``sgd``, ``adamw`` or ``adam``.
-        lr: of every group, until a schedule sets it.
-        momentum: of SGD.
-        weight_decay: on every parameter that no rule exempts.
-        rules: how groups learn that do not learn as the others.
-        clip_norm: every group's gradient is shortened to this norm before a step.
+        lr: learning rate of every group, until a schedule sets it.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of every parameter that no rule exempts.
+        rules: exceptions for single groups.
+        clip_norm: every group's gradient is clipped to this norm before a step.
     """
     listed = []
     for group, parameters in groups.items():
@@ -64,10 +64,10 @@ def _clip(optimizer: Optimizer, norm: float) -> None:
 
 
 def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the moments that ``optimizer.state_dict()`` once gave; rates, decay and the like stay as they are.
+    """Load the moments of an earlier ``optimizer.state_dict()``; rates, decay and the like do not change.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: they are those of another optimizer.
+        ValueError, KeyError, TypeError, AttributeError: the state is that of another optimizer.
     """
     own, theirs = optimizer.param_groups, state["param_groups"]
     kind = next(key for key in _MOMENTS if key in own[0])
@@ -100,15 +100,15 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class PolySchedule:
-    """The field's schedule: ``base_lr * (1 - step / steps) ** power``, the last step having rate 0.
+    """The polynomial schedule ``base_lr * (1 - step / steps) ** power``, whose last step has rate 0.
 
     Attributes:
-        base_lr: of the groups up to ``index_split``.
-        steps: length of the training.
-        power: of the decay.
-        index_split: position of the last group without the tenfold rate; -1 gives it to all of them.
-        warmup_steps: steps over which the rate rises linearly from a tenth of ``base_lr``.
-        milestones: shares of the training after each of which the rate is a tenth of what it was.
+        base_lr: learning rate of the groups up to ``index_split``.
+        steps: number of steps of the training.
+        power: exponent of the decay.
+        index_split: index of the last group without the tenfold rate; with -1 all groups have it.
+        warmup_steps: number of steps in which the rate rises linearly from a tenth of ``base_lr``.
+        milestones: shares of the training after each of which the rate drops to a tenth.
     """
 
     base_lr: float

@@ -1,4 +1,4 @@
-"""A network as its training runs it: compiled, over several processes, or as it is."""
+"""Wrap a network for training: compiled, distributed over several processes, or neither."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fewseg.util.errors import UserError
 
 
 def synchronised(model: Network, device: torch.device) -> Network:
-    """Let BatchNorms that learn see the batch of all GPUs, where there are several."""
-    # A batch of what depends on it is an episode's.
+    """Synchronise the BatchNorms over all GPUs, if there are several."""
+    # A model that depends on its batch computes its statistics from a single episode.
     if distributed.world_size() > 1 and device.type == "cuda" and not model.batch_dependent:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 
 def wrapped(model: Network, *, compiled: bool) -> nn.Module:
-    """Return the model as its steps run it: compiled, distributed, or as it is.
+    """Return the model as the training steps run it: compiled, distributed, or unchanged.
 
     Raises:
-        UserError: several processes cannot train it.
+        UserError: the model cannot be trained by several processes.
     """
     forward: nn.Module = cast(nn.Module, torch.compile(model)) if compiled else model
     if distributed.world_size() > 1 and model.alternating:

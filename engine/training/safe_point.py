@@ -1,4 +1,4 @@
-"""Takes back the step that an error broke off, so that the run can be kept as after the last complete one."""
+"""Undo a step that an error interrupted, so that the last complete step can be saved."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fewseg.model.contract import Network
 
 
 class SafePoint:
-    """Knows whether a run stands between two steps, and brings it back there.
+    """Restores the state between two steps.
 
-    A step that fails before the optimizer begins has changed no parameter, but perhaps running statistics and
-    other buffers, and what a method remembers. One that fails later cannot be taken back.
+    A step that fails before the optimizer begins has changed no parameter, but possibly running statistics,
+    other buffers and the method's memory. A step that fails later cannot be undone.
 
     Args:
-        model: that is trained.
-        optimizer: of its parameters.
+        model: the model that is trained.
+        optimizer: the optimizer of its parameters.
     """
 
     def __init__(self, model: Network, optimizer: Optimizer) -> None:
@@ -32,7 +32,7 @@ class SafePoint:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Surround a step and the counting of it."""
+        """A context for a step and the update of the progress."""
         self._undo = self._changes()
         yield
         self._undo, self._updating = [], False  # only after a complete step
@@ -41,7 +41,7 @@ class SafePoint:
         """Go back to the end of the last complete step.
 
         Raises:
-            RuntimeError: the optimizer had begun, and weights may be changed.
+            RuntimeError: the optimizer had begun, so weights may have changed.
         """
         if self._updating:
             raise RuntimeError("the error came amid an update of the weights")
@@ -54,7 +54,7 @@ class SafePoint:
         self._updating = True
 
     def _changes(self) -> list[Callable[[], Any]]:
-        """Return what takes back the changes of a forward pass."""
+        """Return functions that undo the changes of a forward pass."""
         learning = (module for module in self._model.modules() if module.training)
         buffers = (buffer for module in learning for buffer in module.buffers(recurse=False))
         return [*(partial(buffer.copy_, buffer.clone()) for buffer in buffers), self._model.memory.watch()]

@@ -1,8 +1,8 @@
-"""Writes what a training run leaves behind: the weights ``best`` and ``last``, and the state to go on from.
+"""Write the files of a training run: the weights ``best`` and ``last``, and the state to resume from.
 
-``last.state.pt`` decides. It holds all that a resumed run needs, weights included, and the checksum of the
-best weights. The weights files are what tests and later stages read; a resumed run first brings them in step
-with the state, so that a crash between any two writes is mended:
+``last.state.pt`` is authoritative. It holds all that a resumed run needs, including the weights, and the
+checksum of the best weights. Tests and later stages read the weights files. A resumed run makes them agree
+with the state, which repairs a crash between any two writes:
 
 - ``last.safetensors`` follows from the state alone, and is written after it;
 - ``best.safetensors`` may be newer than the state. The file that the state names is kept beside it until the
@@ -34,18 +34,18 @@ from fewseg.util.log import get_log
 from fewseg.util.state_file import save_training_state
 
 Memories = Sequence[Mapping[str, Tensor]]
-"""What the model remembers beside its weights in every process, by rank."""
+"""The model's memory in addition to its weights, for every process, by rank."""
 
 
 class Snapshots:
     """The files of one run.
 
     Args:
-        folder: of the run.
-        meta: what the model is, for the checkpoints' metadata.
-        plan: what a resumed run must share with this one, such as the batch size.
-        minutes: after which a snapshot is due; None: never.
-        earlier: what the run goes on from; None: it begins anew.
+        folder: folder of the run.
+        meta: description of the model for the metadata of the checkpoints.
+        plan: settings that a resumed run must share with this one, such as the batch size.
+        minutes: minutes after which a snapshot is due; None: never.
+        earlier: snapshot that the run resumes from; None for a new run.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Snapshots:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Whether there is a state to resume from."""
         return self._begun
 
     def due(self) -> bool:
-        """Return whether the last snapshot is so old that this process, the main one, wants another."""
+        """Return whether this is the main process and the last snapshot is older than ``minutes``."""
         waited = time.monotonic() - self._written
         return self._minutes is not None and distributed.is_main() and waited >= 60 * self._minutes
 
@@ -80,14 +80,14 @@ class Snapshots:
         progress: Progress,
         memories: Memories,
     ) -> None:
-        """Write the state to go on from, and the present weights.
+        """Write the state to resume from, and the current weights.
 
         Args:
-            model, optimizer, progress: of the run.
-            memories: of all processes.
+            model, optimizer, progress: those of the run.
+            memories: the memories of all processes.
 
         Raises:
-            NotFiniteError: weights are NaN or infinite; what stood there stays.
+            NotFiniteError: weights are NaN or infinite; the earlier files are kept.
             CheckpointError: a file cannot be written.
         """
         content = self._packed(model, progress)
@@ -106,7 +106,7 @@ class Snapshots:
         self._written = time.monotonic()
 
     def save_best(self, model: Network, progress: Progress) -> None:
-        """Write the weights that validate best; the ones that the state names are kept."""
+        """Write the weights of the best validation; the best weights that the state names are kept."""
         content = self._packed(model, progress)
         if self._named is not None and self._named == self._best:
             _link(self.folder / BEST, self.folder / EARLIER)
@@ -114,14 +114,14 @@ class Snapshots:
         self._best = hashlib.sha256(content).hexdigest()
 
     def begin(self, model: Network, optimizer: Optimizer, progress: Progress) -> Progress:
-        """Bring all files in step with the snapshot that has been restored, if any, and with its new plan.
+        """Make all files consistent with the restored snapshot, if any, and with the new plan.
 
         Args:
             model, optimizer: restored from the snapshot.
-            progress: to go on from.
+            progress: the progress to resume from.
 
         Returns:
-            ``progress``, without a best score if the weights that reached it are lost.
+            ``progress``, without a best score if its weights are lost.
         """
         earlier = self._earlier
         if earlier is None:
@@ -139,14 +139,14 @@ class Snapshots:
         return distributed.from_main(progress)
 
     def _bring_last(self, model: Network, progress: Progress) -> None:
-        """Write the weights of the state if they are not there, and remove what it does not need."""
+        """Write the weights of the state if they are missing, and remove files that it does not need."""
         content = self._packed(model, progress)
         if not _is(self.folder / LAST, hashlib.sha256(content).hexdigest()):
             write_checkpoint(self.folder / LAST, content)
         (self.folder / EARLIER).unlink(missing_ok=True)
 
     def _bring_back(self, best: str, snapshot: Snapshot) -> bool:
-        """Put the best weights that a snapshot names into place; return whether they were found."""
+        """Restore the file of the best weights that a snapshot names; return whether they were found."""
         own, theirs = self.folder, snapshot.path.parent
         places = [own / BEST, own / EARLIER, theirs / BEST, theirs / EARLIER]
         found = next((path for path in places if _is(path, best)), None)
@@ -173,10 +173,10 @@ class Snapshots:
 
 
 def memories_alone(model: Network) -> Memories:
-    """Return what every process remembers, as far as this one knows without asking the others.
+    """Return the memories of all processes without communication, which requires that they are empty.
 
     Raises:
-        RuntimeError: the others remember something, too.
+        RuntimeError: there are several processes, and their memories are not empty.
     """
     own, processes = model.memory.state(), distributed.world_size()
     if own and processes > 1:
@@ -185,7 +185,7 @@ def memories_alone(model: Network) -> Memories:
 
 
 def _best_of(snapshot: Snapshot) -> str | None:
-    """Return the checksum of a run's best weights, as named or, in states of earlier versions, as found."""
+    """Return the checksum of a run's best weights, which states of earlier versions do not contain."""
     if snapshot.best is not None or snapshot.progress.best_score < 0:
         return snapshot.best
     path = snapshot.path.parent / BEST
@@ -201,7 +201,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give ``source`` a second name, or copy it where the file system knows no second names."""
+    """Create a hard link to ``source``, or copy it where the file system has no hard links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""What a training run goes on from: how far it has come, and its state as it was read."""
+"""The snapshot that a training run is resumed from: its progress and its state."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Progress:
-    """How far a run has come. Every random draw follows from the seed and the position, so no generator's
-    state needs to be kept.
+    """The progress of a run. All random draws depend only on seed, epoch and step, so no state of a random
+    generator needs to be stored.
 
     Attributes:
-        seed: of every random draw.
-        epoch: the current one, from 0.
-        step: steps done in it.
-        best_score: highest validation score so far; negative before the first one.
-        best_epoch: when it was reached, in epochs done.
+        seed: seed of all random draws.
+        epoch: the current epoch, from 0.
+        step: number of steps completed in it.
+        best_score: highest validation score so far; negative before the first validation.
+        best_epoch: number of epochs completed when it was reached.
     """
 
     seed: Count
@@ -65,11 +65,11 @@ class Snapshot:
     """A run's state, as ``engine.training.saving`` writes it into one file.
 
     Attributes:
-        path: of the file.
-        model, optimizer: their states.
-        progress: how far the run had come.
-        plan: what a resumed run must share with this one, such as the batch size.
-        memories: what the model of every process remembers beside the weights, by rank.
+        path: path of the file.
+        model, optimizer: states of model and optimizer.
+        progress: progress of the run.
+        plan: settings that a resumed run must share with this one, such as the batch size.
+        memories: the model's memory in addition to the weights, for every process, by rank.
         best: SHA-256 of the weights file that holds the best score; None if there is none, or in files of
             earlier versions.
     """
@@ -90,7 +90,7 @@ class Snapshot:
             path: the run's folder, or the ``last.state.pt`` in it.
 
         Raises:
-            CheckpointError: there is none, or a field of it is not what it should be.
+            CheckpointError: there is no snapshot, or a field of it is malformed.
         """
         path = Path(path)
         file = path / STATE if path.is_dir() else path
@@ -114,14 +114,14 @@ class Snapshot:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure
 
     def restore(self, model: Network, optimizer: Optimizer, *, moments: bool = True) -> None:
-        """Put model and optimizer where the run stopped; rates and decay stay those of ``optimizer``.
+        """Load the state into model and optimizer; learning rates and weight decay of ``optimizer`` are kept.
 
         Args:
-            model, optimizer: of the run that goes on.
-            moments: the optimizer takes over what it had gathered.
+            model, optimizer: model and optimizer of the resumed run.
+            moments: whether the moments of the optimizer are loaded.
 
         Raises:
-            CheckpointError: the state is not one of such a model and optimizer.
+            CheckpointError: the state does not fit the model or the optimizer.
         """
         try:
             load_strict(model, self.model)
@@ -137,13 +137,13 @@ class Snapshot:
             raise CheckpointError(f"{self.path}: malformed: {wrong}; copy it again") from failure
 
     def _memory(self) -> Mapping[str, Tensor]:
-        """Return what this process remembers: its own, or all of it if the processes were others."""
+        """Return the memory of this process, or that of all if the number of processes has changed."""
         if len(self.memories) == distributed.world_size():
             return self.memories[distributed.rank()]
         return {name: value for memory in self.memories for name, value in memory.items()}
 
     def tell_other_processes(self) -> None:
-        """Say in one line what it means that the run goes on with another number of processes."""
+        """Warn in one line if the run is resumed with another number of processes."""
         before, now = len(self.memories), distributed.world_size()
         if before not in (0, now) and distributed.is_main():
             known = "; each starts from all that they remembered" if any(self.memories) else ""
@@ -157,7 +157,7 @@ class Snapshot:
 
 
 def _fault(failure: ValidationError | TypeError) -> str:
-    """Say which field is wrong, and how."""
+    """Return which field is wrong and why."""
     if not isinstance(failure, ValidationError):
         return first_line(failure)
     first = failure.errors()[0]

@@ -31,33 +31,33 @@ def training_step(
 ) -> dict[str, float]:
     """Minimise the sum of the losses of ``batch`` by one step and return the losses by name.
 
-    A model may ask for its losses to be minimised in turns: then one step for each, after a forward pass of
-    its own, so that a turn sees what the one before has learnt.
+    If the model has alternating losses, each group of them is minimised by its own step with its own forward
+    pass, which uses the weights after the step before.
 
     Args:
-        model: names its losses, and those that are ``alternating``.
-        batch: an episode, or labelled images; on the model's device.
-        optimizer: its rates are set by the caller.
-        forward: the model as it is to be run, if wrapped (distributed, compiled).
-        generator: for losses that draw random pixels.
-        precision: autocast to run the forward pass in.
+        model: the model, which returns its losses by name and says which are ``alternating``.
+        batch: an episode, or labelled images, on the model's device.
+        optimizer: the optimizer, whose learning rates the caller sets.
+        forward: the wrapped model (distributed, compiled), if any.
+        generator: random generator for losses that sample pixels.
+        precision: autocast context of the forward pass.
 
     Raises:
-        NotFiniteError: the loss is NaN or infinite; no weight has been changed by it.
+        NotFiniteError: the loss is NaN or infinite; it has changed no weight.
     """
-    forward = model if forward is None else forward  # a compiled one has no truth value
+    forward = model if forward is None else forward  # a compiled module has no truth value
     values: dict[str, float] = {}
     for turn in model.alternating or (None,):
         with precision or nullcontext():
             losses = model.losses_on(batch, forward, generator)
             losses = losses if turn is None else {name: losses[name] for name in turn}
             loss = total(losses)
-        found = torch.stack([value.detach() for value in losses.values()]).tolist()
-        values |= zip(losses, found, strict=True)
+        numbers = torch.stack([value.detach() for value in losses.values()]).tolist()
+        values |= zip(losses, numbers, strict=True)
         if not torch.isfinite(loss):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise NotFiniteError(f"the loss is not finite ({shown})")
-        optimizer.zero_grad(set_to_none=True)  # what a turn does not reach keeps no gradient, and stays
+        optimizer.zero_grad(set_to_none=True)  # parameters outside of this group get no update
         loss.backward()
         optimizer.step()
     return values

@@ -1,4 +1,4 @@
-"""TensorBoard: losses, rates, scores and pictures of a training run."""
+"""TensorBoard: losses, learning rates, scores and pictures of a training run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from tensorboardX.record_writer import RecordWriter
 
 _FLUSH_SECONDS = 20.0
-"""At most so old are the curves that TensorBoard shows."""
+"""Seconds after which new values are written to the file."""
 
 
 class TensorBoardWriter:
     """Writes an event file below ``folder`` in the main process, and nothing in the others.
 
-    Every start of a run has one file, made with the first value. A run that goes on hides what an earlier
-    start wrote at ``first_step`` and later. Where the file cannot be written, the curves end with a warning
-    and the run goes on. The ``SummaryWriter`` of tensorboardX writes from a thread, which dies of a full
-    disk, and the run would wait for it for ever.
+    Every start of a run has one file, created with the first value. A resumed run hides what an earlier start
+    wrote at ``first_step`` and later. If the file cannot be written, the curves end with a warning and the
+    run continues. The ``SummaryWriter`` of tensorboardX is not used: it writes from a thread, which dies when
+    the disk is full, and the run would wait for it for ever.
 
     Args:
-        folder: of the event files.
-        first_step: of this start.
+        folder: folder of the event files.
+        first_step: first step of this start.
     """
 
     def __init__(self, folder: str | Path, first_step: int = 1) -> None:
@@ -60,7 +60,7 @@ class TensorBoardWriter:
             self._write([Event(step=step, summary=image(name, picture, dataformats="HWC"))])
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         if self._writer is not None:
             try:
                 self._writer.close()
@@ -82,7 +82,7 @@ class TensorBoardWriter:
             self._give_up(failure)
 
     def _begin(self) -> tuple[RecordWriter, list[Event]]:
-        """Open the file, and return it with what it begins with."""
+        """Open the file, and return it with its first events."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter
 

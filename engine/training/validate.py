@@ -1,4 +1,4 @@
-"""Scoring a model during training: on the base classes in stage 1, on novel ones in stage 2."""
+"""Validation during training: on the base classes in stage 1, on novel or held-out ones in stage 2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PICTURES = 4
 
 @torch.inference_mode()
 def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothing) -> IoUMeter:
-    """Count the base classes over all images of ``loader`` and those of the other processes."""
+    """Return the counts of the base classes over the images of ``loader`` and of the other processes."""
     model.eval()
     meter = IoUMeter(model.classes)
     for batch in progress(loader.batches(check), "validation", total=len(loader)):
@@ -48,16 +48,16 @@ def validation_of(config: Config, fold: Fold, model: Network, board: TensorBoard
 
 
 def base_validation(config: Config, fold: Fold, model: BaseLearner) -> Validate:
-    """Return the validation of stage 1: mean IoU over the base classes, all test images."""
+    """Return the validation of stage 1: mean IoU of the base classes on all test images."""
     loader = base_evaluation_loader(config, fold)
 
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
         meter = score_base_learner(model, loader, check)
         score = meter.mean_iou(present_only=fold.protocol.leaves_absent_out)
-        found = meter.class_iou_if_tested()[1:]
-        if None in found and fold.protocol.leaves_absent_out:
-            tested = sum(iou is not None for iou in found)
-            get_log("train").info("mIoU_base: %d of %d classes tested", tested, len(found))
+        ious = meter.class_iou_if_tested()[1:]
+        if None in ious and fold.protocol.leaves_absent_out:
+            tested = sum(iou is not None for iou in ious)
+            get_log("train").info("mIoU_base: %d of %d classes tested", tested, len(ious))
         return score, {"mIoU_base": score}
 
     return validate
@@ -66,7 +66,7 @@ def base_validation(config: Config, fold: Fold, model: BaseLearner) -> Validate:
 def few_shot_validation(
     config: Config, fold: Fold, model: FewShotModel, board: TensorBoardWriter
 ) -> Validate:
-    """Return the validation of stage 2: mIoU over the classes that select, and some pictures on the board."""
+    """Return the validation of stage 2: mIoU of the classes that select snapshots, and some pictures."""
     fold = fold.for_selection()
     if not fold.classes.held_out and fold.protocol.selection == "novel":
         get_log("train").warning(
