@@ -54,15 +54,15 @@ _CLUSTERS = "40"
 
 @dataclass(frozen=True)
 class Variant:
-    """A method together with what is put around it.
+    """A method and the parts that it is combined with.
 
     Attributes:
         config: YAML file.
-        folder: of the run.
+        folder: folder of the run.
         training: changes to the config.
-        testing: further changes that only the test has.
-        parts: what stands beside the method, in words.
-        parameters: of the whole network, in millions.
+        testing: further changes for the test only.
+        parts: the parts that the method is combined with, in words.
+        parameters: number of parameters of the whole network, in millions.
     """
 
     config: Path
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def variants(args: argparse.Namespace) -> Iterator[Variant]:
-    """Yield what is to be trained and tested.
+    """Yield the variants to be trained and tested.
 
     Raises:
         ConfigError: a method without a config in the folder.
@@ -244,7 +244,7 @@ def _mined_labels(variant: Variant, args: argparse.Namespace) -> list[str]:
 
 
 def baselines(line: Line, args: argparse.Namespace) -> list[Line]:
-    """Return the rows of what needs no training, each from the first run that has it."""
+    """Return the rows of the baselines, each from the first run that has it."""
     found: dict[str, Result] = {}
     for path in sorted(args.out.glob(f"{_BASELINES}/*.json")):
         result = read_result(path)

@@ -53,7 +53,7 @@ class ReEncodedEpisode(AdaptedEpisode):
 
 
 class ReEncodingEFTNet(EFTNet):
-    """The adaptation with such episodes."""
+    """The adaptation with re-encoded episodes."""
 
     Adapted = ReEncodedEpisode
 
@@ -68,7 +68,7 @@ def balance(model: FewShotModel, episode: Episode, share: float = 0.2) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line may say."""
+    """Add the arguments of the command line."""
     parser.add_argument("--arch", default="msanet", choices=("bam", "msanet"))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=473, help="side of the input in pixels")

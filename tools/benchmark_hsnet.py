@@ -61,7 +61,7 @@ def plain_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
 
 
 def our_squeeze(meta: HSNet, correlations: list[Tensor]) -> Tensor:
-    """Squeeze correlations [B,hs,ws,L,hq,wq], coarse to fine, with nothing said about empty positions."""
+    """Squeeze correlations [B,hs,ws,L,hq,wq], coarse to fine, without information on empty positions."""
     mixed: Tensor | None = None
     for level, x in enumerate(correlations):
         mixed = meta.mix_in(mixed, meta.squeeze[level](x), level)
@@ -137,7 +137,7 @@ def _grid_of_vectors(support: Encoding, level: int) -> Tensor:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line may say."""
+    """Add the arguments of the command line."""
     parser.add_argument("--size", type=int, default=400, help="side of the images in pixels")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--rounds", type=int, default=3)

@@ -33,7 +33,7 @@ from tools.timing import by_turns
 SIZE = 473
 BATCH = 4
 REPEATS = 3
-"""Every batch is loaded so often by each chain; the quickest counts, which other load disturbs least."""
+"""Number of times that each chain loads a batch; the fastest counts, which other load affects least."""
 
 Sample = list[np.ndarray]
 
@@ -195,7 +195,7 @@ def compare_loaders(fold: Fold, items: int = 200, cache_bytes: int = 0) -> dict[
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command line may say."""
+    """Add the arguments of the command line."""
     parser.add_argument("--items", type=int, default=200, help="episodes to load with each chain")
     parser.add_argument("--root", type=Path, help="a data root in VOC layout; drawn images if not given")
     parser.add_argument("--list", type=Path, help="its training list")

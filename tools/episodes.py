@@ -53,7 +53,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Do as the command line says."""
+    """Write, show or verify manifests, as the command line says."""
     args = parse_arguments(argv)
     if args.command == "write":
         for config in runs_of(args):
@@ -102,7 +102,7 @@ def drawn(config: Config, hsnet_list: str | None) -> Iterator[Manifest]:
 
 
 def file_name(manifest: Manifest) -> str:
-    """Return a name that tells manifests apart."""
+    """Return a file name that is unique to the manifest's settings."""
     parts = [manifest.data_set, manifest.protocol, f"fold{manifest.fold}", f"{manifest.shot}shot"]
     parts += [f"{manifest.ways}way"] if manifest.ways > 1 else []
     parts += ["generalised"] if manifest.generalized else []
@@ -110,7 +110,7 @@ def file_name(manifest: Manifest) -> str:
 
 
 def described(manifest: Manifest, first: int) -> str:
-    """Say what a manifest holds."""
+    """Return a description of a manifest's content."""
     header = ", ".join(f"{key} {value}" for key, value in manifest.header.items())
     queries = Counter(spec.query for spec in manifest)
     supports = Counter(name for spec in manifest for way in spec.supports for name in way)
@@ -131,10 +131,10 @@ def described(manifest: Manifest, first: int) -> str:
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Check every file; report all that are wrong.
+    """Check every file and report all that are wrong.
 
     Raises:
-        UserError: some are.
+        UserError: a file is wrong.
     """
     folds: dict[int, Fold] = {}
     wrong = []

@@ -29,13 +29,13 @@ from fewseg.engine.setup.script import LAUNCHED, LOST, STOPPED
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; return the exit status of the process that failed first, 0 if none did."""
-    os.environ[LAUNCHED] = "1"  # heard by the processes, which leave their last word to this one
-    logging.disable(logging.CRITICAL)  # torchrun's own report; the processes log as ever
+    os.environ[LAUNCHED] = "1"  # tells the processes that this one prints their errors
+    logging.disable(logging.CRITICAL)  # disables torchrun's own report; the processes log as usual
     try:
         run.run(run.parse_args(arguments))
     except ChildFailedError as failed:
         number, failure = _first(failed.failures)
-        # A process that has told its error may yet be ended by torchrun before it has left with its status.
+        # torchrun may end a process that has reported its error before it exits with its own status.
         status = failure.error_file_data.get("status", failure.exitcode)
         if status != STOPPED:
             print(f"error: {_reason(number, failure)}", file=sys.stderr)

@@ -32,10 +32,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 ENDLESS = 10
-"""A fault that makes the tests compute this many times as long has made a loop endless, and is noticed."""
+"""A fault that makes the tests compute this many times as long has an endless loop, and counts as noticed."""
 
 WAITING = 900
-"""Seconds after which tests that compute nothing are given up, and the fault is noticed likewise."""
+"""Seconds after which tests that compute nothing are stopped, and the fault counts as noticed, too."""
 
 REACHES = ("name", "package", "all")
 
@@ -99,7 +99,7 @@ def _changed(node: ast.AST) -> dict[str, object] | None:
 
 
 def _kept(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what no fault may touch below ``node``: changes there have no effect on a figure."""
+    """Yield the nodes below ``node`` that no fault changes, because they have no effect on a figure."""
     parts: list[ast.AST | None] = [node] if isinstance(node, ast.Raise) else []
     parts += [getattr(node, "annotation", None), getattr(node, "returns", None)]
     parts += getattr(node, "decorator_list", [])
@@ -141,7 +141,7 @@ def passes(tests: list[str], checkout: Path, fault: Fault | None = None, seconds
         tests: the files, relative to the checkout.
         checkout: a copy that may be changed.
         fault: what is put in; nothing if None.
-        seconds: of computing after which they fail; 0 for no limit. How busy the machine is plays no part.
+        seconds: processor time after which they fail, independent of the machine's load; 0 for no limit.
     """
     whole = ""
     if fault:

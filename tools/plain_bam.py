@@ -1,4 +1,4 @@
-"""A plain rendering of how published BAM tests an episode, for the benchmark to compare with.
+"""A plain implementation of how published BAM tests an episode, for the benchmark to compare with.
 
 Every image goes through the backbone in every episode, and the prior compares every support position with
 every query position. The weights are those of one of our models, so its logits must come out the same.
@@ -16,7 +16,7 @@ from fewseg.model.meta.bam import BAM
 
 
 def plain_forward(model: FewShotModel, episode: Episode) -> Tensor:
-    """Segment one episode [1,...] without sparing anything -> final logits [1,2,H,W]."""
+    """Segment one episode [1,...] without any optimisation -> final logits [1,2,H,W]."""
     meta, backbone = model.meta, model.backbone
     assert isinstance(meta, BAM) and model.base_head is not None and model.ensemble is not None
     q2, q3, q4 = _features(backbone, episode.query)

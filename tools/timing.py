@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring several actions by turns, and an episode to measure on."""
+"""What the benchmarks share: timing several actions alternately, and an episode to time them on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def by_turns(
     clock: Callable[[], float] = time.perf_counter,
     summary: Callable[[Iterable[float]], float] = statistics.median,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Run all actions by turns, so that other load on the machine disturbs them alike.
+    """Run all actions alternately, so that other load on the machine affects them equally.
 
     Args:
-        actions: by name.
-        rounds: runs of each that are measured.
+        actions: name -> action.
+        rounds: number of measured runs of each action.
         warm_up: whether one more round, which is not measured, comes first.
         clock: ``time.process_time`` counts the time of this process only.
-        summary: of the seconds of all rounds.
+        summary: summarises the seconds of all rounds.
 
     Returns:
         The seconds of each action, and what its last run returned.
