@@ -43,14 +43,15 @@ def name_class(config: Config, class_names: Sequence[str], name: str | None) -> 
         UserError: the method reads names and there is none, or none with a word vector; or it reads no names.
     """
     names, arch = with_background(class_names), config.Method.arch
-    if METHODS[arch].inputs.text is TextInput.NONE:
+    method = METHODS.get(arch)  # an unknown one is refused when it is built
+    if method is None or method.inputs.text is TextInput.NONE:
         if name is not None:
             raise UserError(f"--class-name {name}: {arch} does not read names of classes; leave it out")
         return names, 0
     if name is None:
         raise UserError(f"{arch} reads the name of the class that it segments; give it: --class-name cat")
-    if name in names:
-        return names, names.index(name)
+    if name in names[1:]:  # the background is no class
+        return names, names.index(name, 1)
     source = str(config.Method.options.get(_WORDS))
     if source != HASHED:
         raise UserError(

@@ -208,3 +208,8 @@ def test_names_of_classes_are_asked_for_where_they_are_read(configure):
     assert name_class(table, ("cat", "dog"), "dog") == (["background", "cat", "dog"], 2)
     with pytest.raises(UserError, match=r"pascal\.npy has word vectors of .* only; give the nearest"):
         name_class(table, ("cat", "dog"), "zebra")
+
+
+def test_an_unknown_method_is_one_line(photos):
+    with pytest.raises(ConfigError, match="there is no method 'bamm'"):
+        predict.main([*photos[: photos.index("--opts")], "--opts", "arch", "bamm"])
