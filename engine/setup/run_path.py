@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection
 from functools import lru_cache
@@ -73,6 +75,37 @@ def key(config: Config, effects: Collection[Effect]) -> str:
     return short_key(
         config, _default(config.Data.data_set, config.Method.arch, config.Method.backbone), effects
     )
+
+
+def run_key(config: Config) -> str:
+    """Return 12 hex digits of all that the weights of a training depend on, except for other weights.
+
+    Two configs have the same key where one training serves both, on any machine: of a path the last two parts
+    count, of the data root its name, and paths of weights made by other trainings (``base_weight``,
+    ``mined_labels``) do not count.
+    """
+    return _long_key(config, TRAINING)
+
+
+def result_key(config: Config) -> str:
+    """Return 12 hex digits of all that the figures of a test depend on, except for the weights.
+
+    The config is that of one fold with one number of shots; see ``run_key`` for paths.
+    """
+    return _long_key(config, (*TRAINING, Effect.TEST))
+
+
+def _long_key(config: Config, effects: Collection[Effect]) -> str:
+    plain = config.with_values(
+        Data={"mined_labels": None}, Method={"base_weight": None}, Test_Finetune={"weight": None}
+    )
+    data = config.Data
+    shot = None if trains_base_learner(config) else data.shot
+    usual = _default(data.data_set, config.Method.arch, config.Method.backbone)
+    root = "" if _root_name(config) == _root_name(shipped_config(config)) else _root_name(config)
+    content = [data.data_set, config.Method.arch, config.Method.backbone, data.split, shot, root]
+    different = differences(plain, usual, effects)
+    return hashlib.sha256(json.dumps([content, different], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def shipped_config(config: Config) -> Config:

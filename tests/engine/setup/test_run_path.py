@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, key, label, run_folder
+from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, key, label, result_key, run_folder, run_key
 from fewseg.util.config import load_config
 from fewseg.util.config.differences import TEST, TRAINING, differences
 from fewseg.util.config.schema import SECTIONS
@@ -96,6 +96,23 @@ def test_network_without_a_shipped_config_is_named_too() -> None:
     name = folder_of(BAM, "backbone", "resnet152")
     assert name.parent == Path("exp/pascal/bam_resnet152") and name.name.startswith("split0_shot1_")
     assert name != folder_of(BAM, "backbone", "resnet152", "base_lr", 0.1)
+
+
+def keys_of(path: Path, *opts: object) -> tuple[str, str]:
+    config = load_config(path, [str(part) for part in opts])
+    return run_key(config), result_key(config)
+
+
+def test_long_keys_tell_trainings_and_tests_apart_whatever_their_paths() -> None:
+    run, result = keys_of(BAM)
+    assert keys_of(BAM, "base_weight", "a/b.safetensors", "save_path", "x", "workers", 0) == (run, result)
+    assert keys_of(BAM, "Test_Finetune.weight", "a/b.safetensors", "data_root", "/disk/VOC2012")[0] == run
+    assert keys_of(BAM, "episodes", 10)[0] == run
+    assert keys_of(BAM, "episodes", 10)[1] != result
+    others = [("split", 1), ("shot", 5), ("base_lr", 0.1), ("data_root", "own"), ("train_list", "a/b.txt")]
+    assert len({keys_of(BAM, *opts)[0] for opts in others} | {run}) == 6
+    base_learner = ROOT / "config/pascal/pspnet_resnet50.yaml"
+    assert keys_of(base_learner) == keys_of(base_learner, "shot", 5)
 
 
 def test_save_path_takes_placeholders() -> None:
