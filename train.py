@@ -13,10 +13,12 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 
 import argparse
 import secrets
+from dataclasses import replace
 
 import torch
 from torch.optim import Optimizer
 
+from fewseg.engine.setup.auxiliary import mined_labels_hash
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of, training_data, training_loader
 from fewseg.engine.setup.run_folder import BOARD, RunFolder
@@ -24,11 +26,12 @@ from fewseg.engine.setup.script import log_notices, run_script
 from fewseg.engine.setup.weights import describe, start_weights
 from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
 from fewseg.engine.training.expectations import say_what_to_expect
+from fewseg.engine.training.finished import write_finished
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.parallel import synchronised
 from fewseg.engine.training.saving import Snapshots
-from fewseg.engine.training.snapshot import Progress, Snapshot
+from fewseg.engine.training.snapshot import Origin, Progress, Snapshot
 from fewseg.engine.training.tensorboard import TensorBoardWriter
 from fewseg.engine.training.validate import validation_of
 from fewseg.model.contract import Network
@@ -80,9 +83,10 @@ def train(
             *(config.Data.split, folder.path),
         )
         loop = prepare(config, device, folder, allow_changes)
-        folder.begin()
+        folder.begin(done=loop.done)
         start = loop.reached.epoch
         reached = loop.run()
+        write_finished(config, loop)
         score = "" if reached.best_score < 0 else f": best score {100 * reached.best_score:.2f}"
         news = "done" if reached.epoch > start else "nothing left to do"
         log.info("%s after %d epochs%s; weights in %s", news, reached.epoch, score, folder.path)
@@ -109,7 +113,11 @@ def prepare(
 
     model: Network = build_network(config, fold.classes)
     if snapshot is None:
-        say_what_to_expect(config, fold, len(data), start_weights(model, config, fold.classes))
+        start, base_learner = start_weights(model, config, fold.classes)
+        say_what_to_expect(config, fold, len(data), start)
+        origin = Origin(base_learner, mined_labels_hash(config))
+    else:
+        origin = replace(snapshot.origin, changed=snapshot.origin.changed or bool(changes))
     model = synchronised(model, device).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = optimizer_of(config, model)
@@ -126,7 +134,8 @@ def prepare(
         batches=batches,
         validate=validation_of(config, fold, model, board),
         snapshots=Snapshots(
-            folder.path, describe(config, fold.classes), course, config.Train.save_minutes, snapshot
+            *(folder.path, describe(config, fold.classes), course, config.Train.save_minutes, snapshot),
+            origin,
         ),
         board=board,
         reached=reached,

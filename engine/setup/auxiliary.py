@@ -5,10 +5,11 @@ from __future__ import annotations
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.dataset.loading.auxiliary import AuxiliarySource, ClassSets
-from fewseg.dataset.loading.mined import MinedImages
+from fewseg.dataset.loading.mined import FACTS, MinedImages
 from fewseg.engine.setup.weights import fill
 from fewseg.model.contract import AuxiliarySet
 from fewseg.model.create import METHODS
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
 from fewseg.util.log import get_log
@@ -34,6 +35,14 @@ def training_auxiliary(config: Config, fold: Fold, lists: EpisodeLists) -> Auxil
     expected = {"data_set": data.data_set, "fold": data.split}
     folder = fill(data.mined_labels, config)
     return MinedImages.open(folder, data.auxiliary, expected, lists.source)
+
+
+def mined_labels_hash(config: Config) -> str | None:
+    """Return the SHA-256 of the description of the mined labels that a training uses; None without them."""
+    labels = config.Data.mined_labels
+    if labels is None or config.Data.auxiliary == 0 or _kind(config) is not AuxiliarySet.MINED:
+        return None
+    return file_hash(fill(labels, config) / FACTS)
 
 
 def test_auxiliary(config: Config, fold: Fold) -> ClassSets | None:

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from fewseg.engine.setup.lookup import otherwise, shorter_run
 from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, run_folder
+from fewseg.engine.training.finished import FINISHED
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
 from fewseg.util import distributed
 from fewseg.util.checkpoint import existing_file, read_meta
@@ -65,8 +66,11 @@ class RunFolder:
     ) -> None:
         self._open.close()
 
-    def begin(self) -> None:
+    def begin(self, done: bool = False) -> None:
         """Prepare the folder for the files of the run, after network, weights and data have been loaded.
+
+        Args:
+            done: whether the training in the folder has ended, so that nothing of it will change.
 
         Raises:
             UserError: another training runs in the folder or is stored there, or nothing can be written.
@@ -77,7 +81,9 @@ class RunFolder:
         if not distributed.is_main():
             return
         try:
-            remove_leftovers(self.path, (*WEIGHTS, RUN_CONFIG))
+            remove_leftovers(self.path, (*WEIGHTS, RUN_CONFIG, FINISHED))
+            if not (done and self._goes_on()):
+                (self.path / FINISHED).unlink(missing_ok=True)
             if self.earlier_state is None:
                 self._clear()
         except OSError as failure:
@@ -111,9 +117,7 @@ class RunFolder:
             raise UserError(refusal)
 
     def _refusal(self) -> str | None:
-        state = self.earlier_state
-        goes_on = state is not None and state.parent.resolve() == self.path.resolve()
-        if self._overwrite or goes_on or not _made(self.path, WEIGHTS):
+        if self._overwrite or self._goes_on() or not _made(self.path, WEIGHTS):
             return None
         if self._config.Train.resume == "auto":
             cure = f"there is no {STATE} to go on from: begin anew with --overwrite"
@@ -123,6 +127,11 @@ class RunFolder:
             f"{self.path}: holds {self._earlier_training()}; {cure}, "
             "or choose another folder by --opts save_path PATH"
         )
+
+    def _goes_on(self) -> bool:
+        """Return whether the run goes on with the training in its own folder."""
+        state = self.earlier_state
+        return state is not None and state.parent.resolve() == self.path.resolve()
 
     def _earlier_training(self) -> str:
         """Return the progress of the training in the folder, and the differences of its config, in words."""

@@ -16,7 +16,7 @@ from fewseg.model import create_base_learner
 from fewseg.model.checkpoint.published import load_published, load_strict
 from fewseg.model.contract import Network
 from fewseg.model.create import BASE_LEARNERS, METHODS
-from fewseg.util.checkpoint import load_checkpoint, load_weights
+from fewseg.util.checkpoint import file_hash, load_checkpoint, load_weights
 from fewseg.util.config import Config
 from fewseg.util.errors import CheckpointError, as_word
 from fewseg.util.log import get_log
@@ -83,26 +83,30 @@ def load_trained(
         raise CheckpointError(f"{path}: {failure}") from failure
 
 
-def start_weights(network: Network, config: Config, split: ClassSplit) -> str:
-    """Load the weights that training starts from into a new network, and return where they come from.
+def start_weights(network: Network, config: Config, split: ClassSplit) -> tuple[str, str | None]:
+    """Load the weights that training starts from into a new network.
 
     They are those of the checkpoint that ``Train.weight`` names, if any. Otherwise they are the trained base
     learner's for a few-shot model with a base learner, and the backbone's ImageNet weights for all others.
+
+    Returns:
+        Where they come from, and the SHA-256 of the base learner's checkpoint, if it is one.
     """
-    method = config.Method
+    method, base_learner = config.Method, None
     if config.Train.weight is not None:
         path = fill(config.Train.weight, config)
         load_trained(network, path, describe(config, split), whole=True)
         what, origin = "starting from", str(path)
     elif network.holds_base_learner or (method.base_weight and not trains_base_learner(config)):
         path = base_weight_path(config, split)
+        base_learner = file_hash(path)
         _adopt_base_learner(network, path, config, split)
         what, origin = "base learner:", str(path)
     else:
         what = "backbone:"
         origin = load_pretrained(network.backbone, method.pretrained, network=network)
     get_log("engine").info("%s %s", what, origin)
-    return origin
+    return origin, base_learner
 
 
 def base_weight_path(config: Config, split: ClassSplit) -> Path:

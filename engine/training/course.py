@@ -110,6 +110,7 @@ def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[
         raise CheckpointError(
             f"{snapshot.path}: malformed: progress.epoch is beyond its epochs; copy it again"
         )
+    changed = frozenset(changes)
     if _EPOCHS in changes and changes[_EPOCHS][0] < changes[_EPOCHS][1]:
         log.info(
             "going on to epoch %d, not %d; rates that decay follow the new length",
@@ -120,7 +121,7 @@ def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[
     if changes:
         _refuse(snapshot, changes, allow)
         log.warning("going on with changes: %s", _told(changes))
-    return changes.keys()
+    return changed
 
 
 def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -> Progress:

@@ -23,6 +23,7 @@ from fewseg.dataset.loading.few_shot import EpisodeBatch
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.loader import Loader, worker_deaths
 from fewseg.engine.training.optimisation import PolySchedule
+from fewseg.engine.training.pace import Pace
 from fewseg.engine.training.parallel import wrapped
 from fewseg.engine.training.safe_point import SafePoint
 from fewseg.engine.training.saving import Memories, Snapshots, memories_alone
@@ -73,8 +74,13 @@ class TrainingLoop:
         self.forward = wrapped(model, compiled=settings.compile)
         self.safe_point = SafePoint(model, optimizer)
         self.gathered: Memories | None = None
-        self.board = board
+        self.board, self.pace = board, Pace()
         self.log = get_log("train")
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs have been completed, or the training has stopped early."""
+        return self.reached.epoch >= self.settings.epochs or self._is_stale()
 
     def run(self) -> Progress:
         """Train to the end.
@@ -87,7 +93,7 @@ class TrainingLoop:
         self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
         with worker_deaths(), StopRequest() as stop:
             try:
-                while self.reached.epoch < self.settings.epochs and not self._is_stale():
+                while not self.done:
                     self._epoch(stop)
             except Interrupted as request:
                 raise Interrupted(f"{request} in {self.reached}; {self._keep(request.together)}") from None
@@ -109,15 +115,18 @@ class TrainingLoop:
         description = f"epoch {epoch + 1}/{self.settings.epochs}"
         seconds = 0.0
         bar = progress(self.loader.batches(stop.check), description, total=steps, initial=first)
+        self.pace.begin()
         for batch in bar:
             if self.reached.step == half:
                 self._validate(epoch + 0.5, stop)
                 self._set_training_mode()
+                self.pace.begin()
             started = time.perf_counter()
             with self.safe_point.step():
                 losses = self._step(batch)
                 self.reached = self.reached.after_step()
             seconds += time.perf_counter() - started
+            self.pace.step()
             self._show(losses)
             sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
             bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)

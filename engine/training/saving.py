@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Progress, Snapshot
+from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE, Origin, Progress, Snapshot
 from fewseg.engine.training.step import NotFiniteError
 from fewseg.model.contract import Network
 from fewseg.util import distributed
@@ -46,6 +46,7 @@ class Snapshots:
         plan: settings that a resumed run must share with this one, such as the batch size.
         minutes: minutes after which a snapshot is due; None: never.
         earlier: snapshot that the run resumes from; None for a new run.
+        origin: what the training began from.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Snapshots:
         plan: Mapping[str, Any],
         minutes: float | None = None,
         earlier: Snapshot | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.folder, self._meta, self._plan, self._minutes = folder, meta, plan, minutes
-        self._earlier = earlier
+        self._earlier, self.origin = earlier, origin or Origin()
         self._begun = earlier is not None
         self._best: str | None = None
         self._named: str | None = None
@@ -98,6 +100,7 @@ class Snapshots:
             "plan": dict(self._plan),
             "memories": [dict(memory) for memory in memories],
             "best": self._best,
+            "origin": asdict(self.origin),
         }
         save_training_state(self.folder / STATE, state)
         self._named, self._begun = self._best, True

@@ -60,6 +60,21 @@ class Progress:
         return f"epoch {self.epoch + 1}, step {self.step}"
 
 
+@dataclass(frozen=True, config=ConfigDict(strict=True))
+class Origin:
+    """What a training began from, which a run that goes on keeps.
+
+    Attributes:
+        base_learner: SHA-256 of the base learner's checkpoint; None without one.
+        mined_labels: SHA-256 of the description of the mined labels; None without them.
+        changed: whether the training went on under other settings than it began with.
+    """
+
+    base_learner: str | None = None
+    mined_labels: str | None = None
+    changed: bool = False
+
+
 @dataclass(frozen=True, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 class Snapshot:
     """A run's state, as ``engine.training.saving`` writes it into one file.
@@ -72,6 +87,7 @@ class Snapshot:
         memories: the model's memory in addition to the weights, for every process, by rank.
         best: SHA-256 of the weights file that holds the best score; None if there is none, or in files of
             earlier versions.
+        origin: what the training began from; unknown, and so without hashes, in files of earlier versions.
     """
 
     path: Path
@@ -81,6 +97,7 @@ class Snapshot:
     plan: dict[str, Any]
     memories: list[dict[str, Tensor]] = Field(default_factory=list)
     best: str | None = None
+    origin: Origin = Origin()
 
     @classmethod
     def read(cls, path: str | Path) -> Snapshot:
@@ -109,6 +126,7 @@ class Snapshot:
             if missing or "memories" not in fields:
                 raise TypeError(f"{', '.join(sorted(missing)) or 'memories'} is missing")
             fields["progress"] = Progress(**state["progress"])
+            fields["origin"] = Origin(**state.get("origin", {}))
             return cls(**{**fields, "path": file})
         except (ValidationError, TypeError) as failure:
             raise CheckpointError(f"{file}: malformed: {_fault(failure)}; copy it again") from failure

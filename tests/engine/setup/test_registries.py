@@ -17,6 +17,7 @@ from fewseg.model.contract import BaseLearner
 from fewseg.model.create import BASE_LEARNERS
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError
 from train import train
@@ -65,7 +66,7 @@ def test_a_new_base_learner_is_trained_and_taken_over(toy, config_file, tmp_path
     split = fold_of(config).classes
     model = build_few_shot(config, split)
     assert isinstance(model.base_head, Head)
-    assert start_weights(model, config, split) == weight
+    assert start_weights(model, config, split) == (weight, file_hash(weight))
 
 
 def test_folders_of_a_new_base_learner_have_no_shot(toy, tmp_path):
