@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from fewseg.engine.evaluation.plan import Plan, look_up
-from fewseg.engine.evaluation.record import record, write_overview
+from fewseg.engine.evaluation.record import record, stored_result, write_overview
 from fewseg.engine.reports.report import Section
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
 from fewseg.engine.setup.stage import require_few_shot
@@ -33,7 +33,7 @@ from fewseg.util.config import Config
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, start_log
 from fewseg.util.results.folder import ResultFolder
-from fewseg.util.results.result import Result, read_result
+from fewseg.util.results.result import Result
 from fewseg.util.results.tables import Table, to_terminal
 
 _PATIENCE = 600.0
@@ -111,12 +111,12 @@ def test_or_read(plan: Plan, folder: ResultFolder, device: torch.device, *, agai
     """
     log, data = get_log("test"), plan.config.Data
     stored = [] if again else plan.stored(folder)
-    for path in stored:
+    for path, wanted in zip(stored, plan.results, strict=False):
         log.info(
             "fold %d, %d-shot: tested before; %s is read. --again measures it anew",
             *(data.split, data.shot, path),
         )
-        log_result(read_result(path))
+        log_result(stored_result(path, wanted))
     if stored:
         return stored
     log.info("testing fold %d, %d-shot", data.split, data.shot)

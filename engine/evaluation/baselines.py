@@ -38,7 +38,8 @@ def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
         started = time.perf_counter()
         scores = _score(episodes, predict, name)
         seconds = time.perf_counter() - started
-        result = result_of(config, episodes, scores, method=name, backbone="-", seconds=seconds)
+        own = {"method": name, "backbone": "-", "seconds": seconds, "key": None}
+        result = result_of(config, episodes, scores, **own)
         # Only the config's changes to the protocol affect a baseline.
         yield result.model_copy(update={"variant": departures_in_words(result) or None})
 

@@ -22,6 +22,7 @@ from fewseg.engine.reports.panels import Panels
 from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
 from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.engine.setup.lookup import find_trained
+from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe, fill, load_trained
 from fewseg.engine.training.snapshot import BEST, LAST
 from fewseg.model.fewshot import FewShotModel
@@ -81,6 +82,7 @@ class Run:
             "checkpoint": str(self.path),
             "checkpoint_hash": self.checkpoint_hash,
             "seconds": time.perf_counter() - self.started,
+            "key": result_key(self.config),  # without the options that the checkpoint sets
         }
         config = self.config.with_values(Method={"options": self.options})
         return result_of(config, self.episodes, scores, **{**trained, **given})
@@ -158,7 +160,7 @@ def _measure_untrained(run: Run, device: torch.device) -> Result:
 
 def _untrained(run: Run, scores: Sequence[Scores] | None, seconds: float) -> Result:
     method = f"{UNTRAINED} {run.config.Method.arch}"
-    return result_of(run.config, run.episodes, scores, method=method, seconds=seconds)
+    return result_of(run.config, run.episodes, scores, method=method, seconds=seconds, key=None)
 
 
 def weight_path(config: Config, fold: Fold) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
-from fewseg.engine.setup.run_path import name_suffix, shipped_config
+from fewseg.engine.setup.run_path import name_suffix, result_key, shipped_config
 from fewseg.util.config import Config
 from fewseg.util.config.differences import TRAINING
 from fewseg.util.config.types import Effect
@@ -57,6 +57,7 @@ def result_of(
         "variant": variant_of(config),
         "episodes": len(manifests[0]),
         "config": config.as_dict(),
+        "key": result_key(config),
     }
     measured: Sequence[Scores | None] = scores or [None] * len(manifests)
     seeds = tuple(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from fewseg.engine.evaluation.measure import Measurement
 from fewseg.engine.reports.report import Section, write_pictures, write_report, write_tables
+from fewseg.util import distributed
 from fewseg.util.results.folder import ResultFolder, baselines_of, comparable_groups
-from fewseg.util.results.result import Result
+from fewseg.util.results.result import Result, read_result, write_result
 
 
 def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
@@ -28,6 +29,21 @@ def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
         folder.baselines.add(baseline)
     folder.add(result, measurement.counts)
     return moved
+
+
+def stored_result(path: Path, wanted: Result) -> Result:
+    """Return a result that was measured before, and write the key of the test that asks for it into its file.
+
+    The file may have another key, or none: it was written by an earlier version, or by a test whose config
+    left to the checkpoint what this one says.
+    """
+    stored = read_result(path)
+    if stored.key == wanted.key:
+        return stored
+    stored = stored.model_copy(update={"key": wanted.key})
+    if distributed.is_main():
+        write_result(path, stored)
+    return stored
 
 
 def write_overview(folder: ResultFolder) -> dict[str, Section]:

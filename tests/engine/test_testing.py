@@ -19,12 +19,14 @@ import torch
 
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import CheckpointError, UserError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import stop_log
-from fewseg.util.results.folder import EARLIER
+from fewseg.util.results.folder import EARLIER, ResultFolder
+from fewseg.util.results.result import read_result, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}
@@ -255,6 +257,21 @@ class TestSideBySide:
         former.write_text(former.read_text().replace('"variant"', '"unknown"'))
         script.main(command())
         assert [*folder.glob("*.json")] == [former] and f"{former} is read" in said(folder)
+
+    def test_results_have_the_key_of_the_test_and_earlier_ones_get_it(
+        self, script, weights, command, tmp_path
+    ):
+        weights(1)
+        script.main(command())
+        (first,) = (tmp_path / "out").glob("*.json")
+        result = read_result(first)
+        (config,) = script.runs_of(script.parse_arguments(command()))
+        assert result.key == result_key(config) and len(result.key) == 12
+        baselines = ResultFolder(tmp_path / "out").baselines.results().values()
+        assert [baseline.key for baseline in baselines] == [None, None]
+        write_result(first, result.model_copy(update={"key": None}))
+        script.main(command())
+        assert read_result(first) == result and "tested before" in said(tmp_path / "out")
 
 
 class TestAtTheSameTime:

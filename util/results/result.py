@@ -81,6 +81,9 @@ class Result(BaseModel):
     seeds: tuple[SeedResult, ...] = Field(min_length=1)
     seconds: float
     config: dict[str, Any] = Field(default_factory=dict)
+    key: str | None = None
+    """``result_key`` of the config as the user gave it; None in results of earlier versions and of baselines.
+    """
     checkpoint: str | None = None
     checkpoint_hash: str | None = None
     versions: dict[str, str] = Field(default_factory=versions)

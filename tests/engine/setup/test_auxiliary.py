@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fewseg.dataset.loading.mined import FACTS, write_facts
 from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.prediction.predict import Example, Segmenter
+from fewseg.engine.setup.auxiliary import mined_labels_hash
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of, test_episodes, test_fold_of, training_data
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError, DataError, UserError
 from predict import build_segmenter
@@ -31,6 +34,24 @@ def opened(config_file):
         return config, (model, test_episodes(config, fold))
 
     return build
+
+
+def test_mined_labels_are_known_by_their_description(config_file, tmp_path):
+    def hash_of(**changes):
+        pairs = {
+            "arch": "mlc-reconstruction",
+            "auxiliary": 2,
+            "mined_labels": tmp_path / "f{fold}",
+            **changes,
+        }
+        return mined_labels_hash(
+            load_config(config_file, [str(part) for pair in pairs.items() for part in pair])
+        )
+
+    write_facts(tmp_path / "f0", {"clusters": 3})
+    write_facts(tmp_path / "f1", {"clusters": 4})
+    assert hash_of() == file_hash(tmp_path / "f0" / FACTS) != hash_of(split=1)
+    assert hash_of(auxiliary=0) is hash_of(arch="fsil") is None
 
 
 def counts(scores):

@@ -12,6 +12,7 @@ from fewseg.engine.evaluation.measure import measure
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.pretrained import load_pretrained
+from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe, load_trained, start_weights
 from fewseg.model import create_backbone
 from fewseg.util.checkpoint import save_checkpoint
@@ -101,3 +102,4 @@ def test_a_result_names_the_options_that_a_checkpoint_of_another_shot_runs_under
     with pytest.warns(UserWarning, match="another number of supports"):
         result = measure(config, torch.device("cpu")).result
     assert result.config["Method"]["options"]["shot_weights"] == "uniform"
+    assert result.key == result_key(config)  # that of the config as the user gave it

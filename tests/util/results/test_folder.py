@@ -105,7 +105,7 @@ class TestSameMeasurement:
     )
     def test_so_do_weights_episodes_and_seeds(self, changes: dict[str, Any]) -> None:
         assert not same_measurement(make(), make(**changes))
-        assert same_measurement(make(), make(seconds=3.0, checkpoint="elsewhere", versions={}))
+        assert same_measurement(make(), make(seconds=3.0, checkpoint="elsewhere", versions={}, key="1f"))
 
 
 class TestGroups:
