@@ -115,6 +115,15 @@ def write_label(folder: Path, name: str, label: np.ndarray) -> None:
     write_bytes(path, encoded.tobytes(), DataError)
 
 
+def mined_by(folder: str | Path) -> str | None:
+    """Return the hash of the checkpoint that a folder's labels were mined by; None where there are none."""
+    try:
+        facts = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts.get("checkpoint_hash") if isinstance(facts, dict) else None
+
+
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write what the labels were made from. This comes last, so that a folder with the file is complete."""
     write_text(folder / FACTS, json.dumps(facts, indent=1) + "\n", DataError)

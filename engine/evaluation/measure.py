@@ -23,8 +23,7 @@ from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
 from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
-from fewseg.engine.setup.weights import describe, fill, load_trained
-from fewseg.engine.training.snapshot import BEST, LAST
+from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
@@ -167,4 +166,4 @@ def weight_path(config: Config, fold: Fold) -> Path:
     """Return the path of the checkpoint to test: as configured, or as the run's protocol selects it."""
     if config.Test_Finetune.weight is not None:
         return fill(config.Test_Finetune.weight, config)
-    return find_trained(config, LAST if fold.protocol.selection == "last" else BEST)
+    return find_trained(config, tested_weights(fold.protocol))

@@ -15,6 +15,9 @@ from fewseg.util.config.differences import TRAINING, differences, in_file_name, 
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
 
+RUNS = Path("exp")
+"""The folder of all runs, unless ``Train.save_path`` names another."""
+
 RUN_CONFIG, RUN_LOG = "config.yaml", "train.log"
 """Files in the folder of every run: the complete config that it was started with, and its log."""
 
@@ -49,7 +52,7 @@ def plain_folder(config: Config) -> Path:
     """
     data, method = config.Data, config.Method
     shot = "" if trains_base_learner(config) else f"_shot{data.shot}"
-    return Path("exp") / data.data_set / f"{method.arch}_{method.backbone}" / f"split{data.split}{shot}"
+    return RUNS / data.data_set / f"{method.arch}_{method.backbone}" / f"split{data.split}{shot}"
 
 
 def name_suffix(config: Config, effects: Collection[Effect]) -> str:
@@ -118,9 +121,22 @@ def shipped_config(config: Config) -> Config:
     return _shipped(config.Data.data_set, config.Method.arch, config.Method.backbone)
 
 
+def shipped_path(config: Config) -> Path:
+    """Return the path of the config for the data set, the method and the backbone of ``config``.
+
+    It is relative where it lies below the working directory; the file need not exist.
+    """
+    path = _shipped_path(config.Data.data_set, config.Method.arch, config.Method.backbone)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _shipped_path(data_set: str, arch: str, backbone: str) -> Path:
+    return _SHIPPED / data_set / in_file_name(f"{arch}_{backbone}.yaml")
+
+
 @lru_cache
 def _shipped(data_set: str, arch: str, backbone: str) -> Config:
-    path = _SHIPPED / data_set / in_file_name(f"{arch}_{backbone}.yaml")
+    path = _shipped_path(data_set, arch, backbone)
     return load_config(path) if path.is_file() else _default(data_set, arch, backbone)
 
 

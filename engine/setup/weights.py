@@ -9,16 +9,18 @@ from typing import Any
 from torch import nn
 
 from fewseg.dataset.classes.split import ClassSplit
+from fewseg.dataset.episodes.protocol import Protocol
 from fewseg.engine.setup.lookup import find_base_learner, missing_base_learner
 from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.engine.setup.stage import trains_base_learner
+from fewseg.engine.training.snapshot import BEST, LAST
 from fewseg.model import create_base_learner
 from fewseg.model.checkpoint.published import load_published, load_strict
 from fewseg.model.contract import Network
 from fewseg.model.create import BASE_LEARNERS, METHODS
 from fewseg.util.checkpoint import file_hash, load_checkpoint, load_weights
 from fewseg.util.config import Config
-from fewseg.util.errors import CheckpointError, as_word
+from fewseg.util.errors import CheckpointError, ConfigError, as_word
 from fewseg.util.log import get_log
 
 BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
@@ -46,6 +48,11 @@ def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
 def fill(path: str, config: Config) -> Path:
     """Fill fold and shot into a path such as ``exp/fold{fold}_shot{shot}/best.safetensors``."""
     return Path(path.replace("{fold}", str(config.Data.split)).replace("{shot}", str(config.Data.shot)))
+
+
+def tested_weights(protocol: Protocol) -> str:
+    """Return the name of the file of a run that is tested under a protocol."""
+    return LAST if protocol.selection == "last" else BEST
 
 
 def load_trained(
@@ -107,6 +114,23 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> tuple[
         origin = load_pretrained(network.backbone, method.pretrained, network=network)
     get_log("engine").info("%s %s", what, origin)
     return origin, base_learner
+
+
+def trained_base_learner(config: Config) -> str | None:
+    """Return the name of the base learner that a few-shot model's training starts from, if it is looked up.
+
+    None where the training starts from the backbone's weights, or from a checkpoint that the config names.
+    """
+    method = config.Method
+    if trains_base_learner(config) or config.Train.weight or method.base_weight not in (None, _LOOK_UP):
+        return None
+    if method.arch not in METHODS:
+        raise ConfigError(
+            f"{config.where('Method.arch')}: Method.arch: {method.arch} is no method; there are "
+            f"{', '.join(METHODS)}"
+        )
+    wanted = method.base if method.base is not None else METHODS[method.arch].published.base
+    return _base_name(config) if method.base_weight or wanted not in (None, "none") else None
 
 
 def base_weight_path(config: Config, split: ClassSplit) -> Path:

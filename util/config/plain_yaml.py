@@ -6,8 +6,10 @@ as text. Nobody means that in a config, so here numbers are decimal and everythi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -45,8 +47,9 @@ for _kind, _pattern in _NUMBERS.items():
         _class.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
 
 
+@lru_cache(maxsize=256)  # a study reads the same few files for every one of its runs
 def parse(text: str) -> yaml.Node | None:
-    """Return the root node of a YAML text; None for an empty one.
+    """Return the root node of a YAML text; None for an empty one. The node must not be changed.
 
     Raises:
         yaml.YAMLError: it is no YAML, too long, or nested too deep.
@@ -62,6 +65,12 @@ def parse(text: str) -> yaml.Node | None:
 def dump(values: Any) -> str:
     """Return plain values as YAML that is read back as the same."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def as_text(value: Any) -> str:
+    """Return a plain value as one line of YAML, as it is written behind ``--opts``."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def plain(node: yaml.Node, source: str) -> Any:

@@ -7,6 +7,7 @@ and in the text below it the description, which ``tools/write_tables.py`` copies
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -244,6 +245,7 @@ def default_of(key_path: str) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
+@lru_cache
 def keys_marked(*marks: object) -> frozenset[str]:
     """Return the key paths (``Data.split``) with one of these marks: an ``Effect``, ``METHOD_OPTION``."""
     return frozenset(

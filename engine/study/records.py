@@ -1,0 +1,119 @@
+"""What is kept about every job, in ``jobs/KEY`` below the folder of a study: its log, error and attempts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewseg.engine.study.jobs import Job
+from fewseg.util.files import write_text
+
+JOBS = "jobs"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a job.
+
+    Attributes:
+        begun: Unix time of the start.
+        seconds: how long it took; None while it runs, and if nobody saw it end.
+        status: exit status; None likewise, negative for a signal.
+        host: the machine.
+    """
+
+    begun: float
+    seconds: float | None
+    status: int | None
+    host: str
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The record of one job.
+
+    Attributes:
+        folder: its folder.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, job: Job) -> JobRecord:
+        """Return the record of a job of a study with this folder."""
+        return cls(root / JOBS / job.key)
+
+    @property
+    def log(self) -> Path:
+        """All that the job's attempts printed."""
+        return self.folder / "log"
+
+    @property
+    def _error(self) -> Path:
+        return self.folder / "error"
+
+    @property
+    def _attempts(self) -> Path:
+        return self.folder / "attempts.jsonl"
+
+    def begin(self, job: Job) -> float:
+        """Note that an attempt begins, and return its start; the error of an earlier one is removed."""
+        begun = time.time()
+        write_text(self.folder / "job.txt", f"{job.name}\n{' '.join(job.script)}\n")
+        self._error.unlink(missing_ok=True)
+        self._note({"begun": begun, "host": socket.gethostname()})
+        return begun
+
+    def end(self, begun: float, status: int, error: str | None) -> None:
+        """Note how an attempt ended.
+
+        Args:
+            begun: its start, from ``begin``.
+            status: its exit status.
+            error: its error in one line; None for success.
+        """
+        ended = {"begun": begun, "seconds": time.time() - begun, "status": status}
+        self._note({**ended, "host": socket.gethostname()})
+        if error is not None:
+            write_text(self._error, f"{error}\n")
+
+    def error(self) -> str | None:
+        """Return the error of the last attempt; None if it did not fail."""
+        try:
+            return self._error.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
+    def attempts(self) -> list[Attempt]:
+        """Return all attempts in the order of their starts."""
+        attempts: dict[float, Attempt] = {}
+        for facts in self._lines():
+            begun = facts["begun"]
+            attempts[begun] = Attempt(begun, facts.get("seconds"), facts.get("status"), facts["host"])
+        return list(attempts.values())
+
+    def seconds(self) -> float | None:
+        """Return how long the attempts took together; None where none was seen to end."""
+        known = [attempt.seconds for attempt in self.attempts() if attempt.seconds is not None]
+        return sum(known) if known else None
+
+    def _note(self, facts: dict[str, object]) -> None:
+        with self._attempts.open("a", encoding="utf-8") as file:  # one short line, written at once
+            file.write(json.dumps(facts) + "\n")
+
+    def _lines(self) -> Iterator[dict]:
+        try:
+            lines = self._attempts.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            try:
+                facts = json.loads(line)
+            except ValueError:  # cut short by a crash
+                continue
+            if isinstance(facts, dict) and {"begun", "host"} <= facts.keys():
+                yield facts

@@ -1,0 +1,94 @@
+"""How far the jobs of a study are: read anew from the files of runs, results and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from fewseg.dataset.loading.mined import mined_by
+from fewseg.engine.setup.protocols import test_protocol
+from fewseg.engine.setup.run_path import run_key
+from fewseg.engine.setup.weights import tested_weights
+from fewseg.engine.study.claim import is_claimed
+from fewseg.engine.study.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.records import JobRecord
+from fewseg.engine.training.finished import Finished
+from fewseg.engine.training.snapshot import BEST
+from fewseg.util.results.folder import ResultFolder
+from fewseg.util.results.result import Result
+
+
+class State(Enum):
+    """How far a job is."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    READY = "ready"
+    WAITING = "waiting"
+
+
+def states_of(jobs: StudyJobs) -> dict[str, State]:
+    """Return the state of every job.
+
+    A job whose dependents are all done counts as done even if its own files have been removed.
+    """
+    done = done_jobs(jobs)
+    return {key: _state(job, jobs, done) for key, job in jobs.jobs.items()}
+
+
+def done_jobs(jobs: StudyJobs) -> set[str]:
+    """Return the keys of the jobs that need not run any more."""
+    done: set[str] = set()
+    for key, job in reversed(jobs.jobs.items()):
+        dependents = jobs.dependents[key]
+        if (dependents and done.issuperset(dependents)) or is_done(job, jobs.jobs):
+            done.add(key)
+    return done
+
+
+def is_done(job: Job, jobs: Mapping[str, Job]) -> bool:
+    """Return whether the files that a job gives are there, made from those that its needs give now."""
+    if job.kind is Kind.TEST:
+        return set(job.results) <= results_of(job, jobs).keys()
+    needs = [jobs[need] for need in job.needs]
+    if job.kind is Kind.MINE:
+        return mined_by(job.folder) in _weights_of(needs[0])
+    finished = Finished.read(job.folder)
+    if finished is None or finished.key != run_key(job.config):
+        return False
+    for need in needs:
+        if need.kind is Kind.BASE and finished.base_learner is not None:
+            base = Finished.read(need.folder)
+            if base is not None and base.weights.get(BEST) != finished.base_learner:
+                return False
+    return True
+
+
+def results_of(job: Job, jobs: Mapping[str, Job]) -> dict[str, Result]:
+    """Return the results that a test job has given for the weights as they are now, by their keys."""
+    weights = _weights_of(jobs[job.needs[0]])
+    found = ResultFolder(job.folder).results().values() if job.folder.is_dir() else ()
+    return {
+        result.key: result
+        for result in found
+        if result.key in job.results and (not weights or result.checkpoint_hash in weights)
+    }
+
+
+def _state(job: Job, jobs: StudyJobs, done: set[str]) -> State:
+    if job.key in done:
+        return State.DONE
+    record = JobRecord.of(jobs.study.root, job)
+    if is_claimed(record.folder):
+        return State.RUNNING
+    if record.error() is not None:
+        return State.FAILED
+    return State.READY if done.issuperset(job.needs) else State.WAITING
+
+
+def _weights_of(training: Job) -> set[str]:
+    """Return the hash of the weights of a training that are tested; empty where it is not finished."""
+    finished = Finished.read(training.folder)
+    name = tested_weights(test_protocol(training.config))
+    return {finished.weights[name]} if finished is not None and name in finished.weights else set()

@@ -1,0 +1,272 @@
+"""Study files: which configs, which grid over them, and which tables come of it.
+
+```yaml
+config: config/{data}/{method}_{backbone}.yaml
+grid: {data: [shapes], method: [bam, panet], backbone: [resnet18], fold: [0, 1], shot: [1, 5]}
+opts: {epochs: 4}
+tables:
+  - {rows: [method], columns: [shot, fold], figure: mIoU}
+```
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fewseg.util.config import types as t
+from fewseg.util.config.nearest_key import nearest
+from fewseg.util.config.plain_yaml import pairs, parse, plain
+from fewseg.util.errors import ConfigError, shortened
+from fewseg.util.files import read_text
+
+TEST_SHOT = "test_shot"
+"""The axis of the numbers of supports that one checkpoint is tested with."""
+
+AXES = {
+    "data": "Data.data_set",
+    "method": "Method.arch",
+    "backbone": "Method.backbone",
+    "fold": "Data.split",
+    "shot": "Data.shot",
+    "seed": "Train.manual_seed",
+    TEST_SHOT: None,
+}
+"""Short name of an axis -> the key of the config that it sets. Every key is an axis by its own name."""
+
+Axis = dict[str, dict[str, Any]]
+"""Label of a value -> the keys of the config that it sets."""
+
+_MOST_CELLS = 100_000
+
+_Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TableLayout(_Part):
+    """How the figures of a study are arranged in one table."""
+
+    rows: _Names
+    """The axes whose values make the rows."""
+    columns: _Names = ()
+    """The axes whose values make the columns; figures are averaged over the other axes, such as the seeds."""
+    figure: _Names = ("mIoU",)
+    """What is shown: metrics of the test, or ``seconds a step``, ``seconds an episode``, ``peak GiB`` and
+    ``parameters``."""
+
+
+class StudyFile(_Part):
+    """A study, as its file describes it."""
+
+    path: Path
+    """The study file."""
+    config: t.OneOrMore
+    """The config of a cell, with the names of axes in braces; of several, the first file that exists."""
+    grid: dict[str, Any]
+    """Axis -> its values: a list, or a mapping of labels to keys and their values."""
+    leave_out: tuple[dict[str, Any], ...] = ()
+    """Cells that are not wanted: values of some axes."""
+    opts: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the configs of all few-shot methods."""
+    base_opts: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the configs of the base learners that these methods start from."""
+    mining: dict[str, Any] = Field(default_factory=dict)
+    """Options of ``tools/mine_latent_classes.py``, for configs that learn from mined labels."""
+    folder: t.Path = "exp"
+    """Where runs, results and the records of jobs go."""
+    processes: t.Count = 1
+    """Processes, one per GPU, of every training."""
+    tables: tuple[TableLayout, ...] = ()
+    """The tables; by default one of all cells."""
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    """Options of submitit for SLURM, such as ``slurm_partition``."""
+
+    @property
+    def name(self) -> str:
+        """The name of the study: that of its file."""
+        return self.path.stem
+
+    @property
+    def root(self) -> Path:
+        """``folder`` as a path."""
+        return Path(self.folder)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid.
+
+    Attributes:
+        labels: axis -> the label of its value.
+        config: path of the config file.
+        changes: keys of the config and their values, without those of the tests' numbers of supports.
+        test_shot: the number of supports in the test; None: that of the training.
+    """
+
+    labels: Mapping[str, str]
+    config: str
+    changes: Mapping[str, Any]
+    test_shot: int | None
+
+    @property
+    def name(self) -> str:
+        """The labels in words: ``method bam, fold 0``."""
+        return ", ".join(f"{axis} {label}" for axis, label in self.labels.items())
+
+
+def read_study(path: str | Path) -> StudyFile:
+    """Read a study file.
+
+    Raises:
+        ConfigError: one line with file, line and key, what is wrong, and what to do.
+    """
+    path = Path(path)
+    text = read_text(path, "the study file", "; check the path")
+    try:
+        root = parse(text)
+    except yaml.YAMLError as failure:
+        mark = getattr(failure, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{path}:{line}: no valid YAML; correct this line") from failure
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}:1: must be a mapping with config and grid; see docs/studies.md")
+    known = [name for name in StudyFile.model_fields if name != "path"]
+    values, places = {}, {}
+    for key, node, place in pairs(root, str(path)):
+        if key not in known:
+            near = nearest(key, known)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{place}: {key}: unknown key; {hint}")
+        values[key], places[key] = plain(node, place), place
+    try:
+        study = StudyFile(path=path, **values)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        key = ".".join(str(part) for part in error["loc"])
+        place = places.get(str(error["loc"][0]), f"{path}:1")
+        raise ConfigError(
+            f"{place}: {key}: {error['msg'].lower()}, got {_shown(error['input'])}"
+        ) from failure
+    _check(study, places)
+    return study
+
+
+def axes_of(study: StudyFile) -> dict[str, Axis]:
+    """Return the axes of a study with the keys that every value sets.
+
+    Raises:
+        ConfigError: an axis is no list and no mapping, or it is empty.
+    """
+    axes: dict[str, Axis] = {}
+    for name, values in study.grid.items():
+        if isinstance(values, dict):
+            axis = {
+                label: changes if isinstance(changes, dict) else None for label, changes in values.items()
+            }
+            wrong = [label for label, changes in axis.items() if changes is None]
+            if wrong:
+                raise ConfigError(
+                    f"{study.path}: grid.{name}.{wrong[0]}: must be a mapping of keys and values; "
+                    "{} changes none"
+                )
+            axes[name] = {label: changes for label, changes in axis.items() if changes is not None}
+        else:
+            key = AXES.get(name, name)
+            listed = values if isinstance(values, list) else [values]
+            axes[name] = {_label(value): {key: value} if key else {} for value in listed}
+        if not axes[name]:
+            raise ConfigError(f"{study.path}: grid.{name}: has no value; give one or leave the axis out")
+    return axes
+
+
+def cells_of(study: StudyFile) -> Iterator[Cell]:
+    """Yield the cells of a study in the order of its axes.
+
+    Raises:
+        ConfigError: no config file exists for a cell, or there are too many cells.
+    """
+    axes = axes_of(study)
+    names = [*axes]
+    number = 0
+    for point in itertools.product(*axes.values()):
+        labels = dict(zip(names, point, strict=True))
+        if _left_out(labels, study):
+            continue
+        number += 1
+        if number > _MOST_CELLS:
+            raise ConfigError(f"{study.path}: grid: has more than {_MOST_CELLS} cells; make it smaller")
+        config, placed = _config_of(study, labels)
+        changes: dict[str, Any] = dict(study.opts)
+        for name, label in labels.items():
+            # What the name of the config file says, the file itself sets.
+            changes |= {} if name in placed and name in ("data", "method", "backbone") else axes[name][label]
+        test_shot = int(labels[TEST_SHOT]) if TEST_SHOT in labels else None
+        yield Cell(labels, config, changes, test_shot)
+    if number == 0:
+        raise ConfigError(f"{study.path}: grid: leave_out leaves no cell; correct it")
+
+
+def _config_of(study: StudyFile, labels: Mapping[str, str]) -> tuple[str, set[str]]:
+    """Return the path of the config of a cell, and the axes that are named in it."""
+    tried = []
+    for pattern in study.config:
+        placed = {name for name in labels if f"{{{name}}}" in pattern}
+        path = pattern
+        for name in placed:
+            path = path.replace(f"{{{name}}}", labels[name])
+        if Path(path).is_file():
+            return path, placed
+        tried.append(path)
+    raise ConfigError(
+        f"{study.path}: config: no such file: {' or '.join(tried)}; correct config or grid, or leave "
+        "the cell out by leave_out"
+    )
+
+
+def _left_out(labels: Mapping[str, str], study: StudyFile) -> bool:
+    return any(
+        all(labels[axis] in _labels(wanted) for axis, wanted in rule.items()) for rule in study.leave_out
+    )
+
+
+def _labels(value: Any) -> list[str]:
+    return [_label(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def _label(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _shown(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else shortened(value)
+
+
+def _check(study: StudyFile, places: Mapping[str, str]) -> None:
+    """Raise ConfigError if the parts of the file do not fit together."""
+    if not study.grid:
+        raise ConfigError(
+            f"{places.get('grid', study.path)}: grid: has no axis; give one, such as fold: [0, 1]"
+        )
+    used = [("leave_out", axis) for rule in study.leave_out for axis in rule]
+    used += [("tables", axis) for table in study.tables for axis in (*table.rows, *table.columns)]
+    for key, axis in used:
+        if axis not in study.grid:
+            raise ConfigError(f"{places[key]}: {key}: {axis} is no axis; grid has {', '.join(study.grid)}")
+    if not all(rule for rule in study.leave_out):
+        raise ConfigError(f"{places['leave_out']}: leave_out: an empty rule would leave out every cell")
+    for shot in study.grid.get(TEST_SHOT, []) if isinstance(study.grid.get(TEST_SHOT), list) else []:
+        if not isinstance(shot, int) or shot < 1:
+            raise ConfigError(
+                f"{places['grid']}: grid.{TEST_SHOT}: must be numbers of supports, got {shot!r}"
+            )

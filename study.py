@@ -1,0 +1,87 @@
+"""Carry out a study: from one file to all trainings and tests, and to the tables of their results.
+
+python study.py plan config/studies/shapes.yaml          # the jobs, and what is left
+python study.py run config/studies/shapes.yaml --slots 2
+python study.py table config/studies/shapes.yaml
+python study.py commands config/studies/shapes.yaml      # the same jobs as plain shell lines
+
+A study that was stopped, or of which some jobs failed, goes on when it is run again. See docs/studies.md.
+"""
+
+from __future__ import annotations
+
+import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+
+from fewseg.engine.setup.script import run_script
+from fewseg.engine.study.jobs import StudyJobs, jobs_of
+from fewseg.engine.study.local import run_local
+from fewseg.engine.study.state import State, states_of
+from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.work import shell_command
+from fewseg.util.command_line import command_line
+from fewseg.util.log import get_log, start_log
+
+FAILED = 1
+"""Exit status while a job of the study has failed."""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_line(__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, about: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=about, description=about)
+        sub.add_argument("study", metavar="FILE", help="the study file")
+        return sub
+
+    action("plan", "Show the jobs and how far they are.")
+    run = action("run", "Carry out what is not done.")
+    run.add_argument("--on", choices=("local",), default="local", help="where (default: local)")
+    run.add_argument("--slots", type=int, metavar="N", help="jobs at a time; one per GPU by default")
+    action("commands", "Print the jobs as shell lines in an order in which they can run.")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says."""
+    args = parse_arguments(argv)
+    jobs = jobs_of(read_study(args.study))
+    ACTIONS[args.action](jobs, args)
+
+
+def plan(jobs: StudyJobs, args: argparse.Namespace) -> None:
+    """Show the jobs and how far they are."""
+    states = states_of(jobs)
+    for key, job in jobs.jobs.items():
+        print(f"{states[key].value:8} {job.kind.value:5} {key} {job.name}")
+    print(", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items()))
+    if State.FAILED in states.values():
+        sys.exit(FAILED)
+
+
+def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
+    """Carry out what is not done."""
+    start_log()
+    errors = run_local(jobs, args.slots, seconds=lambda job: 1.0)
+    for key, error in errors.items():
+        get_log("study").error("%s: %s", jobs.jobs[key].name, error)
+    if errors:
+        sys.exit(FAILED)
+
+
+def commands(jobs: StudyJobs, args: argparse.Namespace) -> None:
+    """Print the jobs as shell lines."""
+    for job in jobs.jobs.values():
+        print(shlex.join(shell_command(job)))
+
+
+ACTIONS = {"plan": plan, "run": run, "commands": commands}
+
+if __name__ == "__main__":
+    run_script(main)
