@@ -121,6 +121,7 @@ class _Test:
     """The tests of one checkpoint that differ in the number of shots only: shots -> key of the result."""
 
     training: Job
+    name: str
     path: str
     opts: tuple[str, ...]
     config: Config
@@ -135,7 +136,7 @@ class _Test:
         return Job(
             key=_hash(Kind.TEST.value, self.training.key, *results),
             kind=Kind.TEST,
-            name=f"{self.training.name}, {', '.join(map(str, shots))}-shot",
+            name=f"{self.name}, {', '.join(map(str, shots))}-shot",
             script=("test.py", "--config", self.path, *where, "--opts", *self.opts),
             config=config,
             folder=out,
@@ -155,17 +156,19 @@ class _Expansion:
 
     def add(self, cell: Cell) -> None:
         """Add a cell, its test, and what must run before."""
-        training, opts = self._training(cell.config, cell.changes)
+        training, opts = self._training(cell.config, cell.changes, cell.training)
         shot = cell.test_shot or training.config.Data.shot
         config = _loaded(cell.config, tuple(opts))
         if shot != config.Data.shot:
             config = _loaded(cell.config, tuple(with_changes(opts, {"shot": shot})))
         group = training.key, tuple(opts)
-        test = self.tests.setdefault(group, _Test(training, cell.config, tuple(opts), config, {}))
+        test = self.tests.setdefault(
+            group, _Test(training, cell.tested, cell.config, tuple(opts), config, {})
+        )
         test.keys[shot] = result_key(config)
         self.cells.append((cell, group, test.keys[shot]))
 
-    def _training(self, path: str, changes: Mapping[str, Any]) -> tuple[Job, list[str]]:
+    def _training(self, path: str, changes: Mapping[str, Any], name: str) -> tuple[Job, list[str]]:
         """Add the training that a config describes; return it, and the ``--opts`` of its tests."""
         opts = _opts(changes)
         named = config = _loaded(path, tuple(opts))
@@ -183,11 +186,11 @@ class _Expansion:
                 opts = [*opts, "base_weight", str(base.folder / BEST)]
                 named = config if as_shipped else _loaded(path, tuple(opts))
         if config.Data.mined_labels is not None:
-            mining = self._mining(path, config, changes)
+            mining = self._mining(path, config, changes, name)
             needs.append(mining)
             opts = with_changes(opts, {"mined_labels": mining.folder})
             named = _loaded(path, tuple(opts))
-        return self._train_job(Kind.TRAIN, path, opts, named, needs)
+        return self._train_job(Kind.TRAIN, name, path, opts, named, needs)
 
     def _base_learner(self, config: Config, name: str) -> tuple[Job, bool]:
         """Add the training of the base learner that a method starts from.
@@ -215,10 +218,11 @@ class _Expansion:
         usual = _opts(place | options)
         opts = [*usual, *_opts(self.study.base_opts)]
         named = _loaded(path, tuple(opts))
-        job, _ = self._train_job(Kind.BASE, str(path), opts, named, ())
+        title = f"{name} {config.Method.backbone} {config.Data.data_set} fold {config.Data.split}"
+        job, _ = self._train_job(Kind.BASE, title, str(path), opts, named, ())
         return job, run_folder(named) == run_folder(_loaded(path, tuple(_opts(place))))
 
-    def _mining(self, path: str, config: Config, changes: Mapping[str, Any]) -> Job:
+    def _mining(self, path: str, config: Config, changes: Mapping[str, Any], name: str) -> Job:
         """Add the job that mines the labels that a config learns from, and the training that it mines by.
 
         The path of the labels, ``exp/pascal/mlc_resnet50/split0_shot1/mined``, names the run and its config.
@@ -231,7 +235,7 @@ class _Expansion:
                 f"name them RUN/mined, below {RUNS}"
             )
         shared = {key: value for key, value in changes.items() if not key.startswith(_OF_METHOD)}
-        training, opts = self._training(str(plain), shared)
+        training, opts = self._training(str(plain), shared, f"{run.parent.name} for {name}")
         flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in self.study.mining.items()]
         folder = training.folder / "_".join(
             ["mined", *(f"{name.strip('-')}{value}" for name, value in flags)]
@@ -241,7 +245,7 @@ class _Expansion:
         job = Job(
             key=_hash(Kind.MINE.value, training.key, *given),
             kind=Kind.MINE,
-            name=f"mined labels of {training.name}",
+            name=f"labels for {name}",
             script=(*script, "--opts", *opts),
             config=training.config,
             folder=folder,
@@ -250,7 +254,7 @@ class _Expansion:
         return self.trainings.setdefault(job.key, job)
 
     def _train_job(
-        self, kind: Kind, path: str, opts: list[str], named: Config, needs: Sequence[Job]
+        self, kind: Kind, name: str, path: str, opts: list[str], named: Config, needs: Sequence[Job]
     ) -> tuple[Job, list[str]]:
         """Add a training; ``named`` is the config that names its folder."""
         if named.Train.save_path is not None or named.Train.resume is not None:
@@ -266,7 +270,7 @@ class _Expansion:
         job = Job(
             key=_hash(kind.value, run_key(config), *weights, *(need.key for need in needs)),
             kind=kind,
-            name=str(folder.relative_to(self.study.root)),
+            name=name,
             script=("train.py", "--config", path, "--opts", *opts, "resume", "auto"),
             config=config,
             folder=folder,

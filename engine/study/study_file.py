@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fewseg.util.config import types as t
 from fewseg.util.config.nearest_key import nearest
 from fewseg.util.config.plain_yaml import pairs, parse, plain
+from fewseg.util.config.schema import TestFinetune
 from fewseg.util.errors import ConfigError, shortened
 from fewseg.util.files import read_text
 
@@ -39,6 +40,11 @@ AXES = {
     TEST_SHOT: None,
 }
 """Short name of an axis -> the key of the config that it sets. Every key is an axis by its own name."""
+
+_BY_THEMSELVES = ("data", "method", "backbone")
+"""Axes whose labels need no name beside them."""
+
+_TEST_KEYS = TestFinetune.model_fields.keys() - {"weight"}
 
 Axis = dict[str, dict[str, Any]]
 """Label of a value -> the keys of the config that it sets."""
@@ -112,17 +118,30 @@ class Cell:
         config: path of the config file.
         changes: keys of the config and their values, without those of the tests' numbers of supports.
         test_shot: the number of supports in the test; None: that of the training.
+        tested_only: axes that only change the test, so that their cells share a training.
     """
 
     labels: Mapping[str, str]
     config: str
     changes: Mapping[str, Any]
     test_shot: int | None
+    tested_only: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
-        """The labels in words: ``method bam, fold 0``."""
-        return ", ".join(f"{axis} {label}" for axis, label in self.labels.items())
+        """The labels in words: ``bam resnet50 fold 0``."""
+        return _words(self.labels)
+
+    @property
+    def tested(self) -> str:
+        """The name without the number of supports of the test, and without that of the training."""
+        shots = ("shot", TEST_SHOT)
+        return _words({axis: label for axis, label in self.labels.items() if axis not in shots})
+
+    @property
+    def training(self) -> str:
+        """The name without what only concerns the test."""
+        return _words({axis: label for axis, label in self.labels.items() if axis not in self.tested_only})
 
 
 def read_study(path: str | Path) -> StudyFile:
@@ -198,6 +217,7 @@ def cells_of(study: StudyFile) -> Iterator[Cell]:
     """
     axes = axes_of(study)
     names = [*axes]
+    tested_only = frozenset(name for name, axis in axes.items() if _only_tests(name, axis))
     number = 0
     for point in itertools.product(*axes.values()):
         labels = dict(zip(names, point, strict=True))
@@ -210,9 +230,9 @@ def cells_of(study: StudyFile) -> Iterator[Cell]:
         changes: dict[str, Any] = dict(study.opts)
         for name, label in labels.items():
             # What the name of the config file says, the file itself sets.
-            changes |= {} if name in placed and name in ("data", "method", "backbone") else axes[name][label]
+            changes |= {} if name in placed and name in _BY_THEMSELVES else axes[name][label]
         test_shot = int(labels[TEST_SHOT]) if TEST_SHOT in labels else None
-        yield Cell(labels, config, changes, test_shot)
+        yield Cell(labels, config, changes, test_shot, tested_only)
     if number == 0:
         raise ConfigError(f"{study.path}: grid: leave_out leaves no cell; correct it")
 
@@ -231,6 +251,20 @@ def _config_of(study: StudyFile, labels: Mapping[str, str]) -> tuple[str, set[st
     raise ConfigError(
         f"{study.path}: config: no such file: {' or '.join(tried)}; correct config or grid, or leave "
         "the cell out by leave_out"
+    )
+
+
+def _only_tests(name: str, axis: Axis) -> bool:
+    keys = {
+        key.rpartition(".")[2] if key.count(".") == 1 else key for value in axis.values() for key in value
+    }
+    return name == TEST_SHOT or (bool(keys) and keys <= _TEST_KEYS)
+
+
+def _words(labels: Mapping[str, str]) -> str:
+    return " ".join(
+        label if axis in _BY_THEMSELVES else f"{axis.rpartition('.')[2]} {label}"
+        for axis, label in labels.items()
     )
 
 
