@@ -15,7 +15,11 @@ _PART = ".part"
 
 
 def write_atomically(
-    path: str | Path, write: Callable[[Path], object], error: type[UserError] = UserError
+    path: str | Path,
+    write: Callable[[Path], object],
+    error: type[UserError] = UserError,
+    *,
+    lasting: bool = True,
 ) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
@@ -25,6 +29,7 @@ def write_atomically(
         path: the file to make; missing folders are made too.
         write: receives the temporary path and writes the content.
         error: the class of the error that is raised.
+        lasting: whether to wait until the content is on the disk, so that it survives the machine's crash.
 
     Raises:
         UserError: the file cannot be written.
@@ -37,8 +42,9 @@ def write_atomically(
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if lasting:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         os.replace(temporary, path)
         temporary = None
@@ -91,9 +97,13 @@ def write_bytes(path: str | Path, content: bytes, error: type[UserError] = UserE
     write_atomically(path, lambda temporary: temporary.write_bytes(content), error)
 
 
-def write_text(path: str | Path, text: str, error: type[UserError] = UserError) -> None:
+def write_text(
+    path: str | Path, text: str, error: type[UserError] = UserError, *, lasting: bool = True
+) -> None:
     """Write ``text`` to ``path`` atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error)
+    write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8"), error, lasting=lasting
+    )
 
 
 def require_inside(name: str, source: str | Path) -> str:

@@ -18,6 +18,7 @@ from fewseg.util.config.differences import TRAINING
 from fewseg.util.config.types import Effect
 from fewseg.util.errors import UserError
 from fewseg.util.files import remove_leftovers, write_text
+from fewseg.util.live import LIVE
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, log_to_file
 
@@ -81,7 +82,7 @@ class RunFolder:
         if not distributed.is_main():
             return
         try:
-            remove_leftovers(self.path, (*WEIGHTS, RUN_CONFIG, FINISHED))
+            remove_leftovers(self.path, (*WEIGHTS, RUN_CONFIG, FINISHED, LIVE))
             if not (done and self._goes_on()):
                 (self.path / FINISHED).unlink(missing_ok=True)
             if self.earlier_state is None:

@@ -34,6 +34,7 @@ from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line
 from fewseg.util.config.schema import Train
+from fewseg.util.live import Live
 from fewseg.util.log import get_log
 from fewseg.util.progress import progress
 
@@ -74,7 +75,7 @@ class TrainingLoop:
         self.forward = wrapped(model, compiled=settings.compile)
         self.safe_point = SafePoint(model, optimizer)
         self.gathered: Memories | None = None
-        self.board, self.pace = board, Pace()
+        self.board, self.pace, self.live = board, Pace(), Live(snapshots.folder)
         self.log = get_log("train")
 
     @property
@@ -91,7 +92,7 @@ class TrainingLoop:
             Exception: any other error; if possible, a snapshot has been written.
         """
         self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
-        with worker_deaths(), StopRequest() as stop:
+        with worker_deaths(), StopRequest() as stop, self.live:
             try:
                 while not self.done:
                     self._epoch(stop)
@@ -126,8 +127,9 @@ class TrainingLoop:
                 losses = self._step(batch)
                 self.reached = self.reached.after_step()
             seconds += time.perf_counter() - started
-            self.pace.step()
+            self.pace.step(sum(losses.values()))
             self._show(losses)
+            self._tell("steps")
             sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
             bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
             if stop.check_together(self.snapshots.due()):
@@ -168,6 +170,21 @@ class TrainingLoop:
             self.board.scalars("loss", {**losses, "total": sum(losses.values())}, number)
             self.board.scalars("lr", rates, number)
 
+    def _tell(self, phase: str) -> None:
+        """Say in ``live.json`` how far the training is; epochs are numbered as in the log."""
+        reached = self.reached
+        self.live.show(
+            work="training",
+            phase=phase,
+            epoch=reached.epoch + 1,
+            epochs=self.settings.epochs,
+            step=reached.step,
+            steps=len(self.batches),
+            best_score=None if reached.best_score < 0 else reached.best_score,
+            best_epoch=reached.best_epoch,
+            **self.pace.recent(),
+        )
+
     def _number(self) -> int:
         """Return the number of steps completed since the start of the first epoch."""
         return self.reached.epoch * len(self.batches) + self.reached.step
@@ -176,7 +193,12 @@ class TrainingLoop:
         """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
         # A process that is stopped during the validation cannot communicate with the others.
         self.gathered = distributed.gather(self.model.memory.state())
-        score, metrics = self.validate(epoch, stop.check)
+
+        def check() -> None:
+            stop.check()
+            self._tell("validation")
+
+        score, metrics = self.validate(epoch, check)
         number = round(epoch * len(self.batches))
         self.board.scalars("validation", metrics, number)
         shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items())

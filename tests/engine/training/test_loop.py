@@ -18,8 +18,10 @@ from fewseg.engine.training.snapshot import BEST, LAST, STATE
 from fewseg.engine.training.step import NotFiniteError
 from fewseg.util.checkpoint import load_checkpoint, save_checkpoint
 from fewseg.util.errors import CheckpointError
+from fewseg.util.live import LIVE, read_live
 from fewseg.util.metrics import IoUMeter
 from fewseg.util.state_file import load_training_state
+from tests.engine.small_loop import BATCH, IMAGES, small_loop
 from train import train
 
 CPU = torch.device("cpu")
@@ -164,3 +166,31 @@ def test_base_learner_of_another_fold_is_refused(configure, base_weight, tmp_pat
     save_checkpoint(tmp_path / "base.safetensors", base_weight.state_dict(), meta)
     with pytest.raises(CheckpointError, match="is of fold 3, but fold 0 is wanted"):
         train(configure("bam"), CPU)
+
+
+def test_a_training_says_what_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("fewseg.util.live._EVERY", 0.0)
+    loop, seen = small_loop(tmp_path), []
+    validate = loop.validate
+
+    def watched(epoch, check):
+        check()
+        seen.append(read_live(tmp_path))
+        return validate(epoch, check)
+
+    loop.validate = watched
+    loop.board.scalars = lambda name, *_: seen.append(read_live(tmp_path)) if name == "lr" else None
+    loop.settings = loop.settings.model_copy(update={"print_freq": 4})
+    loop.run()
+    assert not (tmp_path / LIVE).exists()
+    validation = [facts for facts in seen if facts["phase"] == "validation"]
+    assert [(facts["epoch"], facts["best_score"]) for facts in validation][:3] == [
+        (1, None),
+        (2, 0.1),
+        (3, 0.4),
+    ]
+    steps = [(facts["epoch"], facts["step"]) for facts in seen if facts["phase"] == "steps"]
+    assert steps[:3] == [(1, 3), (2, 1), (2, 5)]  # that of the step before
+    facts = seen[-1]
+    assert (facts["work"], facts["epochs"], facts["steps"]) == ("training", 6, IMAGES // BATCH)
+    assert facts["seconds_a_step"] > 0 and 0 < facts["loss"] < 10 and facts["best_epoch"] == 5

@@ -18,6 +18,7 @@ from fewseg.engine.training.step import NotFiniteError
 from fewseg.model.contract import Network
 from fewseg.util.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from fewseg.util.errors import CheckpointError
+from fewseg.util.live import LIVE
 from fewseg.util.state_file import load_training_state, save_training_state
 from tests.engine.small_loop import small_loop
 
@@ -42,7 +43,7 @@ def kill_at(monkeypatch, number, done):
 
     def deadly(original):
         def call(*arguments, **options):
-            if str(arguments[-1]).endswith(".part"):
+            if str(arguments[-1]).endswith((".part", LIVE)):
                 return original(*arguments, **options)  # the clean-up that a killed process has not
             counted[0] += 1
             if counted[0] == number and not done:
