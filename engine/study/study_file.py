@@ -149,6 +149,7 @@ def read_study(path: str | Path) -> StudyFile:
 
     Raises:
         ConfigError: one line with file, line and key, what is wrong, and what to do.
+        DataError: the file cannot be read.
     """
     path = Path(path)
     text = read_text(path, "the study file", "; check the path")

@@ -69,7 +69,14 @@ def dump(values: Any) -> str:
 
 def as_text(value: Any) -> str:
     """Return a plain value as one line of YAML, as it is written behind ``--opts``."""
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=math.inf,
+    )
     return text.removesuffix("\n").removesuffix("\n...")
 
 
