@@ -87,12 +87,13 @@ class _Processes:
         """Ask all running jobs to save and to end, and wait for them."""
         for run in self._running.values():
             run.stop()
-        for key in [*self._running]:
-            self._finish(key)
+        for run in self._running.values():
+            run.process.wait()
+            run.finish(is_done(run.job, self._jobs.jobs), stopped=True)
+            self._log.info("%s %s: stopped", run.job.kind.value, run.job.name)
 
     def _finish(self, key: str) -> str | None:
         run = self._running.pop(key)
-        run.process.wait()
         error = run.finish(is_done(run.job, self._jobs.jobs))
         outcome = "done" if error is None else f"failed: {error}"
         self._log.info("%s %s: %s", run.job.kind.value, run.job.name, outcome)

@@ -95,14 +95,15 @@ class RunningJob:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
-    def finish(self, done: bool) -> str | None:
+    def finish(self, done: bool, stopped: bool = False) -> str | None:
         """Write down how the job ended, give up the claim, and return its error in one line.
 
         Args:
             done: whether the files that the job gives are there.
+            stopped: whether the study asked the job to stop, which is no error.
         """
         status = self.process.wait()
-        error = None if done else self._error(status)
+        error = None if done or stopped else self._error(status)
         self._record.end(self._begun, status, error)
         self._claim.release()
         return error
