@@ -16,15 +16,19 @@ import argparse
 import shlex
 import sys
 from collections import Counter
+from pathlib import Path
 
 from fewseg.engine.setup.script import run_script
 from fewseg.engine.study.jobs import StudyJobs, jobs_of
 from fewseg.engine.study.local import run_local
 from fewseg.engine.study.state import State, states_of
 from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.table import tables_of
+from fewseg.engine.study.table_files import study_folder, write_study_tables
 from fewseg.engine.study.work import shell_command
 from fewseg.util.command_line import command_line
 from fewseg.util.log import get_log, start_log
+from fewseg.util.results.formats import FORMATS
 
 FAILED = 1
 """Exit status while a job of the study has failed."""
@@ -44,6 +48,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run = action("run", "Carry out what is not done.")
     run.add_argument("--on", choices=("local",), default="local", help="where (default: local)")
     run.add_argument("--slots", type=int, metavar="N", help="jobs at a time; one per GPU by default")
+    table = action("table", "Write the tables, complete or not, and print them.")
+    table.add_argument(
+        "--format", choices=FORMATS, default="terminal", help="what is printed (default: terminal)"
+    )
+    table.add_argument("--out", type=Path, metavar="FOLDER", help="where files go; by default studies/NAME")
     action("commands", "Print the jobs as shell lines in an order in which they can run.")
     return parser.parse_args(argv)
 
@@ -75,13 +84,22 @@ def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
         sys.exit(FAILED)
 
 
+def table(jobs: StudyJobs, args: argparse.Namespace) -> None:
+    """Write the tables in every format, and print them in one."""
+    tables = tables_of(jobs)
+    page = write_study_tables(args.out or study_folder(jobs.study), jobs.study, tables)
+    for one in tables.values():
+        print(FORMATS[args.format][1](one))
+    print(f"these tables are in {page.parent}; open {page}", file=sys.stderr)
+
+
 def commands(jobs: StudyJobs, args: argparse.Namespace) -> None:
     """Print the jobs as shell lines."""
     for job in jobs.jobs.values():
         print(shlex.join(shell_command(job)))
 
 
-ACTIONS = {"plan": plan, "run": run, "commands": commands}
+ACTIONS = {"plan": plan, "run": run, "table": table, "commands": commands}
 
 if __name__ == "__main__":
     run_script(main)

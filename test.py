@@ -33,8 +33,9 @@ from fewseg.util.config import Config
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, start_log
 from fewseg.util.results.folder import ResultFolder
+from fewseg.util.results.formats import to_terminal
 from fewseg.util.results.result import Result
-from fewseg.util.results.tables import Table, to_terminal
+from fewseg.util.results.tables import Table
 
 _PATIENCE = 600.0
 """Seconds to wait for another test that writes the tables of the same folder."""

@@ -26,7 +26,8 @@ from fewseg.util.results.comparison import (
     read_runs,
     require_comparable,
 )
-from fewseg.util.results.tables import FORMATS, Table
+from fewseg.util.results.formats import FORMATS
+from fewseg.util.results.tables import Table
 
 LAST = {"mIoU": "FB-IoU", "mIoU_meta": "FB-IoU_meta", "mIoU_t": "FB-IoU"}
 """Metric -> another one that ends the rows of its table."""

@@ -48,9 +48,9 @@ def result_of(
         "shot": data.shot,
         "ways": data.ways,
         "protocol": fold.protocol.name,
-        "protocol_difference": _plain(departures),
+        "protocol_difference": plain(departures),
         "trained_under": data.protocol,
-        "training_difference": _plain(training_difference(config, fold.protocol)),
+        "training_difference": plain(training_difference(config, fold.protocol)),
         "novel_in_train": fold.protocol.novel_in_train,
         "absent_classes": fold.protocol.absent_classes,
         "annotation": data.ann_type,
@@ -112,6 +112,6 @@ def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:
     )
 
 
-def _plain(difference: Difference) -> dict[str, Any]:
+def plain(difference: Difference) -> dict[str, Any]:
     """Return the difference as JSON represents it, with lists instead of tuples."""
     return json.loads(json.dumps(difference))

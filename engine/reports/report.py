@@ -14,10 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fewseg.engine.reports.page import html_page
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_bytes, write_text
+from fewseg.util.results.formats import FORMATS, to_terminal
 from fewseg.util.results.result import Result
-from fewseg.util.results.tables import FORMATS, Table, build_class_table, build_table, to_terminal
+from fewseg.util.results.tables import Table, build_class_table, build_table
 
 TABLES = {
     "mIoU": "final prediction",
@@ -32,12 +34,6 @@ TABLES = {
 
 CLASSES = "classes"
 """File name of the table of all classes, without suffix."""
-
-_STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:.5em 0 1.5em}
-td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
-td:first-child,th:first-child{text-align:left}
-img{max-width:100%;display:block;margin:.8em 0;border:1px solid #ddd}"""
 
 
 @dataclass(frozen=True)
@@ -100,11 +96,7 @@ def write_report(path: Path, sections: Mapping[str, Section]) -> Path:
     """Write a page with the tables, the IoU of every class and the panels, and return its path."""
     title = "; ".join(dict.fromkeys(_heading(section) for section in sections.values()))
     body = "".join(_section(name, section, path) for name, section in sections.items())
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body>{body}</body></html>\n"
-    )
-    write_text(path, page, ResultError)
+    write_text(path, html_page(title, body), ResultError)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 
 from fewseg.dataset.loading.mined import mined_by
 from fewseg.engine.setup.protocols import test_protocol
@@ -67,11 +68,19 @@ def is_done(job: Job, jobs: Mapping[str, Job]) -> bool:
 
 def results_of(job: Job, jobs: Mapping[str, Job]) -> dict[str, Result]:
     """Return the results that a test job has given for the weights as they are now, by their keys."""
+    return {result.key: result for result in files_of(job, jobs).values() if result.key is not None}
+
+
+def files_of(job: Job, jobs: Mapping[str, Job]) -> dict[Path, Result]:
+    """Return the results that a test job has given for the weights as they are now, by their files.
+
+    A test of generalised segmentation gives several results of one key, one for each way to merge.
+    """
     weights = _weights_of(jobs[job.needs[0]])
-    found = ResultFolder(job.folder).results().values() if job.folder.is_dir() else ()
+    found = ResultFolder(job.folder).results().items() if job.folder.is_dir() else ()
     return {
-        result.key: result
-        for result in found
+        path: result
+        for path, result in found
         if result.key in job.results and (not weights or result.checkpoint_hash in weights)
     }
 

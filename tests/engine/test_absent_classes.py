@@ -27,8 +27,9 @@ from fewseg.model.contract import Prediction
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import ConfigError
 from fewseg.util.metrics import IoUMeter, intersection_union_target
+from fewseg.util.results.formats import to_terminal
 from fewseg.util.results.result import Result
-from fewseg.util.results.tables import build_table, to_terminal
+from fewseg.util.results.tables import build_table
 
 CONFIG = "config/folder/bam_resnet50.yaml"
 CLASSES = ("skin", "hair", "shoes", "bag", "hat", "scarf", "tie", "cape")

@@ -6,7 +6,7 @@ together: what is easy for one is mostly easy for the other, so differences have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,15 @@ from fewseg.util.results.folder import BASELINES, EARLIER
 from fewseg.util.results.result import Result, read_result
 from fewseg.util.results.table_rows import Trait, row_key, with_changes
 from fewseg.util.results.tables import Interval, Row, Table, Value, build_table
+
+KINDS: dict[str, Trait] = {
+    "protocols": lambda result: with_changes(result.protocol, result.protocol_difference),
+    "treatments of novel classes in training images": lambda result: result.novel_in_train,
+    "settings": lambda result: result.setting,
+    "annotations of supports": lambda result: result.annotation,
+    "results of an oracle and others": lambda result: "an oracle's" if result.oracle else "no oracle's",
+}
+"""What must be equal among all results of a table, besides the episodes of equal tests."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +74,36 @@ def _counts_of(file: Path, result: Result) -> EpisodeCounts | None:
 
 def require_comparable(runs: Sequence[Run]) -> None:
     """Raise ResultError if the runs differ in more than the method, so that one table would mislead."""
-    kinds: dict[str, Callable[[Run], object]] = {
-        "protocols": lambda run: with_changes(run.result.protocol, run.result.protocol_difference),
-        "treatments of novel classes in training images": lambda run: run.result.novel_in_train,
-        "settings": lambda run: run.result.setting,
-        "annotations of supports": lambda run: run.result.annotation,
-        "results of an oracle and others": lambda run: "an oracle's" if run.result.oracle else "no oracle's",
-    }
-    for what, kind in kinds.items():
+    for what, kind in KINDS.items():
         first = runs[0]
-        other = next((run for run in runs if kind(run) != kind(first)), None)
+        of_first = kind(first.result)
+        other = next((run for run in runs if kind(run.result) != of_first), None)
         if other is not None:
             raise ResultError(
-                f"different {what}: {first.path} has {kind(first)}, {other.path} has {kind(other)}; "
+                f"different {what}: {first.path} has {of_first}, {other.path} has {kind(other.result)}; "
                 "compare like with like, or give --mixed for a column that tells them apart"
             )
+    require_same_episodes(
+        runs,
+        "name the files of one number of episodes, such as *_5x1000*.json, or give --mixed for a column that "
+        "tells them apart",
+    )
+
+
+def require_same_episodes(runs: Sequence[Run], remedy: str) -> None:
+    """Raise ResultError if two runs test the same fold with the same shots and ways on other episodes.
+
+    Args:
+        runs: the runs.
+        remedy: what the message ends with.
+    """
     first_of_test: dict[tuple[str, int, int, int], Run] = {}
     for run in runs:
         first = first_of_test.setdefault(run.result.test, run)
         if run.result.episode_hash != first.result.episode_hash:
             raise ResultError(
                 f"different episodes: {first.path} and {run.path} do not test fold {run.result.fold} on the "
-                "same ones; name the files of one number of episodes, such as *_5x1000*.json, or give "
-                "--mixed for a column that tells them apart"
+                f"same ones; {remedy}"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +83,20 @@ def arrange(results: Sequence[Result], more: Mapping[str, Trait] | None = None) 
         folds[result.fold] = result
     names, traits = [*_TRAITS, *(more or {})], list(zip(*rows, strict=True))[1:]
     differing = [index for index, values in enumerate(traits) if len(set(values)) > 1]
-    shared = [(name, traits[index][0]) for index, name in enumerate(names) if index not in differing]
     return Arrangement(
         ("method", *(names[index] for index in differing)),
-        tuple(f"{name} {value}" for name, value in shared if value != "-"),
+        shared_traits(results, more),
         {(key[0], *(key[1 + index] for index in differing)): folds for key, folds in rows.items()},
     )
+
+
+def shared_traits(
+    results: Sequence[Result], more: Mapping[str, Trait] | None = None, leave_out: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the traits that all results share, in words: ``backbone resnet50``."""
+    traits = {name: trait for name, trait in (_TRAITS | dict(more or {})).items() if name not in leave_out}
+    values = {name: {str(trait(result)) for result in results} for name, trait in traits.items()}
+    return tuple(f"{name} {value}" for name, (value, *rest) in values.items() if not rest and value != "-")
 
 
 def notes_on_classes(results: Sequence[Result]) -> tuple[str, ...]:

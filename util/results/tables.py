@@ -1,4 +1,4 @@
-"""Tables from result files: for the terminal, Markdown, CSV and LaTeX.
+"""Tables from result files; ``formats`` writes them.
 
 A row is a method and a column a fold, followed by the mean over the folds and the mean FB-IoU. Whatever else
 differs between the rows (backbone, shot, protocol, ...) has its own column; what they share is in the title.
@@ -7,9 +7,6 @@ A second table has a row for every class of a fold, and a column for every row o
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,23 +23,25 @@ FindInterval = Callable[[Sequence[Result], str], Interval | None]
 
 @dataclass(frozen=True)
 class Value:
-    """A figure in per cent.
+    """A figure, in per cent if it is a metric.
 
     Attributes:
         mean: the figure, a mean over the seeds.
         std: its standard deviation over the seeds, where there are several.
         interval: its 95 % interval, where that is known.
+        decimals: number of decimals that are shown.
     """
 
     mean: float
     std: float | None = None
     interval: Interval | None = None
+    decimals: int = 2
 
     def text(self, plus_minus: str = " ± ") -> str:
-        """Return the figure with two decimals, deviation and interval: ``61.20 ± 0.35 [60.80, 61.60]``."""
-        deviation = "" if self.std is None else f"{plus_minus}{self.std:.2f}"
+        """Return the figure with its deviation and its interval: ``61.20 ± 0.35 [60.80, 61.60]``."""
+        deviation = "" if self.std is None else f"{plus_minus}{self.std:.{self.decimals}f}"
         interval = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
-        return f"{self.mean:.2f}{deviation}{interval}"
+        return f"{self.mean:.{self.decimals}f}{deviation}{interval}"
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the names of the columns, the rows, and notes on the figures, which CSV leaves out."""
+    """A title, the names of the columns, the rows, and notes on the figures, which CSV leaves out.
+
+    ``groups`` holds for every column of figures what it shares with its neighbours, such as ``1-shot``; it is
+    empty where columns are not grouped.
+    """
 
     title: str
     label_columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """The full names of the columns of figures: ``1-shot fold0``."""
+        groups = self.groups or ("",) * len(self.value_columns)
+        pairs = zip(groups, self.value_columns, strict=True)
+        return tuple(f"{group} {name}".strip() for group, name in pairs)
 
 
 def build_table(
@@ -109,14 +120,17 @@ def build_table(
 def _figures(
     by_fold: Mapping[int, Result], folds: Sequence[int], metrics: Sequence[str], interval: FindInterval | None
 ) -> tuple[Value | None, ...]:
-    per_fold = [_value([by_fold[fold]], metrics[0]) if fold in by_fold else None for fold in folds]
+    per_fold = [mean_value([by_fold[fold]], metrics[0]) if fold in by_fold else None for fold in folds]
     complete = [by_fold[fold] for fold in folds] if all(per_fold) else None
-    means = (_value(complete, metric, interval) if complete else None for metric in metrics)
+    means = (mean_value(complete, metric, interval) if complete else None for metric in metrics)
     return (*per_fold, *means)
 
 
-def _value(results: Sequence[Result], metric: str, interval: FindInterval | None = None) -> Value:
-    """Average over folds; the deviation is that of this average over the seeds, if the folds share them."""
+def mean_value(results: Sequence[Result], metric: str, interval: FindInterval | None = None) -> Value:
+    """Average a metric over results, such as those of all folds.
+
+    The deviation is that of this average over the seeds of the tests, if the results share them.
+    """
     mean = statistics.fmean(result.mean[metric] for result in results)
     seeds = {tuple(seed.seed for seed in result.seeds) for result in results}
     bounds = interval(results, metric) if interval else None
@@ -164,84 +178,3 @@ def _class_value(result: Result | None, class_name: str) -> Value | None:
         return None
     std = 100 * statistics.pstdev(values) if len(values) > 1 else None
     return Value(100 * statistics.fmean(values), std)
-
-
-def to_terminal(table: Table) -> str:
-    """Return the table in aligned columns."""
-    lines = _cells(table)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    labels = len(table.label_columns)
-    text = [
-        "  ".join(
-            cell.ljust(width) if column < labels else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([table.title, text[0], "-" * max(map(len, text)), *text[1:], *table.notes]) + "\n"
-
-
-def to_markdown(table: Table) -> str:
-    """Return the table in Markdown, its title above it."""
-    header, *rows = ["| " + " | ".join(line) + " |" for line in _cells(table)]
-    rule = "|" + "---|" * len(table.label_columns) + "---:|" * len(table.value_columns)
-    notes = [line for note in table.notes for line in ("", note)]
-    return "\n".join([f"{table.title}", "", header, rule, *rows, *notes]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    """Return the table as CSV.
-
-    Every figure (``-`` where there is none) is followed by its standard deviation (empty where there is none)
-    and, in columns with intervals, by the two ends of its interval.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = list(zip(*(row.values for row in table.rows), strict=True))
-    ends = [
-        ("", "_std", "_low", "_high") if any(value and value.interval for value in column) else ("", "_std")
-        for column in columns
-    ]
-    heads = [f"{name}{end}" for name, own in zip(table.value_columns, ends, strict=True) for end in own]
-    writer.writerow([*table.label_columns, *heads])
-    for row in table.rows:
-        cells: list[str] = []
-        for value, own in zip(row.values, ends, strict=True):
-            figures = (
-                (None,) * 4 if value is None else (value.mean, value.std, *(value.interval or (None, None)))
-            )
-            shown = ["" if figure is None else f"{figure:.4f}" for figure in figures[: len(own)]]
-            cells += [shown[0] or "-", *shown[1:]]
-        writer.writerow([*row.labels, *cells])
-    return text.getvalue()
-
-
-def to_latex(table: Table) -> str:
-    """Return the table as a LaTeX tabular (package booktabs)."""
-    header, *rows = (" & ".join(map(_escaped, line)) + r" \\" for line in _cells(table, r" $\pm$ "))
-    columns = "l" * len(table.label_columns) + "r" * len(table.value_columns)
-    comments = [f"% {line}" for line in (table.title, *table.notes)]
-    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-    body = [r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
-    return "\n".join([*comments, begin, *body, end]) + "\n"
-
-
-FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
-    "terminal": ("txt", to_terminal),
-    "markdown": ("md", to_markdown),
-    "csv": ("csv", to_csv),
-    "latex": ("tex", to_latex),
-}
-"""Format -> suffix of its files, and its writer."""
-
-
-def _cells(table: Table, plus_minus: str = " ± ") -> list[list[str]]:
-    rows = [
-        [*row.labels, *("-" if value is None else value.text(plus_minus) for value in row.values)]
-        for row in table.rows
-    ]
-    return [[*table.label_columns, *table.value_columns], *rows]
-
-
-def _escaped(cell: str) -> str:
-    return re.sub(r"([_&%#])", r"\\\1", cell)

@@ -14,9 +14,9 @@ from fewseg.util.errors import ResultError
 from fewseg.util.metrics import Counts, IoUMeter
 from fewseg.util.results.comparison import comparison_table, difference_table, read_runs, require_comparable
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path, read_counts
+from fewseg.util.results.formats import to_csv, to_terminal
 from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result, SeedResult, write_result
-from fewseg.util.results.tables import to_csv, to_terminal
 from tools.compare import main
 
 EPISODES, CLASSES = 80, 6

@@ -15,17 +15,10 @@ from pydantic import ValidationError
 
 from fewseg.engine.reports.report import Section, write_report, write_tables
 from fewseg.util.errors import ResultError
+from fewseg.util.results.formats import FORMATS, to_csv, to_latex, to_markdown, to_terminal
 from fewseg.util.results.identity import file_name
 from fewseg.util.results.result import Result, SeedResult, read_result, write_result
-from fewseg.util.results.tables import (
-    FORMATS,
-    build_class_table,
-    build_table,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from fewseg.util.results.tables import build_class_table, build_table
 
 
 def make(fold: int = 0, scores: tuple[float, ...] = (0.6, 0.7), **changes: Any) -> Result:

@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 
+from fewseg.util.results.formats import to_csv, to_html, to_latex, to_markdown, to_terminal
 from fewseg.util.results.result import Result, SeedResult
-from fewseg.util.results.tables import (
-    Row,
-    Table,
-    Value,
-    build_table,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from fewseg.util.results.tables import Row, Table, Value, build_table
 
 TABLE = Table(
     "mIoU, shot 1",
@@ -75,6 +67,35 @@ def test_latex() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+GROUPED = Table(
+    "mIoU",
+    ("method",),
+    ("fold0", "mean", "fold0"),
+    (Row(("bam",), (Value(50), Value(0.125, decimals=3), None)),),
+    groups=("1-shot", "1-shot", "5-shot <all>"),
+)
+
+
+def test_groups_of_columns() -> None:
+    assert to_markdown(GROUPED).splitlines()[2] == (
+        "| method | 1-shot fold0 | 1-shot mean | 5-shot <all> fold0 |"
+    )
+    assert to_csv(GROUPED).startswith("method,1-shot fold0,1-shot fold0_std,1-shot mean,")
+    assert to_latex(GROUPED).splitlines()[2:7] == [
+        r"\toprule",
+        r" & \multicolumn{2}{c}{1-shot} & \multicolumn{1}{c}{5-shot <all>} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}",
+        r"method & fold0 & mean & fold0 \\",
+        r"\midrule",
+    ]
+    assert to_html(GROUPED) == (
+        '<h2>mIoU</h2><table><tr><th colspan="1"></th><th class="group" colspan="2">1-shot</th>'
+        '<th class="group" colspan="1">5-shot &lt;all&gt;</th></tr>'
+        "<tr><th class=label>method</th><th>fold0</th><th>mean</th><th>fold0</th></tr>"
+        "<tr><td class=label>bam</td><td>50.00</td><td>0.125</td><td>-</td></tr></table>"
+    )
 
 
 def result(fold: int = 0, scores: tuple[float, ...] = (0.6, 0.7), **changes: Any) -> Result:
