@@ -186,7 +186,13 @@ class _Builder:
         for figure in self.figures:
             for column in columns:
                 cells = [point for point in own if _matches(column, _at(point, self.columns))]
-                yield figure_of(cells, figure, self._seeds)
+                yield figure_of(cells, figure, self._seeds) if self._has_folds(cells, column) else None
+
+    def _has_folds(self, points: Sequence[Point], column: _Labels) -> bool:
+        """Return whether all folds of the table are there, where a figure is their mean."""
+        if MEAN not in column and "fold" not in self._averaged:
+            return True
+        return {point.labels["fold"] for point in points} == {point.labels["fold"] for point in self.points}
 
     def _word(self, axis: str, label: str) -> str:
         if label == MEAN or axis in ("method", "backbone") or isinstance(self.study.grid[axis], Mapping):
