@@ -8,6 +8,9 @@ _STYLE = """body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding
 table{border-collapse:collapse;margin:.5em 0 1.5em}
 td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}
 td:first-child,th:first-child,.label{text-align:left}
+td{white-space:nowrap}
+.wide{overflow-x:auto}
+h2{font-size:1.15em}
 th.group{text-align:center;border-left:1.5em solid #fff}
 img{max-width:100%;display:block;margin:.8em 0;border:1px solid #ddd}"""
 

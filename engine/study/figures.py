@@ -82,7 +82,8 @@ def points_of(jobs: StudyJobs) -> list[Point]:
                 by_key.setdefault(result.key, []).append(Run(path, result, None))
         if training.key not in trainings:
             trainings[training.key] = Finished.read(training.folder)
-        for run in runs[test].get(key) or [None]:
+        found: Sequence[Run | None] = runs[test].get(key) or [None]
+        for run in found:
             points.append(Point(cell.labels, job.config, run, trainings[training.key]))
     return points
 

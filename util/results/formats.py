@@ -81,7 +81,8 @@ def to_html(table: Table) -> str:
     body = "".join(_html_row(row, "td", labels) for row in rows)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     title = html.escape(table.title)
-    return f"<h2>{title}</h2><table>{_html_groups(table)}{head}{body}</table>{notes}"
+    grid = f"<table>{_html_groups(table)}{head}{body}</table>"
+    return f'<h2>{title}</h2><div class="wide">{grid}</div>{notes}'
 
 
 FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
