@@ -91,7 +91,8 @@ def test_groups_of_columns() -> None:
         r"\midrule",
     ]
     assert to_html(GROUPED) == (
-        '<h2>mIoU</h2><div class="wide"><table><tr><th colspan="1"></th><th class="group" colspan="2">1-shot</th>'
+        '<h2>mIoU</h2><div class="wide"><table>'
+        '<tr><th colspan="1"></th><th class="group" colspan="2">1-shot</th>'
         '<th class="group" colspan="1">5-shot &lt;all&gt;</th></tr>'
         "<tr><th class=label>method</th><th>fold0</th><th>mean</th><th>fold0</th></tr>"
         "<tr><td class=label>bam</td><td>50.00</td><td>0.125</td><td>-</td></tr></table></div>"
