@@ -8,7 +8,8 @@ python test.py --config ... --protocol hsnet                  # under another pr
 python test.py --config ... --generalized                     # base and novel classes at once
 
 All weights are looked up before anything is measured, and every result is written when it is measured. What
-the folder holds already of the same weights, settings and episodes is read; --again measures it anew.
+the folder holds already of the same weights, settings and episodes is read; --again measures it anew. A test
+that was stopped or killed goes on if it is started again. Shots of one checkpoint share their encodings.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 
 import torch
 
-from fewseg.engine.evaluation.plan import Plan, look_up
+from fewseg.engine.evaluation.measure import Measurement
+from fewseg.engine.evaluation.plan import Plan, look_up, measure_plans, together
 from fewseg.engine.evaluation.record import record, stored_result, write_overview
 from fewseg.engine.reports.report import Section
+from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
 from fewseg.engine.setup.stage import require_few_shot
 from fewseg.util import distributed
@@ -65,8 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     plans = [look_up(config) for config in runs]
     folder = ResultFolder(require_writable(args.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")
-    with locked(folder, plans):
-        tested = [path for plan in plans for path in test_or_read(plan, folder, device, again=args.again)]
+    with locked(folder, plans), resumable() as check:
+        tested = [
+            path
+            for group in together(plans)
+            for path in test_or_read(group, folder, device, check, again=args.again)
+        ]
     for table in tables_with(tested, overview(folder)):
         log.info("\n%s", to_terminal(table).rstrip())
     log.info("results, tables and pictures are in %s; open %s", folder.path, folder.report)
@@ -104,31 +111,57 @@ def locked(folder: ResultFolder, plans: Sequence[Plan]) -> Iterator[None]:
         yield
 
 
-def test_or_read(plan: Plan, folder: ResultFolder, device: torch.device, *, again: bool) -> list[Path]:
-    """Test one fold with one number of shots, unless that was done before, and write down what it gives.
+def test_or_read(
+    plans: Sequence[Plan], folder: ResultFolder, device: torch.device, check: Check, *, again: bool
+) -> Iterator[Path]:
+    """Test one checkpoint with some numbers of shots, except for those that were tested before.
 
-    Returns:
+    Yields:
         The files of the results.
     """
-    log, data = get_log("test"), plan.config.Data
-    stored = [] if again else plan.stored(folder)
-    for path, wanted in zip(stored, plan.results, strict=False):
-        log.info(
-            "fold %d, %d-shot: tested before; %s is read. --again measures it anew",
-            *(data.split, data.shot, path),
-        )
-        log_result(stored_result(path, wanted))
-    if stored:
-        return stored
-    log.info("testing fold %d, %d-shot", data.split, data.shot)
-    measurements = plan.measure(device)
-    if distributed.is_main():
-        for measurement in measurements:
-            log_result(measurement.result)
-            for path in record(folder, measurement):
-                log.info("moved what was there of other weights or settings to %s", path)
-    overview(folder)
-    return [folder.file_of(measurement.result) for measurement in measurements]
+    log, left = get_log("test"), []
+    for plan in plans:
+        stored = [] if again else plan.stored(folder)
+        for path, wanted in zip(stored, plan.results, strict=False):
+            log.info("%s: tested before; %s is read. --again measures it anew", plan, path)
+            log_result(stored_result(path, wanted))
+        yield from stored
+        left += [] if stored else [plan]
+    for plan in left:
+        log.info("testing %s", plan)
+    for plan, measurements in measure_plans(left, device, folder, check) if left else ():
+        if distributed.is_main():
+            write(measurements, folder)
+            plan.forget_counts(folder)
+        overview(folder)
+        yield from (folder.file_of(measurement.result) for measurement in measurements)
+
+
+def write(measurements: Sequence[Measurement], folder: ResultFolder) -> None:
+    """Write the files of measurements."""
+    for measurement in measurements:
+        log_result(measurement.result)
+        for path in record(folder, measurement):
+            get_log("test").info("moved what was there of other weights or settings to %s", path)
+
+
+@contextmanager
+def resumable() -> Iterator[Check]:
+    """A context in which Ctrl-C and SIGTERM stop the test where its counts have been kept."""
+    with StopRequest() as stop:
+
+        def check() -> None:
+            try:
+                stop.check()
+            except Interrupted as request:
+                raise Interrupted(f"{request}; the counts are kept, start the test again to go on") from None
+
+        try:
+            yield check
+        except RuntimeError as error:
+            if distributed.is_connection_error(error):
+                check()  # the other processes were stopped too
+            raise
 
 
 def overview(folder: ResultFolder) -> dict[str, Section]:

@@ -211,7 +211,8 @@ class MetaLearner(nn.Module):
     """A method of few-shot segmentation on top of a backbone. It owns no device, file, schedule or sampling.
 
     The constructor takes ``BuildArguments`` and an instance of ``Options``; it may replace a record of the
-    class by one that depends on them.
+    class by one that depends on them. The number of supports may decide which entries an encoding has, but
+    not their values: tests with several numbers of supports share encodings.
 
     Attributes:
         Options: frozen dataclass of the method's options.

@@ -15,6 +15,7 @@ from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.engine.evaluation.outcome import result_of
 from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.util.config import Config
 from fewseg.util.metrics import intersection_union_target
 from fewseg.util.progress import progress
@@ -24,8 +25,14 @@ from fewseg.util.results.result import Result
 BASELINES = ("support mask copied", "every object")
 
 
-def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
-    """Score the baselines that need no training, at the original size of the labels."""
+def score_baselines(config: Config, episodes: EpisodeSet, check: Check = nothing) -> Iterator[Result]:
+    """Score the baselines that need no training, at the original size of the labels.
+
+    Args:
+        config: config of the test.
+        episodes: episodes of the test.
+        check: called regularly; may raise to stop.
+    """
 
     def copied(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
         support = episodes.store.named(spec.supports[0][0])[1]
@@ -36,7 +43,7 @@ def score_baselines(config: Config, episodes: EpisodeSet) -> Iterator[Result]:
 
     for name, predict in zip(BASELINES, (copied, objects), strict=True):
         started = time.perf_counter()
-        scores = _score(episodes, predict, name)
+        scores = _score(episodes, predict, name, check)
         seconds = time.perf_counter() - started
         own = {"method": name, "backbone": "-", "seconds": seconds, "key": None}
         result = result_of(config, episodes, scores, **own)
@@ -74,11 +81,15 @@ def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _score(
-    episodes: EpisodeSet, predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray], name: str
+    episodes: EpisodeSet,
+    predict: Callable[[EpisodeSpec, np.ndarray], np.ndarray],
+    name: str,
+    check: Check,
 ) -> list[Scores]:
     scores = [Scores(episodes.fold, manifest) for manifest in episodes.manifests]
     for score in scores:
         for index, spec in enumerate(progress(score.manifest, name)):
+            check()
             label = episodes.store.named(spec.query)[1]
             target = relabel(label, class_table(spec.class_ids[:1]))
             prediction, truth = (torch.from_numpy(array) for array in (predict(spec, label), target))

@@ -6,6 +6,7 @@ two ways: pixels that both assign a class get the novel class under ``final``, t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,20 +14,23 @@ import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
-from fewseg.engine.evaluation.measure import Measurement, Run, on_device, open_run
+from fewseg.engine.evaluation.measure import Measurement, Run, count_runs, kept_counts, open_run
 from fewseg.engine.evaluation.outcome import counts_of
 from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.tally import Tally
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.model.contract import Prediction
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
-from fewseg.util.metrics import Counts, IoUMeter, intersection_union_target, merge_generalised, resize_logits
+from fewseg.util.metrics import Counts, intersection_union_target, merge_generalised, resize_logits
+from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result
 
 MERGES = ("final", "base")
 
 
 class GeneralizedScores(Scores):
-    """The counts of one seed under both merges; the metrics are those of the chosen ``merge``.
+    """The counts of one seed under both merges; the metrics are those of the chosen merge, ``part``.
 
     Args:
         fold: the fold, with its classes and protocol.
@@ -34,23 +38,19 @@ class GeneralizedScores(Scores):
         merge_tau: a pixel is of the novel class where its probability exceeds this.
     """
 
-    merge = MERGES[0]
+    part = MERGES[0]
+    whole = ()
 
     def __init__(self, fold: Fold, manifest: Manifest, merge_tau: float) -> None:
         super().__init__(fold, manifest)
         self.merge_tau = merge_tau
         self.first_novel = 1 + len(fold.classes.base)
-        classes = self.first_novel + len(fold.classes.novel)
-        self.merged = {merge: IoUMeter(classes) for merge in MERGES}
-        shape = len(manifest), 1 + self.first_novel, 3
-        self.merged_episodes = {merge: torch.zeros(shape, dtype=torch.int64) for merge in MERGES}
-        self.choose(self.merge)
+        self.classes = dict.fromkeys(MERGES, self.first_novel + len(fold.classes.novel))
+        self.episodes = {merge: self._no_counts(1 + self.first_novel) for merge in MERGES}
 
     def choose(self, merge: str) -> None:
         """Choose the merge whose metrics and counts are returned."""
-        self.merge = merge
-        self.meters = {"final": self.merged[merge]}
-        self.episodes = {"final": self.merged_episodes[merge]}
+        self.part = merge
 
     def rows(self, index: int) -> list[int]:
         """Return the meters' rows for background, base classes and the novel class of an episode."""
@@ -70,24 +70,15 @@ class GeneralizedScores(Scores):
         for merge in MERGES:
             merged = merge_generalised(final, base, merge, self.merge_tau)[0].cpu()
             counts = intersection_union_target(merged, target, self.first_novel + 1)
-            self.merged_episodes[merge][index] = torch.stack(counts, dim=1)
-            self.merged[merge].add(counts, self.rows(index))
+            self.episodes[merge][index] = torch.stack(counts, dim=1)
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
         """Return None: the base learner's prediction is part of the merged one."""
         return None
 
-    def sum_over_processes(self) -> None:
-        """Add the counts of the other processes, under both merges."""
-        for merge in MERGES:
-            self.choose(merge)
-            super().sum_over_processes()
-            self.merged_episodes[merge] = self.episodes["final"]
-        self.choose(MERGES[0])
-
     def metrics(self) -> dict[str, float]:
         """Return the mean IoU of novel, base and all classes, and FB-IoU, as fractions."""
-        meter = self.meters["final"]
+        meter = self.meter(self.part)
         parts = {"n": slice(self.first_novel, None), "b": slice(1, self.first_novel), "t": slice(1, None)}
         present_only = self.fold.protocol.leaves_absent_out
         means = {
@@ -100,7 +91,7 @@ class GeneralizedScores(Scores):
         """Return the IoU of every base and every novel class by its name; None where no query shows it."""
         split = self.fold.classes
         names = map(split.label, (*split.base, *split.novel))
-        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
+        return dict(zip(names, self.meter(self.part).class_iou_if_tested()[1:], strict=True))
 
 
 def expected_generalized(run: Run) -> list[Result]:
@@ -119,21 +110,32 @@ def expected_generalized(run: Run) -> list[Result]:
     return [run.result(setting=f"generalised-{merge}") for merge in MERGES]
 
 
-def measure_generalized(config: Config, device: torch.device) -> list[Measurement]:
-    """Test the model that ``config`` names on base and novel classes together: one measurement per merge.
+def measure_generalized(
+    configs: Sequence[Config],
+    device: torch.device,
+    folder: ResultFolder | None = None,
+    check: Check = nothing,
+) -> Iterator[list[Measurement]]:
+    """Test the models that ``configs`` name on base and novel classes together.
+
+    The arguments are those of ``measure``; one measurement per merge is yielded for each config.
 
     Raises:
         ConfigError: see ``expected_generalized``.
     """
-    run = open_run(config)
-    expected_generalized(run)
-    make = partial(GeneralizedScores, merge_tau=config.Method.merge_tau)
-    scores = run.evaluate(on_device(run.model, device), scores_of=make)
-    measurements = []
-    for merge in MERGES:
-        for score in scores:
-            assert isinstance(score, GeneralizedScores)  # as scores_of makes them
-            score.choose(merge)
-        result = run.result(scores, setting=f"generalised-{merge}")
-        measurements.append(Measurement(result, (), {}, counts_of(scores)))
-    return measurements
+    runs = [open_run(config) for config in configs]
+    tallies = []
+    for run in runs:
+        first, *_ = expected_generalized(run)
+        make = partial(GeneralizedScores, merge_tau=run.config.Method.merge_tau)
+        tallies.append(Tally(run.episodes, make, kept=kept_counts(folder, first)))
+    for run, tally in zip(runs, count_runs(runs, tallies, device, check), strict=True):
+        yield [_measured(run, tally.total(), merge, tally.seconds) for merge in MERGES]
+
+
+def _measured(run: Run, scores: Sequence[Scores], merge: str, seconds: float) -> Measurement:
+    for score in scores:
+        assert isinstance(score, GeneralizedScores)  # as the tally makes them
+        score.choose(merge)
+    result = run.result(scores, setting=f"generalised-{merge}", seconds=seconds)
+    return Measurement(result, (), {}, counts_of(scores))

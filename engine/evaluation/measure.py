@@ -1,10 +1,10 @@
-"""One test run: a model and the baselines, on a fold with a number of shots and all seeds."""
+"""Test runs: a model and the baselines, on a fold with a number of shots and all seeds."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import torch
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.baselines import score_baselines
-from fewseg.engine.evaluation.encode_once import evaluate
-from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
+from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_together
+from fewseg.engine.evaluation.one_by_one import count_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of
 from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
 from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
 from fewseg.engine.setup.data import test_episodes, test_fold_of
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights
@@ -28,7 +30,11 @@ from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
 from fewseg.util.distributed import gather
+from fewseg.util.log import get_log
 from fewseg.util.results.episode_counts import EpisodeCounts
+from fewseg.util.results.folder import ResultFolder
+from fewseg.util.results.identity import measurement_key
+from fewseg.util.results.partial_counts import PartialCounts
 from fewseg.util.results.result import Result
 from fewseg.util.seed import set_seed
 
@@ -63,7 +69,6 @@ class Run:
         model: the model with its trained weights, on the CPU at first.
         episodes: episodes of the fold, under the protocol of the test.
         path, checkpoint_hash: path and hash of the checkpoint.
-        started: start time, by ``time.perf_counter``.
     """
 
     config: Config
@@ -72,7 +77,11 @@ class Run:
     episodes: EpisodeSet
     path: Path
     checkpoint_hash: str
-    started: float
+
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """The model in the adaptation that the config names, if any."""
+        return build_adapter(self.config, self.model)
 
     def result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
         """Return the result of the trained model; it has no metrics where there are no scores yet."""
@@ -80,23 +89,18 @@ class Run:
             "method": self.config.Method.arch,
             "checkpoint": str(self.path),
             "checkpoint_hash": self.checkpoint_hash,
-            "seconds": time.perf_counter() - self.started,
+            "seconds": 0.0,
             "key": result_key(self.config),  # without the options that the checkpoint sets
         }
         config = self.config.with_values(Method={"options": self.options})
         return result_of(config, self.episodes, scores, **{**trained, **given})
 
-    def evaluate(self, model: FewShotModel, **more: Any) -> list[Scores]:
-        """Return the scores of ``model`` on the episodes, with the configured memory and precision.
-
-        Args:
-            model: the model on its device.
-            more: see ``engine.evaluation.encode_once.evaluate``.
-        """
-        test, device = self.config.Test_Finetune, model.device
-        reduced = test.precision != "float32"
-        precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
-        return evaluate(model, self.episodes, cache_gib=test.cache_gib, precision=precision, **more)
+    def adapted_result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
+        """Return the result of the trained model, under the adaptation that the config names, if any."""
+        if self.adapter is not None:
+            method = f"{self.config.Method.arch} + {self.config.Test_Finetune.adapt}"
+            given |= {"method": method, "oracle": self.adapter.oracle}
+        return self.result(scores, **given)
 
 
 def open_run(config: Config) -> Run:
@@ -106,8 +110,7 @@ def open_run(config: Config) -> Run:
     model = build_few_shot(config, fold.classes)
     checkpoint_hash = file_hash(path)
     options = {**config.Method.options, **load_trained(model, path, describe(config, fold.classes))}
-    episodes = test_episodes(config, fold)
-    return Run(config, options, model, episodes, path, checkpoint_hash, time.perf_counter())
+    return Run(config, options, model, test_episodes(config, fold), path, checkpoint_hash)
 
 
 def expected(run: Run) -> list[Result]:
@@ -116,25 +119,88 @@ def expected(run: Run) -> list[Result]:
     The first is the model's, the second the untrained network's if ``Test_Finetune.untrained`` is set.
     """
     untrained = [_untrained(run, None, 0.0)] if run.config.Test_Finetune.untrained else []
-    return [run.result(**_adaptation(run.config, build_adapter(run.config, run.model))), *untrained]
+    return [run.adapted_result(), *untrained]
 
 
-def measure(config: Config, device: torch.device) -> Measurement:
-    """Test the model that ``config`` names on its fold with its number of shots."""
-    run = open_run(config)
-    on_device(run.model, device)
-    panels = Panels(run.episodes, config.Test_Finetune.panels)
-    adapter = build_adapter(run.config, run.model)
-    if adapter is not None:
-        scores = evaluate_one_by_one(run.model, run.episodes, adapter=adapter, observe=panels)
+def measure(
+    configs: Sequence[Config],
+    device: torch.device,
+    folder: ResultFolder | None = None,
+    check: Check = nothing,
+) -> Iterator[list[Measurement]]:
+    """Test the models that ``configs`` name, and yield one measurement for each.
+
+    Args:
+        configs: configs that name one checkpoint and differ only in the number of shots.
+        device: device of the networks.
+        folder: folder of the results, which keeps the counts until a test has ended; None: they are not kept.
+        check: called regularly; may raise to stop the test.
+    """
+    runs = [open_run(config) for config in configs]
+    panels = [Panels(run.episodes, run.config.Test_Finetune.panels) for run in runs]
+    tallies = [
+        Tally(
+            run.episodes,
+            observe=panel,
+            kept=kept_counts(folder, run.adapted_result()),
+            pictures=panel.pictures,
+        )
+        for run, panel in zip(runs, panels, strict=True)
+    ]
+    counted = count_runs(runs, tallies, device, check)
+    for run, panel, tally in zip(runs, panels, counted, strict=True):
+        scores = tally.total()
+        result = run.adapted_result(scores, seconds=tally.seconds)
+        pictures = {name: picture for part in gather(panel.pictures) for name, picture in part.items()}
+        baselines = [*score_baselines(run.config, run.episodes, check)]
+        if run.config.Test_Finetune.untrained:
+            baselines.append(_measure_untrained(run, device, folder, check))
+        yield [Measurement(result, tuple(baselines), pictures, counts_of(scores))]
+
+
+def count_runs(
+    runs: Sequence[Run], tallies: Sequence[Tally], device: torch.device, check: Check
+) -> Iterator[Tally]:
+    """Evaluate the runs, and yield the tally of each when it is complete.
+
+    The runs share their encodings if these are equal; otherwise they are evaluated one after the other.
+    """
+    tasks = [Task(on_device(run.model, device), tally) for run, tally in zip(runs, tallies, strict=True)]
+    if runs[0].adapter is not None:
+        for run, task in zip(runs, tasks, strict=True):
+            count_one_by_one(task, check, run.adapter)
+            yield task.tally
+    elif len(tasks) > 1 and encode_equally(tasks):
+        get_log("test").info("%d numbers of shots share the encodings of one checkpoint", len(tasks))
+        _evaluate(runs[0].config, tasks, check)
+        yield from tallies
     else:
-        scores = run.evaluate(run.model, observe=panels)
-    result = run.result(scores, **_adaptation(run.config, adapter))
-    pictures = {name: picture for part in gather(panels.pictures) for name, picture in part.items()}
-    baselines = [*score_baselines(config, run.episodes)]
-    if config.Test_Finetune.untrained:
-        baselines.append(_measure_untrained(run, device))
-    return Measurement(result, tuple(baselines), pictures, counts_of(scores))
+        for task in tasks:
+            _evaluate(runs[0].config, [task], check)
+            yield task.tally
+
+
+def _evaluate(config: Config, tasks: Sequence[Task], check: Check) -> None:
+    """Evaluate with the configured memory and precision."""
+    test, device = config.Test_Finetune, tasks[0].model.device
+    reduced = test.precision != "float32"
+    precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
+    evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=check)
+
+
+def kept_counts(
+    folder: ResultFolder | None, result: Result, beside: Result | None = None
+) -> PartialCounts | None:
+    """Return where the counts of a test are kept until it has ended.
+
+    Args:
+        folder: folder of the results; None: they are not kept.
+        result: result of the test, without metrics.
+        beside: result after whose file the folder is named, by default ``result``.
+    """
+    if folder is None:
+        return None
+    return PartialCounts(folder.partial_of(folder.file_of(beside or result)), measurement_key(result))
 
 
 def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
@@ -142,19 +208,14 @@ def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def _adaptation(config: Config, adapter: Adapter | None) -> dict[str, Any]:
-    """Return the entries of a result that describe the adaptation."""
-    if adapter is None:
-        return {}
-    return {"method": f"{config.Method.arch} + {config.Test_Finetune.adapt}", "oracle": adapter.oracle}
-
-
-def _measure_untrained(run: Run, device: torch.device) -> Result:
+def _measure_untrained(run: Run, device: torch.device, folder: ResultFolder | None, check: Check) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
-    started = time.perf_counter()
     set_seed(run.config.Train.manual_seed or 0)
-    scores = run.evaluate(on_device(build_few_shot(run.config, run.episodes.fold.classes), device))
-    return _untrained(run, scores, time.perf_counter() - started)
+    model = on_device(build_few_shot(run.config, run.episodes.fold.classes), device)
+    kept = kept_counts(folder, _untrained(run, None, 0.0), beside=run.adapted_result())
+    tally = Tally(run.episodes, kept=kept)
+    _evaluate(run.config, [Task(model, tally)], check)
+    return _untrained(run, tally.total(), tally.seconds)
 
 
 def _untrained(run: Run, scores: Sequence[Scores] | None, seconds: float) -> Result:

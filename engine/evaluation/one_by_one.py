@@ -6,13 +6,14 @@ whose encodings depend on the other images of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from fewseg.dataset.loading.evaluation import EpisodeSet
-from fewseg.engine.evaluation.scores import MakeScores, Observe, Predicted, Scores, count
+from fewseg.engine.evaluation.scores import MakeScores, Scores
+from fewseg.engine.evaluation.tally import Observe, Tally, Task
 from fewseg.engine.setup.build import Adapter
 from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.model.contract import Encoding, Episode, Prediction
@@ -33,28 +34,29 @@ def evaluate_one_by_one(
 ) -> list[Scores]:
     """Return the scores of every manifest.
 
-    The arguments are those of ``evaluate``. If there is an ``adapter``, it segments instead of the model,
-    always in full precision.
+    The arguments are those of ``evaluate`` and ``count_one_by_one``.
     """
+    task = Task(model, Tally(episodes, scores_of, observe))
+    count_one_by_one(task, check, adapter)
+    return task.tally.total()
+
+
+def count_one_by_one(task: Task, check: Check = nothing, adapter: Adapter | None = None) -> None:
+    """Count the predictions for this process's share of the pending episodes.
+
+    If there is an ``adapter``, it segments instead of the model, always in full precision.
+    """
+    model, tally = task
     model.eval()
-    oracle = adapter is not None and adapter.oracle
-    predictions = _predictions(adapter or partial(predict, model), episodes, model.device, check, oracle)
-    return count(predictions, episodes, scores_of, observe)
-
-
-def _predictions(
-    segment: Callable[[Episode], Prediction],
-    episodes: EpisodeSet,
-    device: torch.device,
-    check: Check,
-    oracle: bool,
-) -> Iterator[Predicted]:
-    """Yield the predictions for this process's share of the episodes."""
-    share = list(episodes)[distributed.rank() :: distributed.world_size()]
-    for planned in progress(share, "episodes"):
-        check()
-        episode, label = episodes.load(planned, with_truth=oracle)
-        yield planned, segment(episode.to(device)), label
+    segment = adapter or partial(predict, model)
+    with_truth = adapter is not None and adapter.oracle
+    pending = tally.pending([planned] for planned in tally.episodes)
+    with tally.keeping():
+        for (planned,) in progress(pending[distributed.rank() :: distributed.world_size()], "episodes"):
+            check()
+            episode, label = tally.episodes.load(planned, with_truth=with_truth)
+            tally.seed(planned)
+            tally.add(planned, segment(episode.to(model.device)), label)
 
 
 @torch.inference_mode()

@@ -104,9 +104,9 @@ def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:
     return EpisodeCounts(
         hashes=np.array([score.manifest.hash for score in scores]),
         rows=np.array([[score.rows(i) for i in range(len(score.manifest))] for score in scores], np.int16),
-        counts=np.array([score.episodes["final"].numpy() for score in scores], np.int32),
+        counts=np.array([score.episodes[score.part].numpy() for score in scores], np.int32),
         meta=np.array(meta, np.int32),
-        classes=scores[0].meters["final"].counts.shape[1],
+        classes=scores[0].classes[scores[0].part],
         first_novel=scores[0].first_novel,
         left_out=scores[0].fold.protocol.leaves_absent_out,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import torch
 
 from fewseg.engine.evaluation.generalized import expected_generalized, measure_generalized
 from fewseg.engine.evaluation.measure import Measurement, expected, measure, open_run
+from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.run_path import run_folder
 from fewseg.util import distributed
 from fewseg.util.config import Config
@@ -32,6 +36,9 @@ class Plan:
     results: tuple[Result, ...]
     untrained: Result | None
 
+    def __str__(self) -> str:
+        return f"fold {self.config.Data.split}, {self.config.Data.shot}-shot"
+
     def stored(self, folder: ResultFolder) -> list[Path]:
         """Return the files of an earlier identical test; empty unless all of them exist."""
         files = [folder.find(result) for result in self.results]
@@ -39,11 +46,39 @@ class Plan:
         complete = distributed.from_main(None not in expected_files)
         return [path for path in distributed.from_main(files) if path] if complete else []
 
-    def measure(self, device: torch.device) -> list[Measurement]:
-        """Test the run, and return one measurement for each result."""
-        if self.config.Test_Finetune.generalized:
-            return measure_generalized(self.config, device)
-        return [measure(self.config, device)]
+    @property
+    def shared(self) -> str:
+        """What the plans have in common that one evaluation can serve: checkpoint and all but the shots."""
+        config = self.config.with_values(Data={"shot": 1}).as_dict()
+        return json.dumps([self.results[0].checkpoint_hash, config], sort_keys=True, default=str)
+
+    def forget_counts(self, folder: ResultFolder) -> None:
+        """Remove the counts that were kept while the test ran, once its results are written."""
+        shutil.rmtree(folder.partial_of(folder.file_of(self.results[0])), ignore_errors=True)
+
+
+def together(plans: Iterable[Plan]) -> list[list[Plan]]:
+    """Group the plans of one checkpoint that differ only in the number of shots."""
+    groups: dict[str, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault(plan.shared, []).append(plan)
+    return [*groups.values()]
+
+
+def measure_plans(
+    plans: Sequence[Plan], device: torch.device, folder: ResultFolder, check: Check = nothing
+) -> Iterator[tuple[Plan, list[Measurement]]]:
+    """Test the plans of a group, and yield each with its measurements, one for each result.
+
+    Args:
+        plans: a group of ``together``.
+        device: device of the networks.
+        folder: folder of the results, which keeps the counts until a test has ended.
+        check: called regularly; may raise to stop the test.
+    """
+    kind = measure_generalized if plans[0].config.Test_Finetune.generalized else measure
+    measured = kind([plan.config for plan in plans], device, folder, check)
+    yield from zip(plans, measured, strict=True)
 
 
 def look_up(config: Config) -> Plan:

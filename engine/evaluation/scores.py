@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,9 +12,7 @@ from torch import Tensor
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
 from fewseg.dataset.labels import VOID
-from fewseg.dataset.loading.evaluation import EpisodeSet, PlannedEpisode
 from fewseg.dataset.reading.transform import class_table, look_up
-from fewseg.engine.setup.interrupt import nothing
 from fewseg.model.contract import Prediction
 from fewseg.util.distributed import all_sum
 from fewseg.util.metrics import Counts, IoUMeter, count_logits
@@ -30,19 +29,41 @@ class Scores:
         manifest: the episodes of the seed.
 
     Attributes:
-        meters: part -> sums over all episodes.
-        episodes: part -> counts of every episode, int64 [episodes, 1 + ways, 3].
+        part: part whose counts a result contains.
+        whole: parts of which every episode counts all classes.
+        classes: part -> number of classes of its meter, background included.
+        episodes: part -> counts of every episode, int64 [episodes, classes of an episode, 3].
+        done: which episodes have been counted, bool [episodes].
         first_novel: first row of the meters that counts a novel class.
     """
 
+    part = "final"
+    whole: tuple[str, ...] = ("base",)
     first_novel = 1
 
     def __init__(self, fold: Fold, manifest: Manifest) -> None:
         self.fold, self.manifest = fold, manifest
         novel, base = 1 + len(fold.classes.novel), 1 + len(fold.classes.base)
-        self.meters = {"final": IoUMeter(novel), "meta": IoUMeter(novel), "base": IoUMeter(base)}
-        shape = len(manifest), 1 + manifest.ways, 3
-        self.episodes = {part: torch.zeros(shape, dtype=torch.int64) for part in ("final", "meta")}
+        self.classes = {"final": novel, "meta": novel, "base": base}
+        shown = {"final": 1 + manifest.ways, "meta": 1 + manifest.ways, "base": base}
+        self.episodes = {part: self._no_counts(classes) for part, classes in shown.items()}
+        self.done = torch.zeros(len(manifest), dtype=torch.bool)
+
+    def _no_counts(self, classes: int) -> Tensor:
+        return torch.zeros(len(self.manifest), classes, 3, dtype=torch.int64)
+
+    def meter(self, part: str) -> IoUMeter:
+        """Return the sums of a part over all episodes."""
+        meter, counts = IoUMeter(self.classes[part]), self.episodes[part]
+        if part in self.whole:
+            meter.counts = counts.sum(0).T
+        else:
+            meter.counts.index_add_(1, self._rows.flatten(), counts.flatten(0, 1).T)
+        return meter
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return torch.tensor([self.rows(index) for index in range(len(self.manifest))])
 
     def rows(self, index: int) -> list[int]:
         """Return the rows of the meters for background and classes of an episode."""
@@ -58,12 +79,11 @@ class Scores:
             self.add_counts("meta", index, self.count(prediction.parts["meta"], target))
 
     def add_counts(self, part: str, index: int, counts: Counts) -> None:
-        """Add the counts of an episode to the sums of a part."""
+        """Store the counts of an episode for a part."""
         if not self.fold.protocol.count_absent:
             counts = counts.where_labelled()
         classes = len(counts.union)  # a baseline predicts only the first way
         self.episodes[part][index, :classes] = torch.stack(counts, dim=1)
-        self.meters[part].add(counts, self.rows(index)[:classes])
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
         """Count the base learner's prediction, which is the same in every episode of a query."""
@@ -71,15 +91,37 @@ class Scores:
             return None
         return self.count(prediction.parts["base"], self.target(label, self.fold.classes.base_table))
 
-    def add_base(self, counts: Counts | None, times: int = 1) -> None:
-        """Add a query's base counts once for each of its episodes."""
+    def add_base(self, index: int, counts: Counts | None) -> None:
+        """Store the base counts of an episode's query."""
         if counts is not None:
-            self.meters["base"].add(Counts(*(times * count for count in counts)))
+            self.episodes["base"][index] = torch.stack(counts, dim=1)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the counts so far by part, int32, and ``done``."""
+        counts = {part: counts.int().numpy() for part, counts in self.episodes.items()}
+        return {**counts, "done": self.done.numpy()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over the episodes that are done in ``state``, which ``state()`` returned.
+
+        Raises:
+            KeyError, IndexError, RuntimeError: the state is of other parts or sizes; nothing is changed.
+        """
+        done = torch.from_numpy(state["done"])
+        taken = {part: torch.from_numpy(state[part]).long() for part in self.episodes}
+        joined = {
+            part: torch.where(done[:, None, None], taken[part], own) for part, own in self.episodes.items()
+        }
+        self.episodes, self.done = joined, self.done | done
+
+    def forget(self, index: int) -> None:
+        """Remove the counts of an episode."""
+        self.done[index] = False
+        for counts in self.episodes.values():
+            counts[index] = 0
 
     def sum_over_processes(self) -> None:
         """Add the counts of the other processes."""
-        for meter in self.meters.values():
-            meter.counts = all_sum(meter.counts)
         self.episodes = {part: all_sum(counts) for part, counts in self.episodes.items()}
 
     def metrics(self) -> dict[str, float]:
@@ -88,16 +130,16 @@ class Scores:
         if self.counted("meta"):
             metrics |= self._novel_metrics("meta", "_meta")
         if self.counted("base"):
-            metrics["mIoU_base"] = self.meters["base"].mean_iou(present_only=True)
+            metrics["mIoU_base"] = self.meter("base").mean_iou(present_only=True)
         return metrics
 
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every novel class by its name; None for a class that no query shows."""
         names = map(self.fold.classes.label, self.fold.classes.novel)
-        return dict(zip(names, self.meters["final"].class_iou_if_tested()[1:], strict=True))
+        return dict(zip(names, self.meter(self.part).class_iou_if_tested()[1:], strict=True))
 
     def _novel_metrics(self, part: str, suffix: str) -> dict[str, float]:
-        meter, protocol = self.meters[part], self.fold.protocol
+        meter, protocol = self.meter(part), self.fold.protocol
         mean = meter.mean_iou(present_only=protocol.leaves_absent_out)
         metrics = {f"{HEADLINE}{suffix}": mean}
         if protocol.fb_iou:
@@ -127,41 +169,7 @@ class Scores:
 
     def counted(self, part: str) -> bool:
         """Return whether anything has been counted for a part."""
-        return part in self.meters and bool(torch.any(self.meters[part].counts))
+        return part in self.episodes and bool(torch.any(self.episodes[part]))
 
 
 MakeScores = Callable[[Fold, Manifest], Scores]
-
-Predicted = tuple[PlannedEpisode, Prediction, np.ndarray]
-"""An episode, its prediction as a batch of one, and its query's label, see ``Fold.scored_label``."""
-
-Observe = Callable[[PlannedEpisode, Prediction], None]
-"""Is called with every episode and its prediction, in the process that made the prediction."""
-
-
-def count(
-    predictions: Iterable[Predicted],
-    episodes: EpisodeSet,
-    scores_of: MakeScores = Scores,
-    observe: Observe = nothing,
-) -> list[Scores]:
-    """Return the scores of every manifest, summed over all processes.
-
-    Args:
-        predictions: predictions for this process's share of the episodes.
-        episodes: the episodes of all processes.
-        scores_of: creates the scores that count the predictions of a manifest.
-        observe: called with every prediction.
-    """
-    scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
-    base, counted = None, None
-    for planned, prediction, label in predictions:
-        score = scores[planned.manifest_index]
-        if label is not counted:  # the next query; its episodes share the base learner's prediction
-            base, counted = score.count_base(prediction, label), label
-        score.add(planned.episode_index, prediction, label)
-        score.add_base(base)
-        observe(planned, prediction)
-    for score in scores:
-        score.sum_over_processes()
-    return scores

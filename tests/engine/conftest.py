@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,6 +28,10 @@ Test_Finetune: {{episodes: 10, seeds: [1, 2], panels: 2}}
 """
 
 Configure = Callable[..., Config]
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}
+"""Methods whose tests are tried out, with what their configs add."""
 
 
 @pytest.fixture
@@ -56,6 +62,45 @@ def base_weight(configure: Configure, tmp_path: Path) -> BaseLearner:
     learner = build_network(config, split)
     save_checkpoint(tmp_path / "base.safetensors", learner.state_dict(), describe(config, split))
     return learner
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script test.py; a plain import would find Python's own package of that name."""
+    spec = importlib.util.spec_from_file_location("test_script", ROOT / "test.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def weights(configure, tmp_path):
+    """Write the checkpoint of a few-shot model of a number of shots, as if it had been trained."""
+
+    def write(shot: int = 1, arch: str = "bam", seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        keys = dict(zip(ARCHS[arch][2::2], ARCHS[arch][3::2], strict=True))
+        config = configure(arch, shot=shot, **keys)
+        split = fold_of(config).classes
+        path = tmp_path / f"{arch}{shot}.safetensors"
+        save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def command(config_file, tmp_path):
+    """Return the arguments of a test that writes to ``out``."""
+
+    def arguments(*more: object, arch: str = "bam", episodes: int = 3) -> list[str]:
+        given = ("--config", config_file, "--out", tmp_path / "out", "--episodes", episodes)
+        weight = ("--weight", tmp_path / f"{arch}{{shot}}.safetensors")
+        opts = ("--opts", *ARCHS[arch], "Method.options.channels", 16, "panels", 1)
+        return [str(part) for part in (*given, *weight, *more, *opts)]
+
+    return arguments
 
 
 @pytest.fixture(autouse=True)

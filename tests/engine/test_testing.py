@@ -3,74 +3,25 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
 
-from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.run_path import result_key
-from fewseg.engine.setup.weights import describe
-from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import CheckpointError, UserError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import stop_log
 from fewseg.util.results.folder import EARLIER, ResultFolder
 from fewseg.util.results.result import read_result, write_result
+from tests.engine.conftest import ARCHS
 
 ROOT = Path(__file__).resolve().parents[2]
-ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}
-
-Command = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The script test.py; a plain import would find Python's own package of that name."""
-    spec = importlib.util.spec_from_file_location("test_script", ROOT / "test.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def weights(configure, tmp_path):
-    """Write the checkpoint of a few-shot model of a number of shots, as if it had been trained."""
-
-    def write(shot: int = 1, arch: str = "bam", seed: int = 0) -> Path:
-        torch.manual_seed(seed)
-        keys = dict(zip(ARCHS[arch][2::2], ARCHS[arch][3::2], strict=True))
-        config = configure(arch, shot=shot, **keys)
-        split = fold_of(config).classes
-        path = tmp_path / f"{arch}{shot}.safetensors"
-        save_checkpoint(path, build_network(config, split).state_dict(), describe(config, split))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def command(config_file, tmp_path):
-    """Return the arguments of a test that writes to ``out``."""
-
-    def arguments(*more: object, arch: str = "bam", episodes: int = 3) -> list[str]:
-        given = ("--config", config_file, "--out", tmp_path / "out", "--episodes", episodes)
-        weight = ("--weight", tmp_path / f"{arch}{{shot}}.safetensors")
-        opts = ("--opts", *ARCHS[arch], "Method.options.channels", 16, "panels", 1)
-        return [str(part) for part in (*given, *weight, *more, *opts)]
-
-    return arguments
 
 
 @pytest.fixture(autouse=True)
@@ -133,15 +84,15 @@ class TestInterrupted:
         self, script, weights, command, tmp_path, monkeypatch
     ):
         weights(1), weights(2)
-        folder, measure, done = tmp_path / "out", script.Plan.measure, []
+        folder, measure, done = tmp_path / "out", script.measure_plans, []
 
-        def fails_later(plan, device):
+        def fails_later(plans, *arguments):
             if done:
                 raise UserError("the disk is gone")
-            done.append(plan)
-            return measure(plan, device)
+            done.append(plans)
+            return measure(plans, *arguments)
 
-        monkeypatch.setattr(script.Plan, "measure", fails_later)
+        monkeypatch.setattr(script, "measure_plans", fails_later)
         with pytest.raises(UserError, match="the disk is gone"):
             script.main(command("--shots", "1", "2"))
         (first,) = written(folder).items()
@@ -151,7 +102,7 @@ class TestInterrupted:
         assert "bam" in next((folder / "tables").rglob("mIoU.txt")).read_text()
         assert f"pictures/{stem}/episode_000.png" in (folder / "report.html").read_text()
 
-        monkeypatch.setattr(script.Plan, "measure", measure)
+        monkeypatch.setattr(script, "measure_plans", measure)
         script.main(command("--shots", "1", "2"))
         after = written(folder)
         assert len(after) == 2 and after[first[0]] == first[1]

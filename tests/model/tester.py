@@ -139,6 +139,22 @@ class MetaLearnerTester:
             single, whole = decode_encoded(model, episode), model(episode).logits
             torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-4)
 
+    def test_encodings_do_not_depend_on_the_number_of_supports(self) -> None:
+        one, several = self.build(shot=1).eval(), self.build(shot=5).eval()
+        if one.meta.inputs.batch_dependent:
+            pytest.skip("its encodings depend on the other images of the batch")
+        several.load_state_dict(one.state_dict(), strict=False)
+        episode = random_episode(65)
+        support = episode.support[0, 0], episode.support_mask[0, 0], episode.class_id[0]
+        with torch.no_grad():
+            pairs = [
+                (one.encode_query(episode.query[:1]), several.encode_query(episode.query[:1])),
+                (one.encode_support(*support), several.encode_support(*support)),
+            ]
+        for first, second in pairs:  # one of them may have entries that the other does not need
+            common = first.keys() & second.keys()
+            assert common and all(torch.equal(first[name], second[name]) for name in common)
+
     def test_same_answer_twice(self) -> None:
         model = self.build().eval()
         episode = random_episode(65)

@@ -5,17 +5,14 @@ The file is a NumPy archive without pickled objects. Sums over the episodes give
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from fewseg.util.errors import ResultError
-from fewseg.util.files import write_atomically
 from fewseg.util.metrics import EPSILON
+from fewseg.util.results.archive import read_archive, write_archive
 
 VERSION = 1
 _BLOCK = 1 << 22
@@ -108,7 +105,7 @@ class EpisodeCounts:
     def write(self, path: str | Path) -> None:
         """Write the file atomically."""
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        write_atomically(path, lambda temporary: _save(temporary, arrays), ResultError)
+        write_archive(path, {**arrays, "version": np.int64(VERSION)})
 
 
 def counts_path(result: str | Path) -> Path:
@@ -122,21 +119,12 @@ def read_counts(path: str | Path) -> EpisodeCounts:
     Raises:
         ResultError: missing, damaged, or no counts of FewSeg.
     """
-    try:
-        # NumPy leaves a damaged file open that it opened itself.
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if int(stored["version"]) != VERSION:
-                raise ResultError(f"{path}: has another version than {VERSION}; test again")
-            arrays = {field.name: stored[field.name] for field in fields(EpisodeCounts)}
-    except ResultError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as failure:
-        reason = getattr(failure, "strerror", None) or "damaged, or no counts of FewSeg"
-        raise ResultError(f"{path}: cannot be read ({reason}); test again") from failure
+    stored = read_archive(path)
+    names = [field.name for field in fields(EpisodeCounts)]
+    if "version" in stored and stored["version"].tolist() != VERSION:
+        raise ResultError(f"{path}: has another version than {VERSION}; test again")
+    if not {"version", *names} <= stored.keys():
+        raise ResultError(f"{path}: cannot be read (no counts of FewSeg); test again")
+    arrays = {name: stored[name] for name in names}
     scalars = {key: arrays[key].item() for key in ("classes", "first_novel", "left_out")}
     return EpisodeCounts(**(arrays | scalars))
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, version=np.int64(VERSION), **arrays)

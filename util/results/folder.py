@@ -1,7 +1,8 @@
 """A folder of results: the path of every file, the results that it holds, and which of them share a table.
 
-``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures. Baselines are in
-``baselines``. A result that is replaced by one of the same name is moved to ``earlier``; nothing is deleted.
+``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures, and ``partial/NAME``
+the counts of a test that has not ended. Baselines are in ``baselines``. A result that is replaced by one of
+the same name is moved to ``earlier``; nothing is deleted.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class ResultFolder:
     def pictures_of(self, file: Path) -> Path:
         """Return the folder of the pictures of a result's file."""
         return self.path / "pictures" / file.stem
+
+    def partial_of(self, file: Path) -> Path:
+        """Return the folder of the counts that a result's test has kept so far."""
+        return self.path / "partial" / file.stem
 
     def results(self) -> dict[Path, Result]:
         """Return all readable results by their files; files that are no results are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -37,6 +38,12 @@ _SEEDS_NAMED, _VARIANT = 5, 40
 def same_measurement(one: Result, other: Result) -> bool:
     """Return whether both are of one checkpoint, tested with the same settings on the same episodes."""
     return _identity(one) == _identity(other)
+
+
+def measurement_key(result: Result) -> str:
+    """Return 16 hex digits that are equal for the same measurement with the same versions of the software."""
+    content = json.dumps([_identity(result), result.versions], sort_keys=True, default=str)
+    return sha256(content.encode()).hexdigest()[:16]
 
 
 def file_name(result: Result) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from fewseg.engine.evaluation.encode_once import evaluate, plan_visits
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
+from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import test_episodes, test_fold_of
 
@@ -46,7 +47,7 @@ def make_undecided(model, episode):
 
 
 def counts(scores):
-    return [{name: meter.counts.tolist() for name, meter in score.meters.items()} for score in scores]
+    return [{part: counted.tolist() for part, counted in score.episodes.items()} for score in scores]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_counts_equal_the_plain_loop(configure, changes):
     once, plain = counts(evaluate(*arguments)), counts(evaluate_one_by_one(*arguments))
     assert once == plain
     assert once[0] != once[1]
-    assert sum(once[0]["final"][1]) > 0
+    assert sum(hits for _, *classes in once[0]["final"] for hits, *_ in classes) > 0
 
 
 def count_calls(model, monkeypatch):
@@ -91,7 +92,7 @@ def test_counts_do_not_depend_on_the_memory(configure, monkeypatch):
 
 def test_every_query_and_support_is_encoded_once(configure, monkeypatch):
     model, episodes = opened(configure)
-    visits = plan_visits(episodes)
+    visits = plan_visits([Task(model, Tally(episodes))])
     calls = count_calls(model, monkeypatch)
     evaluate(model, episodes)
     assert calls["encode_query"] == len(visits) == len({visit.query for visit in visits})

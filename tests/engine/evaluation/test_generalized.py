@@ -99,7 +99,7 @@ def test_scores_equal_the_recorded_figures(tmp_path, tau):
 def test_a_measurement_per_merge(configure, tmp_path):
     config, fold, model = opened(configure, **{"Test_Finetune.episodes": 4})
     save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(config, fold.classes))
-    final, base = measure_generalized(config, DEVICE)
+    ((final, base),) = measure_generalized([config], DEVICE)
     assert [run.result.setting for run in (final, base)] == ["generalised-final", "generalised-base"]
     assert "_1shot_generalised-final_2x4_" in file_name(final.result)
     assert final.counts.first_novel == 16 and final.counts.classes == 21
@@ -111,6 +111,6 @@ def test_a_model_without_base_learner_cannot(configure, tmp_path):
     model = build_network(bare, fold.classes)
     save_checkpoint(tmp_path / "run" / "best.safetensors", model.state_dict(), describe(bare, fold.classes))
     with pytest.raises(ConfigError, match="pfenet has no base learner"):
-        measure_generalized(bare, DEVICE)
+        list(measure_generalized([bare], DEVICE))
     with pytest.raises(ConfigError, match="set ways 1"):
-        measure_generalized(configure("pfenet", ways=2, **{"Method.base": "none"}), DEVICE)
+        list(measure_generalized([configure("pfenet", ways=2, **{"Method.base": "none"})], DEVICE))

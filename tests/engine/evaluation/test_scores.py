@@ -127,10 +127,10 @@ def test_counts_and_metrics_equal_a_loop_over_the_pixels(tmp_path: Path, protoco
         prediction = Prediction(certain(said["final"], 2), logits)
         scores.add(number, prediction, label)
         counts = scores.count_base(prediction, label)
-        scores.add_base(counts, 3) if number else scores.add_base(counts)
-        scores.add_base(scores.count_base(Prediction(prediction.logits, {}), label))
+        scores.add_base(number, counts)
+        scores.add_base(number, scores.count_base(Prediction(prediction.logits, {}), label))
         whole = load_protocol("bam", ignore=protocol.ignore)  # of the base learner, absent classes count too
-        base += (3 if number else 1) * by_hand(said["base"], label, list(split.base), whole)
+        base += by_hand(said["base"], label, list(split.base), whole)
         for part in sums:
             counts = by_hand(said[part], label, [class_id], protocol)
             assert scores.episodes[part][number].tolist() == counts.tolist()
@@ -169,7 +169,7 @@ def test_what_looks_at_the_first_way_only_counts_for_its_class(tmp_path: Path) -
     counts = Counts(torch.tensor([3, 4]), torch.tensor([5, 6]), torch.tensor([4, 6]))
     scores.add_counts("final", 0, counts)
     assert scores.episodes["final"][0].tolist() == [[3, 5, 4], [4, 6, 6], [0, 0, 0]]
-    assert scores.meters["final"].counts.tolist() == [
+    assert scores.meter("final").counts.tolist() == [
         [3, 0, 0, 0, 4, 0],
         [5, 0, 0, 0, 6, 0],
         [4, 0, 0, 0, 6, 0],

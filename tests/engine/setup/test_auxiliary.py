@@ -55,7 +55,7 @@ def test_mined_labels_are_known_by_their_description(config_file, tmp_path):
 
 
 def counts(scores):
-    return [score.meters["final"].counts.tolist() for score in scores]
+    return [score.episodes["final"].tolist() for score in scores]
 
 
 @pytest.mark.parametrize("changes", [{"auxiliary": 2}, {"auxiliary": 2, "ways": 2, "shot": 2}], ids=str)

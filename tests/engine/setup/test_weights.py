@@ -100,6 +100,6 @@ def test_a_result_names_the_options_that_a_checkpoint_of_another_shot_runs_under
         tmp_path / "one.safetensors", build_network(trained, split).state_dict(), describe(trained, split)
     )
     with pytest.warns(UserWarning, match="another number of supports"):
-        result = measure(config, torch.device("cpu")).result
+        result = next(measure([config], torch.device("cpu")))[0].result
     assert result.config["Method"]["options"]["shot_weights"] == "uniform"
     assert result.key == result_key(config)  # that of the config as the user gave it

@@ -1,0 +1,156 @@
+"""The tally of a test: it counts the predictions, and keeps the counts so that a killed test goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.loading.evaluation import EpisodeSet, PlannedEpisode
+from fewseg.engine.evaluation.scores import MakeScores, Scores
+from fewseg.engine.setup.interrupt import nothing
+from fewseg.model.contract import Prediction
+from fewseg.model.fewshot import FewShotModel
+from fewseg.util import distributed
+from fewseg.util.log import get_log
+from fewseg.util.metrics import Counts
+from fewseg.util.results.partial_counts import PartialCounts
+
+Observe = Callable[[PlannedEpisode, Prediction], None]
+"""Is called with every episode and its prediction, in the process that made the prediction."""
+
+Pictures = dict[str, np.ndarray]
+"""Name -> RGB picture, uint8 [H,W,3]."""
+
+_PICTURE, _SECONDS = "picture ", "seconds"
+
+
+class Task(NamedTuple):
+    """A model, and the tally of the episodes that it segments."""
+
+    model: FewShotModel
+    tally: Tally
+
+
+class Tally:
+    """Counts the predictions for a set of episodes.
+
+    Args:
+        episodes: the episodes of all processes.
+        scores_of: creates the scores that count the predictions of a manifest.
+        observe: called with every prediction.
+        kept: where the counts are kept until the test has ended; None: nowhere.
+        pictures: the pictures that ``observe`` draws, which are kept too.
+    """
+
+    def __init__(
+        self,
+        episodes: EpisodeSet,
+        scores_of: MakeScores = Scores,
+        observe: Observe = nothing,
+        kept: PartialCounts | None = None,
+        pictures: Pictures | None = None,
+    ) -> None:
+        self.episodes, self._observe, self._kept = episodes, observe, kept
+        self._scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
+        self._pictures = {} if pictures is None else pictures
+        self._earlier, self._started = 0.0, time.perf_counter()
+        self._base: Counts | None = None
+        self._label: np.ndarray | None = None
+        if kept is not None and distributed.is_main():
+            self._restore(kept)
+        done = [score.done.clone() for score in self._scores]
+        self._done = done if kept is None else distributed.from_main(done)
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the evaluation, including that of the killed test from which it goes on."""
+        return self._earlier + time.perf_counter() - self._started
+
+    def pending(self, groups: Iterable[Sequence[PlannedEpisode]]) -> list[Sequence[PlannedEpisode]]:
+        """Return the groups of episodes that have not been counted as a whole.
+
+        All processes get the same groups. Where some episodes of a group have been counted, they are counted
+        again, so that a group is always decoded in the same batches.
+        """
+        pending = [group for group in groups if not all(map(self._is_done, group))]
+        for group in pending:
+            for planned in group:
+                self._scores[planned.manifest_index].forget(planned.episode_index)
+        return pending
+
+    def seed(self, planned: PlannedEpisode) -> None:
+        """Make the random draws of an episode's prediction depend on its manifest and number alone."""
+        manifest = self.episodes.manifests[planned.manifest_index]
+        torch.manual_seed(generator("evaluation", manifest.seed, planned.episode_index).getrandbits(63))
+
+    def add(self, planned: PlannedEpisode, prediction: Prediction, label: np.ndarray) -> None:
+        """Count a prediction.
+
+        Args:
+            planned: the episode.
+            prediction: its prediction as a batch of one.
+            label: its query's label, see ``Fold.scored_label``.
+        """
+        score = self._scores[planned.manifest_index]
+        if label is not self._label:  # the next query; its episodes share the base learner's prediction
+            self._base, self._label = score.count_base(prediction, label), label
+        score.add(planned.episode_index, prediction, label)
+        score.add_base(planned.episode_index, self._base)
+        self._observe(planned, prediction)
+        score.done[planned.episode_index] = True
+        if self._kept is not None and self._kept.due():
+            self._kept.write(self._state())
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """A context for the evaluation, at whose end the counts are written, however it ends."""
+        try:
+            yield
+        finally:
+            if self._kept is not None:
+                self._kept.write(self._state())
+
+    def total(self) -> list[Scores]:
+        """Return the scores of every manifest, summed over all processes."""
+        for score in self._scores:
+            score.sum_over_processes()
+        return self._scores
+
+    def _is_done(self, planned: PlannedEpisode) -> bool:
+        return bool(self._done[planned.manifest_index][planned.episode_index])
+
+    def _state(self) -> dict[str, np.ndarray]:
+        counts = {
+            f"{number} {name}": array
+            for number, score in enumerate(self._scores)
+            for name, array in score.state().items()
+        }
+        pictures = {f"{_PICTURE}{name}": picture for name, picture in self._pictures.items()}
+        return {**counts, **pictures, _SECONDS: np.array(self.seconds)}
+
+    def _restore(self, kept: PartialCounts) -> None:
+        """Take over what all processes of a killed test have kept."""
+        for part in kept.read():
+            try:
+                self._take_over(part)
+            except (KeyError, IndexError, TypeError, RuntimeError) as failure:
+                get_log("test").warning("%s: counts of another test are left out (%s)", kept.folder, failure)
+        done = sum(int(score.done.sum()) for score in self._scores)
+        if done:
+            kept.replace_all(self._state())
+            episodes = sum(len(score.manifest) for score in self._scores)
+            get_log("test").info("going on after %d of %d episodes; see %s", done, episodes, kept.folder)
+
+    def _take_over(self, part: Mapping[str, np.ndarray]) -> None:
+        for number, score in enumerate(self._scores):
+            own = f"{number} "
+            score.restore({name.removeprefix(own): part[name] for name in part if name.startswith(own)})
+        drawn = (name for name in part if name.startswith(_PICTURE))
+        self._pictures.update({name.removeprefix(_PICTURE): part[name] for name in drawn})
+        self._earlier = max(self._earlier, float(part[_SECONDS]))
