@@ -2,6 +2,7 @@
 
 python study.py plan config/studies/shapes.yaml          # the jobs, and what is left
 python study.py run config/studies/shapes.yaml --slots 2
+python study.py status config/studies/shapes.yaml        # what the running jobs do, on one screen
 python study.py table config/studies/shapes.yaml
 python study.py commands config/studies/shapes.yaml      # the same jobs as plain shell lines
 
@@ -15,12 +16,14 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 import argparse
 import shlex
 import sys
-from collections import Counter
 from pathlib import Path
 
 from fewseg.engine.setup.script import run_script
+from fewseg.engine.study.estimate import Estimates
 from fewseg.engine.study.jobs import StudyJobs, jobs_of
-from fewseg.engine.study.local import run_local
+from fewseg.engine.study.local import run_local, usual_slots
+from fewseg.engine.study.overview import overview_of
+from fewseg.engine.study.screen import show_plan, show_status, watch
 from fewseg.engine.study.state import State, states_of
 from fewseg.engine.study.study_file import read_study
 from fewseg.engine.study.table import tables_of
@@ -44,7 +47,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         sub.add_argument("study", metavar="FILE", help="the study file")
         return sub
 
-    action("plan", "Show the jobs and how far they are.")
+    plan = action("plan", "Show the jobs, how far they are, and what is left in hours.")
+    plan.add_argument("--jobs", action="store_true", help="list all jobs")
+    status = action("status", "Show what the running jobs do, on a screen that refreshes until Ctrl-C.")
+    status.add_argument("--once", action="store_true", help="print it once")
+    for sub in (plan, status):
+        sub.add_argument(
+            "--slots", type=int, metavar="N", help="cards for the hours left; all GPUs by default"
+        )
     run = action("run", "Carry out what is not done.")
     run.add_argument("--on", choices=("local",), default="local", help="where (default: local)")
     run.add_argument("--slots", type=int, metavar="N", help="jobs at a time; one per GPU by default")
@@ -65,19 +75,27 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def plan(jobs: StudyJobs, args: argparse.Namespace) -> None:
-    """Show the jobs and how far they are."""
-    states = states_of(jobs)
-    for key, job in jobs.jobs.items():
-        print(f"{states[key].value:8} {job.kind.value:5} {key} {job.name}")
-    print(", ".join(f"{number} {state.value}" for state, number in Counter(states.values()).items()))
-    if State.FAILED in states.values():
+    """Show the jobs, how far they are, and what is left in hours."""
+    overview = overview_of(jobs, args.slots or usual_slots())
+    show_plan(overview, args.jobs)
+    if overview.of(State.FAILED):
         sys.exit(FAILED)
+
+
+def status(jobs: StudyJobs, args: argparse.Namespace) -> None:
+    """Show what the running jobs do."""
+    slots = args.slots or usual_slots()
+    if args.once:
+        show_status(overview_of(jobs, slots))
+    else:
+        watch(lambda: overview_of(jobs, slots))
 
 
 def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
     """Carry out what is not done."""
     start_log()
-    errors = run_local(jobs, args.slots, seconds=lambda job: 1.0)
+    estimates = Estimates.read(jobs, states_of(jobs))
+    errors = run_local(jobs, args.slots, estimates.seconds)
     for key, error in errors.items():
         get_log("study").error("%s: %s", jobs.jobs[key].name, error)
     if errors:
@@ -99,7 +117,7 @@ def commands(jobs: StudyJobs, args: argparse.Namespace) -> None:
         print(shlex.join(shell_command(job)))
 
 
-ACTIONS = {"plan": plan, "run": run, "table": table, "commands": commands}
+ACTIONS = {"plan": plan, "status": status, "run": run, "table": table, "commands": commands}
 
 if __name__ == "__main__":
     run_script(main)

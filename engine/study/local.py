@@ -21,6 +21,11 @@ _POLL = 0.5
 """Seconds between two looks at the running jobs."""
 
 
+def usual_slots() -> int:
+    """Return the number of cards of this machine: its GPUs, or 1."""
+    return max(torch.cuda.device_count(), 1)
+
+
 def run_local(jobs: StudyJobs, slots: int | None, seconds: Seconds) -> dict[str, str]:
     """Carry out the jobs of a study that are not done, and return the errors of those that failed.
 
@@ -33,10 +38,9 @@ def run_local(jobs: StudyJobs, slots: int | None, seconds: Seconds) -> dict[str,
         UserError: a job needs more cards than there are.
         Interrupted: on a request to stop; the running jobs have saved what they had.
     """
-    gpus = torch.cuda.device_count()
-    slots = slots or max(gpus, 1)
+    slots = slots or usual_slots()
     with StopRequest() as stop:
-        launcher = _Processes(jobs, stop, gpus, slots)
+        launcher = _Processes(jobs, stop, slots)
         pool = Pool(jobs, done_jobs(jobs), slots, launcher, seconds)
         try:
             pool.run()
@@ -48,8 +52,8 @@ def run_local(jobs: StudyJobs, slots: int | None, seconds: Seconds) -> dict[str,
 class _Processes:
     """A launcher that starts every job as a process of this machine."""
 
-    def __init__(self, jobs: StudyJobs, stop: StopRequest, gpus: int, slots: int) -> None:
-        self._jobs, self._stop, self._gpus = jobs, stop, gpus
+    def __init__(self, jobs: StudyJobs, stop: StopRequest, slots: int) -> None:
+        self._jobs, self._stop, self._gpus = jobs, stop, torch.cuda.device_count()
         self._cores = max(1, len(os.sched_getaffinity(0)) // slots)
         self._running: dict[str, RunningJob] = {}
         self._log = get_log("study")

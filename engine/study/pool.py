@@ -56,7 +56,9 @@ class Pool:
         self._elsewhere: set[str] = set()
         self.errors: dict[str, str] = {}
         ahead = _seconds_ahead(jobs, seconds)
-        self._waiting = sorted(jobs.jobs.keys() - self._done, key=lambda key: -ahead[key])
+        self._waiting = sorted(
+            (key for key in jobs.jobs if key not in self._done), key=lambda key: -ahead[key]
+        )
         large = next((jobs.jobs[key] for key in self._waiting if jobs.jobs[key].processes > cards), None)
         if large is not None:
             raise UserError(

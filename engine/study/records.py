@@ -6,10 +6,11 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fewseg.engine.study.jobs import Job
+from fewseg.engine.setup.protocols import test_protocol
+from fewseg.engine.study.jobs import Job, Kind
 from fewseg.util.files import write_text
 
 JOBS = "jobs"
@@ -30,6 +31,37 @@ class Attempt:
     seconds: float | None
     status: int | None
     host: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the duration of a job depends on.
+
+    Attributes:
+        kind: what it does.
+        method: the meta-learner or base learner.
+        backbone: its backbone.
+        data_set: the data set.
+        size: epochs of a training, episodes of a test; 1 for other jobs.
+    """
+
+    kind: str
+    method: str
+    backbone: str
+    data_set: str
+    size: int
+
+    @classmethod
+    def of(cls, job: Job) -> Traits:
+        """Return the traits of a job."""
+        config, size = job.config, 1
+        if job.kind in (Kind.BASE, Kind.TRAIN):
+            size = config.Train.epochs
+        elif job.kind is Kind.TEST:
+            protocol = test_protocol(config)
+            size = protocol.episodes * len(protocol.seeds) * len(job.results)
+        method, data = config.Method, config.Data
+        return cls(job.kind.value, method.arch, method.backbone, data.data_set, size)
 
 
 @dataclass(frozen=True)
@@ -65,7 +97,7 @@ class JobRecord:
         begun = time.time()
         write_text(self.folder / "job.txt", f"{job.name}\n{' '.join(job.script)}\n")
         self._error.unlink(missing_ok=True)
-        self._note({"begun": begun, "host": socket.gethostname()})
+        self._note({"begun": begun, "host": socket.gethostname(), "job": asdict(Traits.of(job))})
         return begun
 
     def end(self, begun: float, status: int, error: str | None) -> None:
@@ -100,6 +132,22 @@ class JobRecord:
         """Return how long the attempts took together; None where none was seen to end."""
         known = [attempt.seconds for attempt in self.attempts() if attempt.seconds is not None]
         return sum(known) if known else None
+
+    def measured(self) -> tuple[Traits, float] | None:
+        """Return the traits of a job that is done, and how long its attempts took together.
+
+        Returns:
+            None for a job that is not done, and where nobody saw the end of an attempt.
+        """
+        attempts = self.attempts()
+        seconds = [attempt.seconds for attempt in attempts if attempt.seconds is not None]
+        if not attempts or len(seconds) < len(attempts) or attempts[-1].status != 0 or self.error():
+            return None
+        described = [facts["job"] for facts in self._lines() if "job" in facts]
+        try:
+            return Traits(**described[-1]), sum(seconds)
+        except (IndexError, TypeError):  # of another version
+            return None
 
     def _note(self, facts: dict[str, object]) -> None:
         with self._attempts.open("a", encoding="utf-8") as file:  # one short line, written at once
