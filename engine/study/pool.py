@@ -104,6 +104,6 @@ class Pool:
 def _seconds_ahead(jobs: StudyJobs, seconds: Seconds) -> dict[str, float]:
     """Return the length of the longest chain of jobs that begins with each job."""
     ahead: dict[str, float] = {}
-    for key, job in reversed(jobs.jobs.items()):
+    for key, job in reversed([*jobs.jobs.items()]):
         ahead[key] = seconds(job) + max((ahead[other] for other in jobs.dependents[key]), default=0.0)
     return ahead

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.study.jobs import Job, Kind
@@ -153,7 +154,7 @@ class JobRecord:
         with self._attempts.open("a", encoding="utf-8") as file:  # one short line, written at once
             file.write(json.dumps(facts) + "\n")
 
-    def _lines(self) -> Iterator[dict]:
+    def _lines(self) -> Iterator[dict[str, Any]]:
         try:
             lines = self._attempts.read_text(encoding="utf-8").splitlines()
         except OSError:

@@ -41,7 +41,7 @@ def states_of(jobs: StudyJobs) -> dict[str, State]:
 def done_jobs(jobs: StudyJobs) -> set[str]:
     """Return the keys of the jobs that need not run any more."""
     done: set[str] = set()
-    for key, job in reversed(jobs.jobs.items()):
+    for key, job in reversed([*jobs.jobs.items()]):
         dependents = jobs.dependents[key]
         if (dependents and done.issuperset(dependents)) or is_done(job, jobs.jobs):
             done.add(key)
