@@ -151,6 +151,7 @@ class _Expansion:
     def __init__(self, study: StudyFile) -> None:
         self.study = study
         self.trainings: dict[str, Job] = {}
+        self.folders: dict[Path, Job] = {}
         self.tests: dict[_Group, _Test] = {}
         self.cells: list[tuple[Cell, _Group, str]] = []
 
@@ -266,9 +267,10 @@ class _Expansion:
             folder = self.study.root / folder.relative_to(RUNS)
             opts = [*opts, "save_path", str(folder)]
         config = _loaded(path, tuple(opts))
-        weights = [] if needs or config.Method.base_weight is None else [Path(config.Method.base_weight).name]
+        weights = config.Method.base_weight
+        named_weights = [] if needs or weights is None else ["/".join(Path(weights).parts[-2:])]
         job = Job(
-            key=_hash(kind.value, run_key(config), *weights, *(need.key for need in needs)),
+            key=_hash(kind.value, run_key(config), *named_weights, *(need.key for need in needs)),
             kind=kind,
             name=name,
             script=("train.py", "--config", path, "--opts", *opts, "resume", "auto"),
@@ -277,6 +279,12 @@ class _Expansion:
             needs=tuple(need.key for need in needs),
             processes=self.study.processes,
         )
+        other = self.folders.setdefault(folder, job)
+        if other.config.Method.base_weight != config.Method.base_weight:
+            raise ConfigError(
+                f"{folder}: would hold two trainings, from {other.config.Method.base_weight} and from "
+                f"{weights}; give these files or their folders other names"
+            )
         return self.trainings.setdefault(job.key, job), opts
 
 

@@ -89,6 +89,13 @@ def test_tests_of_one_checkpoint_are_one_job(expand) -> None:
     ]  # fmt: skip
 
 
+def test_weights_of_ones_own_tell_trainings_apart(expand) -> None:
+    jobs = expand(shapes(base_weight=["a/run1/best.safetensors", "a/run2/best.safetensors"]))
+    assert Counter(job.kind for job in jobs.jobs.values()) == {Kind.TRAIN: 2, Kind.TEST: 2}
+    with pytest.raises(ConfigError, match="would hold two trainings"):
+        expand(shapes(base_weight=["a/run/best.safetensors", "b/run/best.safetensors"]))
+
+
 def test_mined_labels_come_from_a_training_of_their_own(expand) -> None:
     changes = "opts: {epochs: 2, Method.options.mining_weight: 1}"
     jobs = expand(shapes("mining: {clusters: 5}", changes, method=["mlc-reconstruction"]))
