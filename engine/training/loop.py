@@ -91,6 +91,8 @@ class TrainingLoop:
             NotFiniteError: the loss is NaN or infinite.
             Exception: any other error; if possible, a snapshot has been written.
         """
+        if done := self._number():  # what is written before the next step has the rates of the last one
+            self.schedule.apply(self.optimizer, done)
         self.reached = start = self.snapshots.begin(self.model, self.optimizer, self.reached)
         with worker_deaths(), StopRequest() as stop, self.live:
             try:
@@ -208,7 +210,7 @@ class TrainingLoop:
             reached = replace(self.reached, best_score=float(score), best_epoch=float(epoch))
             if distributed.is_main():
                 if not self.snapshots.begun:  # so that no best weights lie there without a state
-                    self.snapshots.save_last(self.model, self.optimizer, self.reached, self.gathered)
+                    self._write_state(self.gathered)
                 self.snapshots.save_best(self.model, reached)
             self.reached = reached
         self.gathered = None
@@ -228,7 +230,12 @@ class TrainingLoop:
         """Write the state and the current weights; all processes must call this."""
         memories = distributed.gather(self.model.memory.state())
         if distributed.is_main():
-            self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
+            self._write_state(memories)
+
+    def _write_state(self, memories: Memories) -> None:
+        """Write the state and the current weights, and before them the curves up to here."""
+        self.board.flush()
+        self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
 
     def _keep(self, together: bool = False) -> str:
         """Save the last complete step, if possible, and return a message about it for the user.
@@ -241,8 +248,7 @@ class TrainingLoop:
             if together:
                 self._save_last()
             elif distributed.is_main():
-                memories = self.gathered or memories_alone(self.model)
-                self.snapshots.save_last(self.model, self.optimizer, self.reached, memories)
+                self._write_state(self.gathered or memories_alone(self.model))
         except Exception as failure:  # it must not hide the error that ends the run
             stays = "an earlier one stays" if self.snapshots.begun else "there is none to go on from"
             return f"no snapshot is written: {first_line(failure)}; {stays}"

@@ -59,6 +59,11 @@ class TensorBoardWriter:
 
             self._write([Event(step=step, summary=image(name, picture, dataformats="HWC"))])
 
+    def flush(self) -> None:
+        """Write all values to the file, so that they are kept however the process ends."""
+        if self._writer is not None:
+            self._write([], now=True)
+
     def close(self) -> None:
         """Close the file."""
         if self._writer is not None:
@@ -67,7 +72,7 @@ class TensorBoardWriter:
             except OSError as failure:
                 self._give_up(failure)
 
-    def _write(self, events: list[Event]) -> None:
+    def _write(self, events: list[Event], *, now: bool = False) -> None:
         try:
             if self._writer is None:
                 self._writer, first = self._begin()
@@ -75,7 +80,7 @@ class TensorBoardWriter:
             for event in events:
                 event.wall_time = time.time()
                 self._writer.write(event.SerializeToString())
-            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            if now or time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._writer.flush()
                 self._flushed = time.monotonic()
         except OSError as failure:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event
 
 from fewseg.engine.training.tensorboard import TensorBoardWriter
+from tests.engine import event_files
 
 
 def events(folder):
-    """Read the records of the one event file: length, its checksum, content, its checksum."""
     (file,) = folder.iterdir()
-    content, found = file.read_bytes(), []
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        found.append(Event.FromString(content[12 : 12 + length]))
-        content = content[16 + length :]
-    return found
+    return event_files.events(file)
 
 
 def test_values_and_pictures_can_be_read(tmp_path):
@@ -43,6 +35,16 @@ def test_a_run_that_goes_on_hides_later_values(tmp_path):
     board.close()
     second = events(tmp_path / "board")[1]
     assert (second.step, second.session_log.status) == (31, second.session_log.START)
+
+
+def test_flushed_values_are_in_the_file_however_the_process_ends(tmp_path):
+    board = TensorBoardWriter(tmp_path / "board")
+    board.flush()
+    for step in (1, 2):
+        board.scalars("loss", {"main": 0.5}, step)
+    assert ("loss/main", 2) not in event_files.curves(tmp_path / "board")
+    board.flush()
+    assert ("loss/main", 2) in event_files.curves(tmp_path / "board")
 
 
 def test_without_a_value_there_is_no_file(tmp_path):
