@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the full-size cases, which take minutes")
-    parser.addoption("--kills", type=int, default=2, help="how often test_kills.py kills every run")
+    parser.addoption("--kills", type=int, default=1, help="killed runs of every kind in test_kills.py")
 
 
 def pytest_pycollect_makeitem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from fewseg.engine.setup.weights import describe
 from fewseg.model.contract import BaseLearner
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.config import Config, load_config
+from tests.engine.killed_runs import KILLS
 
 COMMON = """
 Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmentation/train.txt,
@@ -106,3 +108,13 @@ def command(config_file, tmp_path):
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many runs were killed, and what they were doing then."""
+    counts = Counter[str]()
+    for report in terminalreporter.stats.get("passed", ()):
+        counts.update(dict(report.user_properties).get(KILLS, {}))
+    if ends := counts.pop("ends", 0):
+        fell = ", ".join(f"{phase} {count}" for phase, count in counts.most_common())
+        terminalreporter.write_line(f"{ends} killed runs ended the same; {counts.total()} kills: {fell}")
