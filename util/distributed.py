@@ -80,6 +80,11 @@ def all_sum(counts: torch.Tensor) -> torch.Tensor:
     return total.to(counts.device)
 
 
+def all_mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ``values`` over all processes, on its own device."""
+    return all_sum(values) / world_size()
+
+
 def from_main(value: Any) -> Any:
     """Return the main process's ``value`` in every process; it must be picklable."""
     group, values = _group(), [value]

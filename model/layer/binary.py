@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from fewseg.model.episode import IGNORE
-from fewseg.model.layer.loss import binary_tasks
+from fewseg.model.layer.loss import binary_tasks, mean_count
 
 
 def two_logits(foreground: Tensor) -> Tensor:
@@ -39,4 +39,4 @@ def pixel_binary_loss(
         loss = binary_cross_entropy_with_logits(logit, target, reduction="none")
     else:
         loss = mse_loss(logit.sigmoid(), target, reduction="none")
-    return (loss * counted).sum() / (counted.sum().clamp_min(1) if reduction == "mean" else len(loss))
+    return (loss * counted).sum() / (mean_count(counted).clamp_min(1) if reduction == "mean" else len(loss))

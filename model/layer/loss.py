@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,34 @@ from torch.nn.functional import cross_entropy
 
 from fewseg.model.episode import IGNORE
 from fewseg.model.layer.resize import resize
+
+Average = Callable[[Tensor], Tensor]
+"""Returns the mean of a tensor over all processes."""
+
+_AVERAGE: ContextVar[Average | None] = ContextVar("average over processes", default=None)
+
+
+@contextmanager
+def means_over_processes(average: Average | None) -> Iterator[None]:
+    """Let losses in the body be means over the labelled pixels of all processes, not of this one alone.
+
+    The mean of the processes' losses then equals the loss of one process on the whole batch, although they
+    have different numbers of labelled pixels. All processes must compute the same losses in the same order.
+
+    Args:
+        average: averages over the processes; None leaves the losses as they are.
+    """
+    before = _AVERAGE.set(average)
+    try:
+        yield
+    finally:
+        _AVERAGE.reset(before)
+
+
+def mean_count(counted: Tensor) -> Tensor:
+    """Return how many pixels a bool tensor counts, on average over the processes that train together."""
+    average, count = _AVERAGE.get(), counted.sum()
+    return count if average is None else average(count)
 
 
 def pixel_cross_entropy(
@@ -29,7 +59,9 @@ def pixel_cross_entropy(
     if logits.ndim == 5:
         logits, label = binary_tasks(logits, label)
     logits = resize(logits, label.shape[-2:], align_corners=align_corners)
-    return cross_entropy(logits, label, ignore_index=IGNORE)
+    if _AVERAGE.get() is None:
+        return cross_entropy(logits, label, ignore_index=IGNORE)
+    return cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum") / mean_count(label != IGNORE)
 
 
 def binary_tasks(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, interpolate
+from torch.nn.functional import cosine_similarity, cross_entropy, interpolate
 
 from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import Encoding
@@ -235,4 +235,4 @@ def error_prone_loss(logits: Tensor, label: Tensor, grid: Tensor) -> Tensor:
     if not (misplaced != IGNORE).any():
         return logits.new_zeros(())
     lost = change.clamp_min(0).mean((1, 2, 3)) / (mask.mean((1, 2, 3)) + _EPSILON)
-    return lost.mean() * pixel_cross_entropy(logits, misplaced)
+    return lost.mean() * cross_entropy(logits, misplaced, ignore_index=IGNORE)

@@ -17,17 +17,15 @@ from fewseg.dataset.reading.mask import read_image, read_mask
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
-from fewseg.util.checkpoint import load_checkpoint, save_checkpoint
+from fewseg.util.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 BAM = ["arch", "bam", "Method.options.channels", "16"]
 
 
-def run(
-    *arguments: object, launcher: tuple[str, ...] = (sys.executable,)
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, *map(str, arguments)]
+    command = [sys.executable, *map(str, arguments)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
     assert not set("\r\x1b") & set(finished.stdout + finished.stderr), "control characters in a file"
     return finished
@@ -169,16 +167,3 @@ def test_signal_to_the_whole_run_leaves_a_resumable_snapshot(config_file, tmp_pa
     assert started.returncode == 130
     assert "stopped by SIGTERM in epoch" in said and "--opts resume" in said and "Traceback" not in said
     assert (tmp_path / "run" / "last.state.pt").is_file()
-
-
-def test_two_processes_train_and_validate_together(config_file, tmp_path):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    finished = run(
-        *("train.py", "--config", config_file),
-        *("--opts", "arch", "pspnet", "epochs", 1, "batch_size", 40),
-        launcher=torchrun,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("after epoch 1") == 1
-    _, meta = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    assert meta["arch"] == "pspnet"
