@@ -14,6 +14,7 @@ from functools import wraps
 from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
+from fewseg.engine.training.finished import Finished
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.saving import Snapshots
 
@@ -27,7 +28,7 @@ _WATCHED = {
     BETWEEN: [(TrainingLoop, "run")],
     STEP: [(TrainingLoop, "_step")],
     VALIDATION: [(TrainingLoop, "_validate")],
-    WRITING: [(Snapshots, name) for name in ("begin", "save_last", "save_best")],
+    WRITING: [(Finished, "write"), *((Snapshots, name) for name in ("begin", "save_last", "save_best"))],
 }
 """Phase -> the functions during which a run is in it; the innermost one counts."""
 

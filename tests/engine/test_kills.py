@@ -20,6 +20,7 @@ from fewseg.engine.mining.mine import Miner, MiningSettings, write_mined
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.run_folder import BOARD
+from fewseg.engine.training.finished import Finished
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import load_config
@@ -65,6 +66,7 @@ def assert_same_end(folder: Path, whole: Path) -> None:
     ]
     assert_same(*(load_training_state(path / STATE) for path in (folder, whole)))
     assert_same(*(curves(path / BOARD) for path in (folder, whole)))
+    assert Finished.read(folder).is_same_training(Finished.read(whole))
 
 
 @pytest.fixture
