@@ -23,8 +23,15 @@ from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of, training_data, training_loader
 from fewseg.engine.setup.run_folder import BOARD, RunFolder
 from fewseg.engine.setup.script import log_notices, run_script
-from fewseg.engine.setup.weights import describe, start_weights
-from fewseg.engine.training.course import check_course, course_of, keeps_moments, placed, resumed
+from fewseg.engine.setup.weights import base_learner_hash, describe, start_weights
+from fewseg.engine.training.course import (
+    check_course,
+    check_origin,
+    course_of,
+    keeps_moments,
+    placed,
+    resumed,
+)
 from fewseg.engine.training.expectations import say_what_to_expect
 from fewseg.engine.training.finished import write_finished
 from fewseg.engine.training.loop import TrainingLoop
@@ -117,7 +124,9 @@ def prepare(
         say_what_to_expect(config, fold, len(data), start)
         origin = Origin(base_learner, mined_labels_hash(config))
     else:
-        origin = replace(snapshot.origin, changed=snapshot.origin.changed or bool(changes))
+        now = Origin(base_learner_hash(model, config, fold.classes), mined_labels_hash(config))
+        origin = check_origin(snapshot, now, allow_changes)
+        origin = replace(origin, changed=origin.changed or bool(changes))
     model = synchronised(model, device).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(config, len(batches))
     optimizer = optimizer_of(config, model)

@@ -104,7 +104,7 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> tuple[
         path = fill(config.Train.weight, config)
         load_trained(network, path, describe(config, split), whole=True)
         what, origin = "starting from", str(path)
-    elif network.holds_base_learner or (method.base_weight and not trains_base_learner(config)):
+    elif _starts_from_base_learner(network, config):
         path = base_weight_path(config, split)
         base_learner = file_hash(path)
         _adopt_base_learner(network, path, config, split)
@@ -114,6 +114,24 @@ def start_weights(network: Network, config: Config, split: ClassSplit) -> tuple[
         origin = load_pretrained(network.backbone, method.pretrained, network=network)
     get_log("engine").info("%s %s", what, origin)
     return origin, base_learner
+
+
+def base_learner_hash(network: Network, config: Config, split: ClassSplit) -> str | None:
+    """Return the SHA-256 of the base learner's checkpoint that a new training would start from.
+
+    None where it starts from no base learner, or from one whose checkpoint is not there (any more).
+    """
+    if not _starts_from_base_learner(network, config):
+        return None
+    try:
+        return file_hash(base_weight_path(config, split))
+    except CheckpointError:
+        return None
+
+
+def _starts_from_base_learner(network: Network, config: Config) -> bool:
+    named = config.Method.base_weight and not trains_base_learner(config)
+    return config.Train.weight is None and bool(network.holds_base_learner or named)
 
 
 def trained_base_learner(config: Config) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.engine.setup.run_path import RUN_CONFIG
-from fewseg.engine.training.snapshot import Progress, Snapshot
+from fewseg.engine.training.snapshot import Origin, Progress, Snapshot
 from fewseg.util.config import Config
 from fewseg.util.config.differences import TRAINING, values
 from fewseg.util.config.published import UNUSED
@@ -122,6 +122,42 @@ def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[
         _refuse(snapshot, changes, allow)
         log.warning("going on with changes: %s", _told(changes))
     return changed
+
+
+def check_origin(snapshot: Snapshot, now: Origin, allow: bool) -> Origin:
+    """Compare what a run began from with what a new training would begin from.
+
+    The paths may be the same although the files are not, and the other way round.
+
+    Args:
+        snapshot: snapshot of the run.
+        now: what a new training would begin from.
+        allow: whether the run may go on although it began from something else.
+
+    Returns:
+        The origin of the run that goes on; mined labels that are read further on make another training of it.
+
+    Raises:
+        CheckpointError: the run began from something else.
+    """
+    hashes = {
+        "base learner": (snapshot.origin.base_learner, now.base_learner),
+        "mined labels": (snapshot.origin.mined_labels, now.mined_labels),
+    }
+    other = {
+        what: (was[:8], is_now[:8])
+        for what, (was, is_now) in hashes.items()
+        if was is not None and is_now is not None and was != is_now
+    }
+    if not other:
+        return snapshot.origin
+    if not allow:
+        raise CheckpointError(
+            f"{snapshot.path}: the run began from other files, by their SHA-256: {_told(other)}; go on with "
+            "it by --allow-changes, begin anew with --overwrite, or choose another folder by save_path"
+        )
+    get_log("train").warning("going on although the run began from other files: %s", _told(other))
+    return replace(snapshot.origin, changed=snapshot.origin.changed or "mined labels" in other)
 
 
 def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -> Progress:

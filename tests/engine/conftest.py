@@ -49,9 +49,9 @@ def configure(config_file: Path) -> Configure:
     """Return the config of a small run: ``configure("bam", shot=5)``."""
 
     def build(arch: str, **changes: object) -> Config:
-        narrow = [] if arch in ("pspnet", "panet") else [("Method.options.channels", 16)]
-        pairs = [("arch", arch), *narrow, *changes.items()]
-        return load_config(config_file, [str(part) for pair in pairs for part in pair])
+        narrow = {} if arch in ("pspnet", "panet") else {"Method.options.channels": 16}
+        given = {"arch": arch, **narrow, **changes}
+        return load_config(config_file, [str(part) for pair in given.items() for part in pair])
 
     return build
 

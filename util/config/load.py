@@ -18,7 +18,6 @@ from fewseg.util.config.file import Entry, parse_value, read_config_files
 from fewseg.util.config.nearest_key import nearest
 from fewseg.util.config.plain_yaml import dump, require_word
 from fewseg.util.config.published import (
-    ADAPT_OPTIONS,
     SECTION_ALIASES,
     SPELLINGS,
     UNUSED,
@@ -141,11 +140,10 @@ def _by_key_path(entries: Sequence[Entry]) -> dict[str, Entry]:
         if section is None:
             continue
         key_path = f"{section}.{entry.key}"
-        own, repeatable = {key_path: entry}, False
+        own = {key_path: entry}
         if key_path in FREE_MAPPINGS and isinstance(entry.value, dict | None):
             own = {f"{key_path}.{option}": inner for option, inner in (entry.value or {}).items()}
-            repeatable = key_path != ADAPT_OPTIONS  # whose options also have published names
-        for name in () if repeatable else own.keys() & placed:
+        for name in own.keys() & placed:
             raise ConfigError(
                 f"{own[name].source}: {name}: duplicate key, first given at {placed[name].source}; keep one"
             )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fewseg.engine.setup.run_folder import RunFolder
-from fewseg.engine.training.snapshot import LAST, STATE, Snapshot
+from fewseg.engine.training.course import check_origin
+from fewseg.engine.training.snapshot import LAST, STATE, Origin, Progress, Snapshot
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.errors import CheckpointError
 from fewseg.util.state_file import load_training_state, save_training_state
@@ -217,3 +219,34 @@ class TestStates:
         (run / LAST).write_bytes(b"stale")
         train(configure("pspnet", **SHORT, resume="auto"), CPU)
         assert file_hash(run / LAST) == good
+
+
+def snapshot_of(origin):
+    return Snapshot(Path(STATE), {}, {}, Progress(seed=1), {}, origin=origin)
+
+
+@pytest.mark.parametrize("what", ["base_learner", "mined_labels"])
+def test_run_that_began_from_another_file_of_the_same_path_is_refused(what, caplog):
+    began, now = Origin(**{what: "ab" * 32}), Origin(**{what: "cd" * 32})
+    said = f"{what.replace('_', ' ')} (was abababab, now cdcdcdcd)"
+    with pytest.raises(CheckpointError, match="--allow-changes, begin anew with --overwrite") as refused:
+        check_origin(snapshot_of(began), now, allow=False)
+    assert said in str(refused.value)
+    assert check_origin(snapshot_of(began), now, allow=True) == replace(
+        began,
+        changed=what == "mined_labels",  # the weights of the base learner are in the state
+    )
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("began", "now"),
+    [
+        (Origin("ab" * 32, "cd" * 32, changed=True), Origin("ab" * 32, "cd" * 32)),
+        (Origin("ab" * 32), Origin(None)),
+        (Origin(None), Origin("ab" * 32, "cd" * 32)),
+    ],
+    ids=["same", "not there any more", "of an earlier version"],
+)
+def test_run_goes_on_where_no_other_file_is_known(began, now):
+    assert check_origin(snapshot_of(began), now, allow=False) == began

@@ -67,7 +67,10 @@ def test_record_keeps_the_base_learner_of_the_first_start(configure, base_weight
     assert Finished.read(run) is None and not (run / FINISHED).exists()
     state, meta = load_checkpoint(base)
     save_checkpoint(base, {name: value + 1 for name, value in state.items()}, meta)
-    reached = train(config.with_values(Train={"resume": "auto"}), CPU)
+    resumed = config.with_values(Train={"resume": "auto"})
+    with pytest.raises(CheckpointError, match=rf"other files.* base learner \(was {first[:8]}, .*--allow-"):
+        train(resumed, CPU)
+    reached = train(resumed, CPU, allow_changes=True)
     finished = Finished.read(run)
     assert finished.base_learner == first != file_hash(base) and finished.mined_labels is None
     assert finished.key == run_key(config) and finished.epochs == 1 == finished.processes

@@ -86,6 +86,8 @@ class TestOverrides:
             (["Trian.epochs", "1"], "did you mean Train?"),
             (["weight", "a.pth"], "Train.weight or Test_Finetune.weight"),
             (["split", "1", "Data.split", "2"], "duplicate key"),
+            (["Method.options.a", "1", "Method.options.a", "2"], "Method.options.a: duplicate key"),
+            (["Data.protocol_options", "{a: 1}", "data.protocol_options.a", "2"], "options.a: duplicate key"),
             (["split", "[1"], "put it in quotes"),
         ],
     )
