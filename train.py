@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from fewseg.engine.setup.auxiliary import mined_labels_hash
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of, training_data, training_loader
+from fewseg.engine.setup.protocols import settled
 from fewseg.engine.setup.run_folder import BOARD, RunFolder
 from fewseg.engine.setup.script import log_notices, run_script
 from fewseg.engine.setup.weights import base_learner_hash, describe, start_weights
@@ -83,7 +84,7 @@ def train(
         overwrite: begin anew where an earlier training lies.
         allow_changes: go on under other settings than the run had so far.
     """
-    log = get_log("train")
+    log, config = get_log("train"), settled(config)
     with RunFolder(config, overwrite) as folder:
         log.info(
             *("training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from fewseg.engine.setup.protocols import settled
 from fewseg.engine.setup.run_path import RUN_CONFIG, key, plain_folder, run_folder, shipped_config
 from fewseg.engine.training.snapshot import BEST, STATE
 from fewseg.util.checkpoint import read_meta
@@ -166,7 +167,7 @@ def _config_of(folder: Path) -> Config | None:
 def _differing(theirs: Config | None, config: Config, effects: Collection[Effect]) -> dict[str, Any]:
     if theirs is None:
         return {}
-    different = differences(theirs, config, effects)
+    different = differences(settled(theirs), settled(config), effects)
     different.pop(_UNTOLD, None)
     if Effect.TRAINING in effects and config.Data.data_set == "folder" and not _same_root(theirs, config):
         different["Data.data_root"] = theirs.Data.data_root

@@ -35,6 +35,9 @@ _KEYS = {
 }
 """Point -> the published key for it."""
 
+_SETTLED = ("input_size", "interleaved_folds")
+"""Points that a key with a default sets in both directions, but only where a config gives it."""
+
 
 def training_protocol(config: Config) -> Protocol:
     """Return ``Data.protocol`` with the points that the config changes."""
@@ -43,6 +46,23 @@ def training_protocol(config: Config) -> Protocol:
     lists = {point: source_of(config, point) for point in LIST_KEYS}
     points = lists | _published_keys(config) | data.protocol_options
     return load_protocol(data.protocol, data.data_set, **points)
+
+
+def settled(config: Config) -> Config:
+    """Return the config with the values that its protocol gives to keys that it does not set.
+
+    Such a key has no effect, although it has a default, until it is set. As the complete config of a run
+    states every key, it must state what had an effect.
+    """
+    open_keys = [key for point, key in _KEYS.items() if point in _SETTLED and config.where(key) == "default"]
+    if not open_keys:
+        return config
+    protocol = training_protocol(config)
+    values = {"val_size": protocol.input_size}
+    if config.Data.data_set == "coco":
+        values["use_split_coco"] = protocol.interleaved_folds
+    names = [key.partition(".")[2] for key in open_keys]
+    return config.with_values(Data={name: values[name] for name in names if name in values})
 
 
 def test_protocol(config: Config) -> Protocol:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PurePath
 
+from fewseg.engine.setup.protocols import settled
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.util.config import Config, load_config
 from fewseg.util.config.differences import TRAINING, differences, in_file_name, readable, short_key
@@ -69,15 +70,14 @@ def label(config: Config, effects: Collection[Effect]) -> str:
         config: the config of a training or a test.
         effects: the effects of the keys that count: ``TRAINING`` or ``TEST`` of ``util.config.differences``.
     """
-    different = differences(config, shipped_config(config), effects)
+    different = differences(settled(config), shipped_config(config), effects)
     return f"{readable(different)}_{key(config, effects)}" if different else ""
 
 
 def key(config: Config, effects: Collection[Effect]) -> str:
     """Return eight hex digits of the keys that count; see ``util.config.differences.short_key``."""
-    return short_key(
-        config, _default(config.Data.data_set, config.Method.arch, config.Method.backbone), effects
-    )
+    usual = _default(config.Data.data_set, config.Method.arch, config.Method.backbone)
+    return short_key(settled(config), usual, effects)
 
 
 def run_key(config: Config) -> str:
@@ -99,7 +99,7 @@ def result_key(config: Config) -> str:
 
 
 def _long_key(config: Config, effects: Collection[Effect]) -> str:
-    plain = config.with_values(
+    plain = settled(config).with_values(
         Data={"mined_labels": None}, Method={"base_weight": None}, Test_Finetune={"weight": None}
     )
     data = config.Data
@@ -156,7 +156,8 @@ def _folder_of_config(config: Config) -> Path | None:
         return None
     stored = load_config(file)
     same_path = stored.Train.save_path == config.Train.save_path
-    return file.parent if same_path and not differences(config, stored, [Effect.NAME, *TRAINING]) else None
+    different = differences(settled(config), settled(stored), [Effect.NAME, *TRAINING])
+    return file.parent if same_path and not different else None
 
 
 def _root_name(config: Config) -> str:

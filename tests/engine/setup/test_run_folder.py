@@ -172,6 +172,16 @@ def test_complete_config_starts_the_same_run(start, shapes, tmp_path, monkeypatc
     assert len([*(tmp_path / "exp").rglob(RUN_LOG)]) == 1
 
 
+def test_complete_config_states_what_the_protocol_decided(start, config_file, tmp_path):
+    text = config_file.read_text().replace(", val_size: 65", "")
+    config_file.write_text(text)
+    start("Data.protocol_options.input_size", 65)
+    stored = load_config(tmp_path / "run" / RUN_CONFIG)
+    assert stored.Data.val_size == 65 and load_config(config_file).Data.val_size == 473
+    start("Data.protocol_options.input_size", 65, "resume", "auto")  # it is the same run
+    main(["--config", str(tmp_path / "run" / RUN_CONFIG), "--opts", "resume", "auto"])
+
+
 def test_running_folder_is_refused_at_once(start, tmp_path, monkeypatch):
     start()
     monkeypatch.setattr("train.build_network", None)  # it does not come so far

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fewseg.engine.setup.protocols import settled, training_protocol
 from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, key, label, result_key, run_folder, run_key
 from fewseg.util.config import load_config
 from fewseg.util.config.differences import TEST, TRAINING, differences
@@ -133,6 +134,27 @@ def test_complete_config_maps_to_the_same_folder(tmp_path: Path) -> None:
         config = load_config(BAM, opts)
         (tmp_path / RUN_CONFIG).write_text(config.dump_yaml())
         assert folder_of(tmp_path / RUN_CONFIG) == run_folder(config)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [("pascal", {"val_size": 400}), ("coco", {"val_size": 400, "use_split_coco": True})],
+)
+def test_what_a_config_leaves_to_its_protocol_counts_as_if_it_were_set(
+    tmp_path: Path, data: str, changes: dict[str, object]
+) -> None:
+    opened, complete = tmp_path / "mine.yaml", tmp_path / "complete.yaml"
+    opened.write_text(f"Data: {{data_set: {data}, protocol: hsnet}}\nMethod: {{arch: bam}}\n")
+    config = load_config(opened)
+    complete.write_text(settled(config).dump_yaml())
+    assert training_protocol(load_config(complete)) == training_protocol(config)
+    same = [part for change in changes.items() for part in change]
+    for path, opts in ((complete, []), (opened, same)):
+        assert (folder_of(path, *opts), keys_of(path, *opts)) == (folder_of(opened), keys_of(opened))
+    for name in changes:
+        other = [name, {"val_size": 473, "use_split_coco": False}[name]]
+        assert folder_of(opened, *other) != folder_of(opened)
+        assert not set(keys_of(opened, *other)) & set(keys_of(opened))
 
 
 def test_config_of_a_run_that_was_moved_or_named_by_older_rules_is_at_home(tmp_path: Path) -> None:
