@@ -24,6 +24,7 @@ from fewseg.util.config.published import (
     guess_arch,
     is_default,
     translate,
+    without_effect,
 )
 from fewseg.util.config.schema import FREE_MAPPINGS, SECTIONS, contradictions
 from fewseg.util.errors import ConfigError, shortened
@@ -93,7 +94,6 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
     settings: dict[str, Entry] = {}
     for group in groups:
         settings |= _by_key_path(group)
-    unused = [entry for group in groups for entry in group if entry.key in UNUSED and entry.value is not None]
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key_path, entry in settings.items():
         section, key, *option = key_path.split(".", 2)
@@ -104,12 +104,13 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> Config:
         else:
             values[section][key] = entry.value
     if not values["Method"].get("arch"):
-        classes = [entry.value for entry in unused if entry.key == "classes"]
+        given = (entry for group in groups for entry in group if entry.key == "classes")
+        classes = [entry.value for entry in given if entry.value is not None]
         values["Method"]["arch"] = guess_arch(values, classes[-1] if classes else None)
     config = _validated(values, {key_path: entry.source for key_path, entry in settings.items()}, str(path))
     config._file = Path(path)
     config._notices = tuple(
-        f"{entry.source}: {entry.key} has no effect: {UNUSED[entry.key]}" for entry in unused
+        f"{entry.source}: {entry.key} has no effect: {UNUSED[entry.key]}" for entry in without_effect(groups)
     )
     return config
 

@@ -58,6 +58,28 @@ UNUSED: dict[str, str] = {
 }
 """Keys that are accepted but have no effect here -> the reason."""
 
+_ONCE_WRITTEN = ("ignore_label", "padding_label", "classes", "base_data_root", "zoom_factor", "merge")
+"""Those that earlier versions of FewSeg wrote into every complete config."""
+
+_COMPLETE = {"novel_in_train", "compile", "val_episodes", "ensemble", "pretrained", "cache_gib", "precision"}
+"""Keys of FewSeg that every complete config has had, and that nobody would write down all by hand."""
+
+
+def without_effect(groups: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """Return the entries that a user should be told have no effect.
+
+    A complete config, which FewSeg wrote itself, is not blamed for the keys of the version that wrote it.
+
+    Args:
+        groups: the entries of every file, and those of the command line.
+    """
+    told: list[Entry] = []
+    for group in groups:
+        earlier = _ONCE_WRITTEN if {entry.key for entry in group} >= _COMPLETE else ()
+        unused = (entry for entry in group if entry.key in UNUSED and entry.value is not None)
+        told += (entry for entry in unused if entry.key not in earlier)
+    return told
+
 
 def translate(groups: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
     """Return groups of entries with the published names of keys replaced by FewSeg's.

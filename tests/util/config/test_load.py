@@ -255,6 +255,20 @@ class TestPublishedFiles:
         (notice,) = load_config(write("Data: {split: 0}\n"), ["merge", "base"]).notices
         assert notice == "--opts merge: merge has no effect: a generalised test reports both ways to merge"
 
+    def test_a_complete_config_is_not_blamed_for_the_keys_of_an_earlier_version(self, write: Write) -> None:
+        complete = load_config(write("Data: {split: 1}\n")).dump_yaml()
+        earlier = {"Data": "ignore_label: 255\n  padding_label: 255\n  classes: 2\n  base_data_root: data"}
+        earlier |= {"Method": "zoom_factor: 8", "Test_Finetune": "merge: final"}
+        for section, lines in earlier.items():
+            complete = complete.replace(f"{section}:\n", f"{section}:\n  {lines}\n")
+        assert load_config(write(complete)).notices == ()
+        (notice,) = load_config(write(complete), ["zoom_factor", "4"]).notices
+        assert notice.startswith("--opts zoom_factor: ")
+        (notice,) = load_config(write(complete + "  train_gpu: [0]\n")).notices
+        assert "train_gpu" in notice
+        shortened = re.sub("  ensemble: .*\n", "", complete)
+        assert len(load_config(write(shortened)).notices) == 6
+
     def test_adaptation_keys_are_options_and_defaults_are_left_out(self, write: Write) -> None:
         path = write("Test_Finetune: {ft_number: 3, ft_power: 0.9}\n")
         config = load_config(path, ["q2s_filt_para", "0.4", "Test_Finetune.adapt_options.q2s_empty", "none"])
