@@ -5,6 +5,7 @@ python study.py run config/studies/shapes.yaml --slots 2
 python study.py status config/studies/shapes.yaml        # what the running jobs do, on one screen
 python study.py table config/studies/shapes.yaml
 python study.py commands config/studies/shapes.yaml      # the same jobs as plain shell lines
+python study.py clean                                    # remove what no study names any more, after asking
 
 A study that was stopped, or of which some jobs failed, goes on when it is run again. See docs/studies.md.
 """
@@ -19,6 +20,8 @@ import sys
 from pathlib import Path
 
 from fewseg.engine.setup.script import run_script
+from fewseg.engine.study.cleaning import clean
+from fewseg.engine.study.copies import keep_copy, study_folder
 from fewseg.engine.study.estimate import Estimates
 from fewseg.engine.study.jobs import StudyJobs, jobs_of
 from fewseg.engine.study.local import run_local, usual_slots
@@ -27,7 +30,7 @@ from fewseg.engine.study.screen import show_plan, show_status, watch
 from fewseg.engine.study.state import State, states_of
 from fewseg.engine.study.study_file import read_study
 from fewseg.engine.study.table import tables_of
-from fewseg.engine.study.table_files import study_folder, write_study_tables
+from fewseg.engine.study.table_files import write_study_tables
 from fewseg.engine.study.work import shell_command
 from fewseg.util.command_line import command_line
 from fewseg.util.log import get_log, start_log
@@ -64,12 +67,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     table.add_argument("--out", type=Path, metavar="FOLDER", help="where files go; by default studies/NAME")
     action("commands", "Print the jobs as shell lines in an order in which they can run.")
+    about = "Remove what no study of a folder names, after asking."
+    cleaning = actions.add_parser("clean", help=about, description=about)
+    cleaning.add_argument(
+        "study", nargs="*", metavar="FILE", help="studies of the folders to clean (default: exp)"
+    )
+    cleaning.add_argument("--yes", action="store_true", help="remove without asking")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says."""
     args = parse_arguments(argv)
+    if args.action == "clean":
+        clean(args.study, lambda: args.yes or confirmed())
+        return
     jobs = jobs_of(read_study(args.study))
     ACTIONS[args.action](jobs, args)
 
@@ -93,6 +105,7 @@ def status(jobs: StudyJobs, args: argparse.Namespace) -> None:
 
 def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
     """Carry out what is not done."""
+    keep_copy(jobs.study)
     start_log()
     estimates = Estimates.read(jobs, states_of(jobs))
     errors = run_local(jobs, args.slots, estimates.seconds)
@@ -115,6 +128,14 @@ def commands(jobs: StudyJobs, args: argparse.Namespace) -> None:
     """Print the jobs as shell lines."""
     for job in jobs.jobs.values():
         print(shlex.join(shell_command(job)))
+
+
+def confirmed() -> bool:
+    """Ask whether to remove what was listed; no, where nobody can answer."""
+    if not sys.stdin.isatty():
+        print("there is no terminal to ask at; give --yes to remove all this", file=sys.stderr)
+        return False
+    return input("remove? [y/N] ").strip().lower() in ("y", "yes")
 
 
 ACTIONS = {"plan": plan, "status": status, "run": run, "table": table, "commands": commands}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -63,6 +64,23 @@ def lock_folder(folder: str | Path, work: str, *, wait: float = 0) -> Iterator[N
         if lock is not None:
             (folder / OWNER).unlink(missing_ok=True)
             lock.release()
+
+
+def is_locked(folder: str | Path) -> bool:
+    """Return whether a process has locked a folder, or locks cannot be asked about there."""
+    try:
+        file = os.open(Path(folder) / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def _acquire(folder: Path, work: str, wait: float) -> FileLock | None:

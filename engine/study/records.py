@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from fewseg.engine.study.jobs import Job, Kind
 from fewseg.util.files import write_text
 
 JOBS = "jobs"
+_MADE = "job.json"
+
+FILES = (_MADE, "claim", "log", "error", "attempts.jsonl", "slurm")
+"""The files of a record."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,23 @@ class Traits:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a job makes.
+
+    Attributes:
+        name: what the job does, in words.
+        script: the script and its arguments.
+        folder: the folder that it writes into, relative to that of the record.
+        results: keys of the results of a test.
+    """
+
+    name: str
+    script: tuple[str, ...]
+    folder: str
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """The record of one job.
 
@@ -96,7 +118,8 @@ class JobRecord:
     def begin(self, job: Job) -> float:
         """Note that an attempt begins, and return its start; the error of an earlier one is removed."""
         begun = time.time()
-        write_text(self.folder / "job.txt", f"{job.name}\n{' '.join(job.script)}\n")
+        made = Made(job.name, job.script, os.path.relpath(job.folder, self.folder), job.results)
+        write_text(self.folder / _MADE, json.dumps(asdict(made), indent=1) + "\n")
         self._error.unlink(missing_ok=True)
         self._note({"begun": begun, "host": socket.gethostname(), "job": asdict(Traits.of(job))})
         return begun
@@ -113,6 +136,15 @@ class JobRecord:
         self._note({**ended, "host": socket.gethostname()})
         if error is not None:
             write_text(self._error, f"{error}\n")
+
+    def made(self) -> Made | None:
+        """Return what the job makes; None where the record does not say it."""
+        try:
+            facts = json.loads((self.folder / _MADE).read_text(encoding="utf-8"))
+            made = Made(**facts)
+            return replace(made, script=tuple(made.script), results=tuple(made.results))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def error(self) -> str | None:
         """Return the error of the last attempt; None if it did not fail."""

@@ -14,16 +14,8 @@ from fewseg.util.files import write_text
 from fewseg.util.results.formats import FORMATS, to_html
 from fewseg.util.results.tables import Table
 
-STUDIES = "studies"
-"""The folder of all studies of a folder of runs, with one below it for each."""
-
 PAGE = "tables.html"
 _NAME = re.compile(r"table\d+(_\d+)?")
-
-
-def study_folder(study: StudyFile) -> Path:
-    """Return the folder of what belongs to a study alone: its tables and a copy of its file."""
-    return study.root / STUDIES / study.name
 
 
 def write_study_tables(folder: Path, study: StudyFile, tables: Mapping[str, Table]) -> Path:

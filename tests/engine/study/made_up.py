@@ -67,6 +67,7 @@ def result_of(job: Job, cell: Cell, key: str, changes: dict[str, Any]) -> Result
             seed=seed,
             episode_hash=f"{config.Data.data_set}-{protocol.name}-{config.Data.split}-{shot}-{seed}",
             metrics={"mIoU": score(cell, seed), "FB-IoU": score(cell, seed) / 2},
+            class_iou={"cat": score(cell, seed)},
         )
         for seed in (321, 322)
     )
