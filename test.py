@@ -134,7 +134,8 @@ def test_or_read(
             write(measurements, folder)
             plan.forget_counts(folder)
         overview(folder)
-        yield from (folder.file_of(measurement.result) for measurement in measurements)
+        results = [measurement.result for measurement in measurements]
+        yield from (folder.find(result) or folder.file_of(result) for result in results)
 
 
 def write(measurements: Sequence[Measurement], folder: ResultFolder) -> None:

@@ -16,7 +16,7 @@ from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.baselines import score_baselines
 from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_together
 from fewseg.engine.evaluation.one_by_one import count_one_by_one
-from fewseg.engine.evaluation.outcome import counts_of, result_of
+from fewseg.engine.evaluation.outcome import counts_of, result_of, variant_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
@@ -25,7 +25,7 @@ from fewseg.engine.setup.data import test_episodes, test_fold_of
 from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
-from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights
+from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights, unusual_weights
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
@@ -69,6 +69,7 @@ class Run:
         model: the model with its trained weights, on the CPU at first.
         episodes: episodes of the fold, under the protocol of the test.
         path, checkpoint_hash: path and hash of the checkpoint.
+        unusual: what is unusual about the checkpoint; see ``unusual_weights``.
     """
 
     config: Config
@@ -77,6 +78,7 @@ class Run:
     episodes: EpisodeSet
     path: Path
     checkpoint_hash: str
+    unusual: str
 
     @cached_property
     def adapter(self) -> Adapter | None:
@@ -93,6 +95,7 @@ class Run:
             "key": result_key(self.config),  # without the options that the checkpoint sets
         }
         config = self.config.with_values(Method={"options": self.options})
+        trained["variant"] = "_".join(filter(None, [variant_of(config), self.unusual])) or None
         return result_of(config, self.episodes, scores, **{**trained, **given})
 
     def adapted_result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
@@ -110,7 +113,15 @@ def open_run(config: Config) -> Run:
     model = build_few_shot(config, fold.classes)
     checkpoint_hash = file_hash(path)
     options = {**config.Method.options, **load_trained(model, path, describe(config, fold.classes))}
-    return Run(config, options, model, test_episodes(config, fold), path, checkpoint_hash)
+    return Run(
+        config,
+        options,
+        model,
+        test_episodes(config, fold),
+        path,
+        checkpoint_hash,
+        unusual=unusual_weights(config, fold.protocol, path),
+    )
 
 
 def expected(run: Run) -> list[Result]:

@@ -17,16 +17,14 @@ def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
     Raises:
         ResultError: a file cannot be written.
     """
-    result = measurement.result
+    result = folder.told_apart(measurement.result)
     moved = folder.make_room(result)
     pictures = folder.pictures_of(folder.file_of(result))
     for picture in pictures.glob("*.png"):
         picture.unlink()
     write_pictures(pictures, measurement.pictures)
     for baseline in measurement.baselines:
-        if not _is_there(folder.baselines, baseline):
-            moved += folder.baselines.make_room(baseline)
-        folder.baselines.add(baseline)
+        moved += _add_baseline(folder.baselines, baseline)
     folder.add(result, measurement.counts)
     return moved
 
@@ -64,6 +62,15 @@ def write_overview(folder: ResultFolder) -> dict[str, Section]:
     write_tables(folder.tables, sections)
     write_report(folder.report, sections)
     return sections
+
+
+def _add_baseline(folder: ResultFolder, baseline: Result) -> list[Path]:
+    """Write the result of a baseline, and return the new paths of earlier files."""
+    if not _is_there(folder, baseline):
+        baseline = folder.told_apart(baseline)
+    moved = [] if _is_there(folder, baseline) else folder.make_room(baseline)
+    folder.add(baseline)
+    return moved
 
 
 def _is_there(folder: ResultFolder, baseline: Result) -> bool:

@@ -18,7 +18,7 @@ from fewseg.model import create_base_learner
 from fewseg.model.checkpoint.published import load_published, load_strict
 from fewseg.model.contract import Network
 from fewseg.model.create import BASE_LEARNERS, METHODS
-from fewseg.util.checkpoint import file_hash, load_checkpoint, load_weights
+from fewseg.util.checkpoint import file_hash, load_checkpoint, load_weights, read_meta
 from fewseg.util.config import Config
 from fewseg.util.errors import CheckpointError, ConfigError, as_word
 from fewseg.util.log import get_log
@@ -53,6 +53,18 @@ def fill(path: str, config: Config) -> Path:
 def tested_weights(protocol: Protocol) -> str:
     """Return the name of the file of a run that is tested under a protocol."""
     return LAST if protocol.selection == "last" else BEST
+
+
+def unusual_weights(config: Config, protocol: Protocol, path: Path) -> str:
+    """Return how a checkpoint differs from the one that is tested by custom, as a part of a file name.
+
+    ``trained1shot_last``: it was trained with another number of shots, and is not the one that the protocol
+    selects among the files of a run. Empty where nothing is unusual, or where that is not known.
+    """
+    shot = read_meta(path).get("shot") if path.suffix == ".safetensors" else None
+    parts = [f"trained{shot}shot"] if shot not in (None, config.Data.shot) else []
+    others = {BEST, LAST} - {tested_weights(protocol)}
+    return "_".join([*parts, *([path.stem] if path.name in others else [])])
 
 
 def load_trained(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.setup.run_path import result_key
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.errors import CheckpointError, UserError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import stop_log
@@ -198,6 +199,41 @@ class TestSideBySide:
         assert json.loads(kept.read_text()) == before and kept.with_suffix(".npz").is_file()
         assert len([*(folder / EARLIER / "pictures" / kept.stem).glob("*.png")]) == 1
         assert f"to {kept}" in said(folder)
+
+    def test_checkpoints_of_one_config_have_results_of_their_own(self, script, weights, command, tmp_path):
+        folder, others = tmp_path / "out", {"pfenet1": weights(1, "pfenet")}
+        for seed, name in enumerate(("best", "last", "mine"), 1):
+            others[name] = tmp_path / f"{name}.safetensors"
+            others[name].write_bytes(weights(2, "pfenet", seed).read_bytes())
+        weights(2, "pfenet")
+        script.main(command("--shots", "2", arch="pfenet"))
+        for path in others.values():
+            script.main(command("--shots", "2", "--weight", path, arch="pfenet"))
+        script.main(command("--shots", "2", "--weight", others["mine"], "--again", arch="pfenet"))
+        results = ResultFolder(folder).results().values()
+        assert len(results) == 5 and not (folder / EARLIER).exists()
+        by_stem = {Path(result.checkpoint).stem: result.variant for result in results}
+        marks = {stem: variant.removeprefix(by_stem["pfenet2"]) for stem, variant in by_stem.items()}
+        assert marks == {
+            **{"pfenet2": "", "pfenet1": "_trained1shot", "last": "_last"},
+            **{name: f"_weights_{file_hash(others[name])[:8]}" for name in ("best", "mine")},
+        }
+        (table,) = (folder / "tables").rglob("mIoU.csv")
+        assert len(set(column(table, "run")[:5])) == 5
+
+    def test_baselines_of_other_episodes_are_kept(self, script, weights, command, shapes, tmp_path):
+        weights(1)
+        names = (shapes / "ImageSets/Segmentation/train.txt").read_text().splitlines()
+        lists = [tmp_path / "all.txt", tmp_path / "some.txt"]
+        for path, part in zip(lists, (names, names[:-20]), strict=True):
+            path.write_text("\n".join(part) + "\n")
+            script.main([*command(), "val_list", str(path)])
+            script.main([*command("--again"), "val_list", str(path)])
+        folder = ResultFolder(tmp_path / "out")
+        episodes = {result.episode_hash for result in folder.results().values()}
+        baselines = [result.episode_hash for result in folder.baselines.results().values()]
+        assert len(episodes) == 2 and sorted(baselines) == sorted([*episodes] * 2)
+        assert not (folder.baselines.path / EARLIER).exists()
 
     def test_a_result_under_its_former_name_is_recognised(self, script, weights, command, tmp_path):
         weights(1)

@@ -17,7 +17,14 @@ from typing import Any
 
 from fewseg.util.errors import ResultError
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path
-from fewseg.util.results.identity import departures, file_name, same_measurement, table_name
+from fewseg.util.results.identity import (
+    departures,
+    file_name,
+    is_of_another_run,
+    same_measurement,
+    table_name,
+    told_apart,
+)
 from fewseg.util.results.result import Result, read_result, write_result
 from fewseg.util.results.table_rows import row_key
 
@@ -70,6 +77,12 @@ class ResultFolder:
         """Return the file of a result of the same measurement, whatever its name; None if there is none."""
         stored = self.results().items()
         return next((path for path, other in stored if same_measurement(other, result)), None)
+
+    def told_apart(self, result: Result) -> Result:
+        """Return ``result`` with a name of its own, where its name is that of another run's result here."""
+        name = file_name(result)
+        namesakes = (other for other in self.results().values() if file_name(other) == name)
+        return told_apart(result, [other for other in namesakes if is_of_another_run(other, result)])
 
     def make_room(self, result: Result) -> list[Path]:
         """Move the results that ``result`` would replace to ``earlier`` and return their new files.

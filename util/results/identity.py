@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.config.differences import readable
 from fewseg.util.config.file import Entry
 from fewseg.util.config.published import ADAPT_OPTIONS, UNUSED, is_default, translate
@@ -22,9 +24,10 @@ _IDENTITY = (
 )
 """Entries in which, besides seeds, episodes and settings, two measurements may differ."""
 
+_EPISODES_FILE = "Test_Finetune.episodes_file"
 _NOT_COMPARED = keys_marked(Effect.NOTHING) | {
     *("Method.pretrained", "Method.base_weight", "Test_Finetune.weight"),
-    *("Test_Finetune.episodes", "Test_Finetune.seeds", "Test_Finetune.episodes_file"),
+    *("Test_Finetune.episodes", "Test_Finetune.seeds", _EPISODES_FILE),
 }
 """Keys that change no figure, and those whose effect the hashes of weights and episodes show."""
 
@@ -38,6 +41,39 @@ _SEEDS_NAMED, _VARIANT = 5, 40
 def same_measurement(one: Result, other: Result) -> bool:
     """Return whether both are of one checkpoint, tested with the same settings on the same episodes."""
     return _identity(one) == _identity(other)
+
+
+def told_apart(result: Result, namesakes: Iterable[Result]) -> Result:
+    """Return a result whose variant tells it from the results of other runs that have its name.
+
+    Args:
+        result: a result that is to be written.
+        namesakes: the results of the same name that have a right to it, see ``is_of_another_run``.
+    """
+    others = list(namesakes)
+    if not others:
+        return result
+    same_weights = [other for other in others if other.checkpoint_hash == result.checkpoint_hash]
+    if not same_weights:
+        mark = f"weights_{(result.checkpoint_hash or '')[:8]}"
+    elif all(other.episode_hash != result.episode_hash for other in same_weights):
+        mark = f"episodes_{result.episode_hash[:8]}"
+    else:
+        mark = f"settings_{_key(repr(_asked_for(result, with_root=False)))}"
+    return result.model_copy(update={"variant": "_".join(filter(None, [result.variant, mark]))})
+
+
+def is_of_another_run(stored: Result, result: Result) -> bool:
+    """Return whether a stored result is still one in its own right, and not replaced by a new one.
+
+    It is where its weights differ and are still there as they were tested, or where it was asked for by other
+    settings. Otherwise the run was trained anew, or its data were moved or have changed.
+    """
+    if stored.checkpoint_hash == result.checkpoint_hash:
+        elsewhere = stored.episode_hash != result.episode_hash
+        return _asked_for(stored, elsewhere) != _asked_for(result, elsewhere)
+    path = Path(stored.checkpoint or "")
+    return path.is_file() and file_hash(path) == stored.checkpoint_hash
 
 
 def measurement_key(result: Result) -> str:
@@ -82,16 +118,27 @@ def departures_in_words(result: Result) -> str:
 
 
 def _identity(result: Result) -> tuple[object, ...]:
-    settings = {
+    episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
+    return *(getattr(result, name) for name in _IDENTITY), episodes, _compared(result, _NOT_COMPARED)
+
+
+def _asked_for(result: Result, with_root: bool) -> tuple[object, ...]:
+    """Return what a result was measured on, as far as its config says it."""
+    names = (name for name in _IDENTITY if name != "checkpoint_hash")
+    left_out = _NOT_COMPARED - {_EPISODES_FILE} | (set() if with_root else {"Data.data_root"})
+    return *(getattr(result, name) for name in names), _compared(result, left_out)
+
+
+def _compared(result: Result, left_out: Collection[str]) -> dict[str, Any]:
+    """Return the settings of a measurement that are not ``left_out``: key path -> value."""
+    return {
         f"{section}.{key}": value
         for section, key, value in _settings(result)
         # The checkpoint's hash covers the training, except for the seed of an untrained network.
-        if (key == "manual_seed" if section == "Train" else f"{section}.{key}" not in _NOT_COMPARED)
+        if (key == "manual_seed" if section == "Train" else f"{section}.{key}" not in left_out)
         # A key that was added to the schema since has its default in older results.
         and value != default_of(f"{section}.{key}")
     }
-    episodes = [(seed.seed, seed.episode_hash) for seed in result.seeds]
-    return *(getattr(result, name) for name in _IDENTITY), episodes, settings
 
 
 def _settings(result: Result) -> Iterator[tuple[str, str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fewseg.util.checkpoint import file_hash
 from fewseg.util.results.comparison import read_runs
 from fewseg.util.results.folder import BASELINES, EARLIER, ResultFolder, baselines_of, comparable_groups
 from fewseg.util.results.identity import file_name, same_measurement, table_name
@@ -106,6 +107,49 @@ class TestSameMeasurement:
     def test_so_do_weights_episodes_and_seeds(self, changes: dict[str, Any]) -> None:
         assert not same_measurement(make(), make(**changes))
         assert same_measurement(make(), make(seconds=3.0, checkpoint="elsewhere", versions={}, key="1f"))
+
+
+class TestToldApart:
+    """Of two results with one name, the second gets another one, unless it takes the place of the first."""
+
+    def test_other_weights_as_long_as_the_first_ones_are_there(self, tmp_path: Path) -> None:
+        first, folder = tmp_path / "a.safetensors", ResultFolder(tmp_path)
+        first.write_text("weights")
+        folder.add(make(checkpoint=str(first), checkpoint_hash=file_hash(first)))
+        other = make(checkpoint="b.safetensors", checkpoint_hash="cd" * 32)
+        assert folder.told_apart(other).variant == "weights_cdcdcdcd"
+        assert folder.told_apart(make(variant="x", checkpoint_hash="cd" * 32)).variant == "x"
+        first.write_text("trained anew")
+        assert folder.told_apart(other) == other
+        first.unlink()
+        assert folder.told_apart(other) == other
+
+    @pytest.mark.parametrize(
+        ("section", "key", "values", "seeds", "mark"),
+        [
+            ("Test_Finetune", "episodes_file", (["a/1.jsonl"], ["b/1.jsonl"]), (1, 2), "episodes_"),
+            ("Data", "val_list", ("a/x/1.txt", "b/x/1.txt"), (1, 2), "episodes_"),
+            ("Data", "data_root", ("a/clothes", "b/clothes"), (1, 2), "episodes_"),
+            ("Data", "val_size", (97, 65), (1, 1), "settings_"),
+            ("Data", "data_root", ("a/clothes", "b/clothes"), (1, 1), ""),
+            ("Data", "val_size", (97, 97), (1, 2), ""),
+            ("Train", "workers", (0, 8), (1, 1), ""),
+        ],
+        ids=["manifest", "list", "data", "setting", "data moved", "data changed", "speed"],
+    )
+    def test_other_settings_of_the_same_weights(
+        self, tmp_path: Path, section: str, key: str, values: tuple, seeds: tuple[int, int], mark: str
+    ) -> None:
+        def with_value(index: int) -> Result:
+            result = make(config={section: {key: values[index]}})
+            shown = [seed.model_copy(update={"episode_hash": str(seeds[index])}) for seed in result.seeds]
+            return result.model_copy(update={"seeds": tuple(shown)})
+
+        folder = ResultFolder(tmp_path)
+        folder.add(with_value(0))
+        told = folder.told_apart(with_value(1)).variant or ""
+        assert told.startswith(mark) and bool(told) is bool(mark)
+        assert folder.told_apart(with_value(0)).variant is None
 
 
 class TestGroups:
