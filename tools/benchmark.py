@@ -5,6 +5,7 @@ python tools/benchmark.py step                    # one stage-2 training step
 python tools/benchmark.py loader                  # samples per second of the training data
 python tools/benchmark.py adapt                   # EFTNet's adaptation against encoding anew
 python tools/benchmark.py hsnet                   # HSNet's 4D convolutions against the published form
+python tools/benchmark.py schedule                # the order of a study's jobs over 64 cards, on a clock
 
 Machines drift, so everything is measured by turns and medians are printed; quote the ratios.
 """
@@ -26,11 +27,16 @@ from fewseg.engine.training.step import training_step
 from fewseg.model import create_model
 from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.util.command_line import command_line
-from tools import benchmark_adapt, benchmark_hsnet, benchmark_loader
+from tools import benchmark_adapt, benchmark_hsnet, benchmark_loader, benchmark_schedule
 from tools.plain_bam import plain_forward
 from tools.timing import by_turns, draw_episode
 
-OTHERS = {"loader": benchmark_loader, "adapt": benchmark_adapt, "hsnet": benchmark_hsnet}
+OTHERS = {
+    "loader": benchmark_loader,
+    "adapt": benchmark_adapt,
+    "hsnet": benchmark_hsnet,
+    "schedule": benchmark_schedule,
+}
 """Benchmarks in files of their own, each with ``add_arguments`` and ``run``."""
 
 PASCAL_QUERIES, PASCAL_SUPPORTS = 364, 390

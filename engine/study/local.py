@@ -56,6 +56,7 @@ class _Processes:
         self._jobs, self._stop, self._gpus = jobs, stop, torch.cuda.device_count()
         self._cores = max(1, len(os.sched_getaffinity(0)) // slots)
         self._running: dict[str, RunningJob] = {}
+        self._failed = {key for key, job in jobs.jobs.items() if self._record(job).error() is not None}
         self._log = get_log("study")
 
     def start(self, job: Job, cards: tuple[int, ...]) -> bool:
@@ -63,9 +64,12 @@ class _Processes:
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(card % self._gpus) for card in cards)
         command = with_cores(command_of(job), job, self._cores)
-        running = RunningJob.start(job, self._jobs.study.root, command, environment)
+        running = RunningJob.start(
+            job, self._jobs.study.root, command, environment, due=lambda: self._ended(job) is None
+        )
+        if running is not None or is_claimed(self._record(job).folder):
+            self._failed.discard(job.key)  # somebody has taken it up
         if running is None:
-            self._log.info("%s %s: another process is at it", job.kind.value, job.name)
             return False
         self._log.info("%s %s: started", job.kind.value, job.name)
         self._running[job.key] = running
@@ -79,13 +83,22 @@ class _Processes:
         return {key: Ended(self._finish(key)) for key in ended}
 
     def elsewhere(self, job: Job) -> Ended | None:
-        record = JobRecord.of(self._jobs.study.root, job)
-        if is_claimed(record.folder):
-            time.sleep(_POLL)
+        if is_claimed(self._record(job).folder):
             return None
+        return self._ended(job) or Ended(None, due=True)
+
+    def _ended(self, job: Job) -> Ended | None:
+        """Return how a job ended that nobody carries out; None if it must be started.
+
+        A job that had failed before this process began is taken up again, once.
+        """
         if is_done(job, self._jobs.jobs):
             return Ended(None)
-        return Ended(record.error() or "the process that had claimed it is gone; run the study again")
+        error = None if job.key in self._failed else self._record(job).error()
+        return None if error is None else Ended(error)
+
+    def _record(self, job: Job) -> JobRecord:
+        return JobRecord.of(self._jobs.study.root, job)
 
     def stop(self) -> None:
         """Ask all running jobs to save and to end, and wait for them."""

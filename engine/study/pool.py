@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,16 +16,22 @@ Seconds = Callable[[Job], float]
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that has ended, with its error, or None for success."""
+    """A job that has ended.
+
+    Attributes:
+        error: its error; None for success.
+        due: whether it must be started again, because the process that had claimed it has died.
+    """
 
     error: str | None
+    due: bool = False
 
 
 class Launcher(Protocol):
     """What carries out jobs."""
 
     def start(self, job: Job, cards: tuple[int, ...]) -> bool:
-        """Start a job on these cards; return False if another process has claimed it."""
+        """Start a job on these cards; return False if another process has claimed or ended it."""
 
     def wait(self) -> Mapping[str, Ended]:
         """Wait until jobs have ended, or for a moment; return those that have, by their keys."""
@@ -56,9 +63,9 @@ class Pool:
         self._elsewhere: set[str] = set()
         self.errors: dict[str, str] = {}
         ahead = _seconds_ahead(jobs, seconds)
-        self._waiting = sorted(
-            (key for key in jobs.jobs if key not in self._done), key=lambda key: -ahead[key]
-        )
+        order = sorted(jobs.jobs, key=lambda key: -ahead[key])
+        self._place = {key: place for place, key in enumerate(order)}
+        self._waiting = [key for key in order if key not in self._done]
         large = next((jobs.jobs[key] for key in self._waiting if jobs.jobs[key].processes > cards), None)
         if large is not None:
             raise UserError(
@@ -81,7 +88,9 @@ class Pool:
                     self._note(key, other)
 
     def _note(self, key: str, ended: Ended) -> None:
-        if ended.error is None:
+        if ended.due:
+            insort(self._waiting, key, key=self._place.__getitem__)
+        elif ended.error is None:
             self._done.add(key)
         else:
             self.errors[key] = ended.error

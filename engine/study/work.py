@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,19 +60,29 @@ class RunningJob:
 
     @classmethod
     def start(
-        cls, job: Job, root: Path, command: Sequence[str], environment: Mapping[str, str] | None = None
+        cls,
+        job: Job,
+        root: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        due: Callable[[], bool] = lambda: True,
     ) -> RunningJob | None:
-        """Claim a job and start its command; return None if another process has claimed it.
+        """Claim a job and start its command; return None if another process has claimed it, or it is not due.
 
         Args:
             job: the job.
             root: the folder of the study.
             command: the command line.
             environment: variables to set besides those of this process.
+            due: whether it must still be done; asked under the claim, since another process may just have
+                ended it.
         """
         record = JobRecord.of(root, job)
         claim = Claim.take(record.folder)
         if claim is None:
+            return None
+        if not due():
+            claim.release()
             return None
         begun = record.begin(job)
         with record.log.open("ab") as log:
