@@ -31,7 +31,7 @@ from tests.fuzz.outcome import accepted, cases, generator
 from tests.model.tester import random_episode
 
 ROOT = Path(__file__).resolve().parents[2] / "config"
-FILES = sorted(path for path in ROOT.rglob("*.yaml") if "_base_" not in path.parts)
+FILES = sorted(path for path in ROOT.rglob("*.yaml") if not {"_base_", "studies"} & {*path.parts})
 KEYS = [f"{section}.{key}" for section, model in SECTIONS.items() for key in model.model_fields]
 SIDE = 65
 SMALL = ("train_h", SIDE, "train_w", SIDE, "val_size", SIDE, "Method.backbone_options.width", 8)

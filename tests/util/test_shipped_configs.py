@@ -12,7 +12,9 @@ import pytest
 from fewseg.util.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)
+FILES = sorted(
+    path for path in (ROOT / "config").rglob("*.yaml") if not {"_base_", "studies"} & {*path.parts}
+)
 
 RECIPES = {
     "pascal/pspnet_resnet50": ("background", 417, 417, 0.5, 2.0, 12, 6, 2.5e-4, 100, 0, False),

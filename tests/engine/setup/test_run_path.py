@@ -15,7 +15,9 @@ from fewseg.util.config.types import Effect
 from fewseg.util.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
-SHIPPED = sorted(path for path in (ROOT / "config").rglob("*.yaml") if "_base_" not in path.parts)
+SHIPPED = sorted(
+    path for path in (ROOT / "config").rglob("*.yaml") if not {"_base_", "studies"} & {*path.parts}
+)
 BAM, FOLDER = ROOT / "config/pascal/bam_resnet50.yaml", ROOT / "config/folder/bam_resnet50.yaml"
 PLAIN = Path("exp/pascal/bam_resnet50/split0_shot1")
 
