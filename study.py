@@ -2,6 +2,7 @@
 
 python study.py plan config/studies/shapes.yaml          # the jobs, and what is left
 python study.py run config/studies/shapes.yaml --slots 2
+python study.py run config/studies/shapes.yaml --on slurm
 python study.py status config/studies/shapes.yaml        # what the running jobs do, on one screen
 python study.py table config/studies/shapes.yaml
 python study.py commands config/studies/shapes.yaml      # the same jobs as plain shell lines
@@ -59,8 +60,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             "--slots", type=int, metavar="N", help="cards for the hours left; all GPUs by default"
         )
     run = action("run", "Carry out what is not done.")
-    run.add_argument("--on", choices=("local",), default="local", help="where (default: local)")
+    run.add_argument(
+        "--on",
+        choices=("local", "slurm"),
+        default="local",
+        help="this machine (local, the default) or a cluster",
+    )
     run.add_argument("--slots", type=int, metavar="N", help="jobs at a time; one per GPU by default")
+    run.add_argument("--no-wait", action="store_true", help="with --on slurm: submit the jobs, and end")
     table = action("table", "Write the tables, complete or not, and print them.")
     table.add_argument(
         "--format", choices=FORMATS, default="terminal", help="what is printed (default: terminal)"
@@ -107,8 +114,13 @@ def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
     """Carry out what is not done."""
     keep_copy(jobs.study)
     start_log()
-    estimates = Estimates.read(jobs, states_of(jobs))
-    errors = run_local(jobs, args.slots, estimates.seconds)
+    if args.on == "slurm":
+        from fewseg.engine.study.slurm import run_slurm  # submitit is of no use elsewhere
+
+        errors = run_slurm(jobs, wait=not args.no_wait)
+    else:
+        estimates = Estimates.read(jobs, states_of(jobs))
+        errors = run_local(jobs, args.slots, estimates.seconds)
     for key, error in errors.items():
         get_log("study").error("%s: %s", jobs.jobs[key].name, error)
     if errors:

@@ -108,6 +108,10 @@ class JobRecord:
         return self.folder / "log"
 
     @property
+    def _slurm(self) -> Path:
+        return self.folder / "slurm"
+
+    @property
     def _error(self) -> Path:
         return self.folder / "error"
 
@@ -135,7 +139,24 @@ class JobRecord:
         ended = {"begun": begun, "seconds": time.time() - begun, "status": status}
         self._note({**ended, "host": socket.gethostname()})
         if error is not None:
-            write_text(self._error, f"{error}\n")
+            self.fail(error)
+
+    def fail(self, error: str) -> None:
+        """Note the error of a job in one line."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self._error, f"{error}\n")
+
+    def submitted(self, slurm_job: str) -> None:
+        """Note that the job was submitted to SLURM, which gave it this id."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self._slurm, f"{slurm_job}\n")
+
+    def slurm_job(self) -> str | None:
+        """Return the id that SLURM gave the job when it was last submitted; None if it never was."""
+        try:
+            return self._slurm.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
 
     def made(self) -> Made | None:
         """Return what the job makes; None where the record does not say it."""

@@ -12,9 +12,12 @@ from fewseg.engine.setup.run_path import run_key
 from fewseg.engine.setup.weights import tested_weights
 from fewseg.engine.study.claim import is_claimed
 from fewseg.engine.study.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.queue import Queue, Queued, read_queue
 from fewseg.engine.study.records import JobRecord
 from fewseg.engine.training.finished import Finished
 from fewseg.engine.training.snapshot import BEST
+from fewseg.util.errors import UserError
+from fewseg.util.log import get_log
 from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result
 
@@ -24,18 +27,31 @@ class State(Enum):
 
     DONE = "done"
     RUNNING = "running"
+    QUEUED = "queued"
     FAILED = "failed"
     READY = "ready"
     WAITING = "waiting"
 
 
-def states_of(jobs: StudyJobs) -> dict[str, State]:
+def states_of(jobs: StudyJobs, queue: Queue | None = None) -> dict[str, State]:
     """Return the state of every job.
 
     A job whose dependents are all done counts as done even if its own files have been removed.
+
+    Args:
+        jobs: the jobs.
+        queue: SLURM's queue; None: it is asked for if any job was ever submitted. Where SLURM does not
+            answer, nothing counts as queued.
     """
     done = done_jobs(jobs)
-    return {key: _state(job, jobs, done) for key, job in jobs.jobs.items()}
+    records = {key: JobRecord.of(jobs.study.root, job) for key, job in jobs.jobs.items() if key not in done}
+    submitted = {key: number for key, record in records.items() if (number := record.slurm_job())}
+    if queue is None:
+        queue = _queue() if submitted else {}
+    return {
+        key: State.DONE if key in done else _state(job, records[key], queue.get(submitted.get(key, "")), done)
+        for key, job in jobs.jobs.items()
+    }
 
 
 def done_jobs(jobs: StudyJobs) -> set[str]:
@@ -85,15 +101,23 @@ def files_of(job: Job, jobs: Mapping[str, Job]) -> dict[Path, Result]:
     }
 
 
-def _state(job: Job, jobs: StudyJobs, done: set[str]) -> State:
-    if job.key in done:
-        return State.DONE
-    record = JobRecord.of(jobs.study.root, job)
+def _state(job: Job, record: JobRecord, queued: Queued | None, done: set[str]) -> State:
     if is_claimed(record.folder):
         return State.RUNNING
-    if record.error() is not None:
+    failed = record.error() is not None
+    if queued is not None and queued.will_run and not (failed and queued.is_ending):
+        return State.QUEUED
+    if failed:
         return State.FAILED
     return State.READY if done.issuperset(job.needs) else State.WAITING
+
+
+def _queue() -> Queue:
+    try:
+        return read_queue()
+    except UserError as failure:
+        get_log("study").debug("%s", failure)
+        return {}
 
 
 def _weights_of(training: Job) -> set[str]:

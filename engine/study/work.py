@@ -21,17 +21,18 @@ _TAIL = 100_000
 """Bytes at the end of a log in which its last line is looked for."""
 
 
-def command_of(job: Job, launch: Sequence[str] = ("--standalone",)) -> list[str]:
-    """Return the command line of a job.
+def command_of(job: Job, nodes: int = 1, launch: Sequence[str] = ("--standalone",)) -> list[str]:
+    """Return the command line of a job on this machine.
 
     Args:
         job: the job.
+        nodes: number of machines that share its processes.
         launch: where it has several processes, arguments for torchrun besides their number on this machine.
     """
     script = [str(_ROOT / job.script[0]), *job.script[1:]]
     if job.processes == 1:
         return [sys.executable, script[0], *script[1:]]
-    number = ["--nproc-per-node", str(job.processes)]
+    number = ["--nproc-per-node", str(job.processes // nodes)]
     return [sys.executable, str(_ROOT / "tools/launch.py"), *number, *launch, *script]
 
 
@@ -117,6 +118,11 @@ class RunningJob:
         self._record.end(self._begun, status, error)
         self._claim.release()
         return error
+
+    def pause(self) -> None:
+        """Write down that this attempt ended and that the job will go on by itself; give up the claim."""
+        self._record.end(self._begun, self.process.wait(), None)
+        self._claim.release()
 
     def _error(self, status: int) -> str:
         if status < 0:
