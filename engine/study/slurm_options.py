@@ -15,7 +15,7 @@ from fewseg.engine.study.jobs import Job
 from fewseg.engine.study.queue import ask_slurm
 from fewseg.engine.study.study_file import StudyFile
 from fewseg.util.config.nearest_key import nearest
-from fewseg.util.errors import ConfigError
+from fewseg.util.errors import ConfigError, shortened
 
 _MINUTES, _SIGNAL, _STARTS = 24 * 60, 120, 100
 """Defaults: minutes that a job may take at a time, seconds before their end at which it is warned, and how
@@ -37,6 +37,11 @@ _NUMBERS = {
 }
 """Options that are whole numbers."""
 
+_KINDS: dict[str, tuple[type, str]] = {
+    "slurm_setup": (list, "a list of shell lines"),
+    "slurm_additional_parameters": (dict, "a mapping of sbatch's options"),
+}
+
 _GPUS = {"slurm_gpus_per_node", "slurm_gpus_per_task", "slurm_num_gpus", "slurm_gres"}
 """Options that ask for GPUs."""
 
@@ -54,16 +59,15 @@ def executor_for(study: StudyFile, jobs: Sequence[Job], folder: Path, dependency
         dependency: what the jobs wait for, as sbatch reads it; empty for nothing.
 
     Raises:
-        ConfigError: an option is unknown, or its value is wrong.
+        ConfigError: submitit refuses the value of an option.
     """
-    check_options(study)
     asked = dict(study.slurm)
     nodes = _nodes(study, jobs[0])
     share = jobs[0].processes // nodes
     starts = asked.pop("slurm_max_num_timeout", _STARTS)
     dependencies = [dependency, asked.pop("slurm_dependency", "")]
     options = {
-        "name": f"{study.name} {jobs[0].kind.value}",
+        "name": f"{study.name}-{jobs[0].kind.value}",
         "timeout_min": _MINUTES,
         "cpus_per_task": share * (1 + max(job.config.Train.workers for job in jobs)),
         "slurm_signal_delay_s": _SIGNAL,
@@ -101,7 +105,10 @@ def check_options(study: StudyFile) -> None:
             raise ConfigError(f"{place}: unknown option of submitit; {hint}")
         if key in _NUMBERS and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             unit = " of minutes" if key in ("slurm_time", "slurm_timeout_min") else ""
-            raise ConfigError(f"{place}: must be a whole number{unit}, got {value!r}")
+            raise ConfigError(f"{place}: must be a whole number{unit}, got {shortened(value)}")
+        kind, name = _KINDS.get(key, (object, ""))
+        if not isinstance(value, kind):
+            raise ConfigError(f"{place}: must be {name}, got {shortened(value)}")
     nodes, processes = study.slurm.get("slurm_nodes", 1), study.processes
     if nodes < 1 or processes % nodes:
         raise ConfigError(
