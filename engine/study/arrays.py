@@ -57,8 +57,8 @@ def arrays_of(jobs: StudyJobs, wanted: Collection[str], queued: Collection[str])
     for key, needs in waiting.items():
         job = jobs.jobs[key]
         # Trainings with as many followers of each kind share an array, which theirs then have the length of.
-        following = tuple(follower.kind for follower in followers[key])
-        groups[job.kind, needs, following].append(job)
+        kinds = tuple(follower.kind for follower in followers[key])
+        groups[job.kind, needs, kinds].append(job)
     for group in groups.values():
         for part in _parts(group):
             keys = tuple(job.key for job in part)

@@ -45,10 +45,12 @@ def show_plan(overview: Overview, every_job: bool, out: Console | None = None) -
 
     Args:
         overview: the state of the study.
-        every_job: whether all jobs are listed, and not only the first that run, failed or can start.
+        every_job: whether all jobs are listed, and not only the first that run, failed, can start or are
+            queued.
         out: where to; standard output by default.
     """
-    chosen = overview.jobs if every_job else overview.of(State.RUNNING, State.FAILED, State.READY)[:_SHOWN]
+    first = overview.of(State.RUNNING, State.FAILED, State.READY, State.QUEUED)[:_SHOWN]
+    chosen = overview.jobs if every_job else first
     out = out or console()
     out.print(_counts(overview))
     out.print()

@@ -134,11 +134,11 @@ def _pause(jobs: StudyJobs, seconds: float, stop: StopRequest) -> None:
             stop.check()
         except Interrupted:
             queue = read_queue()
-            numbers = (JobRecord.of(jobs.study.root, job).slurm_job() for job in jobs.jobs.values())
+            numbers = (JobRecord.of(jobs.study.root, job).slurm_job() or "" for job in jobs.jobs.values())
             arrays = dict.fromkeys(number.partition("_")[0] for number in numbers if number in queue)
             raise Interrupted(
-                "stopped waiting; the jobs go on, and study.py run waits for them again; to end them: "
-                f"scancel {' '.join(arrays)}"
+                "stopped waiting; the jobs go on, and study.py run --on slurm waits for them again; "
+                f"to end them: scancel {' '.join(arrays)}"
             ) from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,6 @@ def _gpus(asked: dict[str, Any], job: Job, share: int) -> dict[str, int]:
     return {"gpus_per_node": number} if number else {}
 
 
-@lru_cache
 def _has_gpus(partition: str | None) -> bool:
     where = [f"--partition={partition}"] if partition else []
     return "gpu" in ask_slurm("sinfo", "--noheader", "--format=%G", *where)

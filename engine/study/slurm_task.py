@@ -79,7 +79,7 @@ class Task:
         if self._running is not None:
             if signal.SIGTERM not in self._received:  # else SLURM has sent it to the job's processes as well
                 self._running.stop()
-            self._running.pause()
+            self._running.finish(self._is_done(), stopped=True)
             self._running = None
         return DelayedSubmission(Task(self._job, self._jobs, self._root))
 

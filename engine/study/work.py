@@ -119,11 +119,6 @@ class RunningJob:
         self._claim.release()
         return error
 
-    def pause(self) -> None:
-        """Write down that this attempt ended and that the job will go on by itself; give up the claim."""
-        self._record.end(self._begun, self.process.wait(), None)
-        self._claim.release()
-
     def _error(self, status: int) -> str:
         if status < 0:
             return f"ended by {signal.Signals(-status).name}; it goes on when the study runs again"
