@@ -96,7 +96,9 @@ class Task:
         command, environment = here.command(self._job, address), here.environment(self._job)
         while True:
             with without_warning():
-                running = RunningJob.start(self._job, self._root, command, environment, self._is_done)
+                running = RunningJob.start(
+                    self._job, self._root, command, environment, due=lambda: not self._is_done()
+                )
             if running is not None:
                 break
             if self._is_done():
