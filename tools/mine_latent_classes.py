@@ -31,6 +31,7 @@ from fewseg.util.checkpoint import file_hash
 from fewseg.util.command_line import add_config, command_line
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
+from fewseg.util.lock import lock_folder
 from fewseg.util.log import start_log
 
 
@@ -47,6 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--drop", type=float, default=0.0, metavar="SHARE", help="of least certain pixels to leave out")
     add("--protect-base", action="store_true", help="let pixels of base classes keep a label of their own")
     add("--extra", metavar="FOLDER", help="further images, without any label, to be labelled too")
+    add("--overwrite", action="store_true", help="replace labels that were mined otherwise")
     return parser.parse_args(argv)
 
 
@@ -68,11 +70,14 @@ def main(argv: list[str] | None = None) -> None:
         config = load_config(args.config, with_changes(opts, {"split": number}))
         folder = fill(args.out, config) if args.out else run_folder(config) / "mined"
         extra = query_paths(args.extra) if args.extra else []
-        count = mine(config, require_writable(folder), settings, extra)
+        with lock_folder(require_writable(folder), "mining"):
+            count = mine(config, folder, settings, extra, overwrite=args.overwrite)
         log.info("fold %d: labels of %d images are in %s", number, count, folder)
 
 
-def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence[Path]) -> int:
+def mine(
+    config: Config, folder: Path, settings: MiningSettings, extra: Sequence[Path], *, overwrite: bool
+) -> int:
     """Mine the training images of the config's fold, and ``extra`` ones, and return their number."""
     device = distributed.start()
     fold = fold_of(config)
@@ -82,7 +87,7 @@ def mine(config: Config, folder: Path, settings: MiningSettings, extra: Sequence
     load_trained(model, path, facts)
     miner = Miner(model.to(device), fold, config.Data.shot, settings, extra)
     kept = {key: facts[key] for key in ("arch", "backbone", "data_set", "fold", "shot")}
-    return write_mined(miner, folder, {**kept, "checkpoint_hash": file_hash(path)})
+    return write_mined(miner, folder, {**kept, "checkpoint_hash": file_hash(path)}, overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -117,11 +117,16 @@ def write_label(folder: Path, name: str, label: np.ndarray) -> None:
 
 def mined_by(folder: str | Path) -> str | None:
     """Return the hash of the checkpoint that a folder's labels were mined by; None where there are none."""
+    return (read_facts(folder) or {}).get("checkpoint_hash")
+
+
+def read_facts(folder: str | Path) -> dict[str, Any] | None:
+    """Return what the labels of a folder were made from; None where there are no complete ones."""
     try:
         facts = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return facts.get("checkpoint_hash") if isinstance(facts, dict) else None
+    return facts if isinstance(facts, dict) else None
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:

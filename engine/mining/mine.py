@@ -6,7 +6,7 @@ trained network, the training images and the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.labels import VOID
-from fewseg.dataset.loading.mined import MOST, write_facts, write_label
+from fewseg.dataset.loading.mined import FACTS, MOST, read_facts, write_facts, write_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import read_image
 from fewseg.engine.mining.clusters import cluster
@@ -25,6 +25,7 @@ from fewseg.engine.prediction.predict import output_names
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.util.errors import DataError
+from fewseg.util.log import get_log
 from fewseg.util.metrics import resize_logits
 from fewseg.util.progress import progress
 
@@ -155,19 +156,42 @@ class Miner:
         return label
 
 
-def write_mined(miner: Miner, folder: Path, facts: dict[str, object]) -> int:
+def write_mined(miner: Miner, folder: Path, facts: dict[str, object], *, overwrite: bool = False) -> int:
     """Mine and write labels, centres and facts; return the number of images.
+
+    Complete labels that were made from the same are left as they are.
 
     Args:
         miner: the miner of a fold.
         folder: the folder to write to.
         facts: what the labels were made from; the settings are added.
+        overwrite: whether labels that were made from something else are replaced.
+
+    Raises:
+        DataError: the folder holds labels that were made from something else.
     """
+    extra = {name: str(path.resolve()) for name, path in miner.extra.items()}
+    names = [*miner.names, *extra]
+    facts = {**facts, **vars(miner.settings), "images": names, "extra": extra}
+    earlier = read_facts(folder)
+    if earlier == facts:
+        get_log("mining").info("%s: labelled before; nothing left to do", folder)
+        return len(names)
+    if earlier is not None and not overwrite:
+        raise DataError(
+            f"{folder}: {_otherwise(earlier, facts)}; choose another by --out, or say --overwrite"
+        )
+    (folder / FACTS).unlink(missing_ok=True)  # the labels are incomplete from here on
     centres = miner.centres()
     for name, label in miner.labels(centres):
         write_label(folder, name, label)
     np.save(folder / "centres.npy", centres.cpu().numpy())
-    extra = {name: str(path.resolve()) for name, path in miner.extra.items()}
-    names = [*miner.names, *extra]
-    write_facts(folder, {**facts, **vars(miner.settings), "images": names, "extra": extra})
+    write_facts(folder, facts)
     return len(names)
+
+
+def _otherwise(earlier: Mapping[str, object], facts: Mapping[str, object]) -> str:
+    """Return in words what the labels of a folder were made from, where it is something else."""
+    other = [key for key, value in facts.items() if earlier.get(key) != value]
+    short = {"images": "other images", "extra": "other further images", "checkpoint_hash": "other weights"}
+    return f"holds labels of {', '.join(short.get(key, f'{key} {earlier.get(key)}') for key in other)}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.dataset.loading.mined import MinedImages
+from fewseg.dataset.loading.mined import MinedImages, read_facts
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.engine.mining.clusters import cluster
@@ -109,6 +109,30 @@ def test_training_reads_what_was_mined(miner, config, config_file, few, tmp_path
     model = build_network(training, fold.classes).train()
     losses = model.losses(model(episode), episode)
     assert set(losses) == {"main", "mining"} and all(loss.isfinite() for loss in losses.values())
+
+
+def test_labels_of_other_settings_are_kept_unless_told_otherwise(miner, tmp_path, monkeypatch):
+    facts = {"data_set": "shapes", "fold": 0, "checkpoint_hash": "ab" * 32}
+    count = write_mined(miner(), tmp_path, facts)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert write_mined(miner(), tmp_path, facts) == count
+    with pytest.raises(
+        DataError, match=r"holds labels of clusters 6; choose another by --out, or say --over"
+    ):
+        write_mined(miner(clusters=5), tmp_path, facts)
+    with pytest.raises(DataError, match="holds labels of other weights; "):
+        write_mined(miner(), tmp_path, {**facts, "checkpoint_hash": "cd" * 32})
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fewseg.engine.mining.mine.write_label", killed)
+        write_mined(miner(clusters=5), tmp_path, facts, overwrite=True)
+    assert read_facts(tmp_path) is None  # so that nobody takes the labels of both for one
+    write_mined(miner(clusters=5), tmp_path, facts)
+    assert read_facts(tmp_path)["clusters"] == 5
 
 
 def test_tool_mines_a_fold(config, config_file, few, tmp_path):
