@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from fewseg.engine.setup.lookup import otherwise, shorter_run
+from fewseg.engine.setup.lookup import otherwise, similar_run
 from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG, run_folder
 from fewseg.engine.training.finished import FINISHED
 from fewseg.engine.training.snapshot import BEST, EARLIER, LAST, STATE
@@ -103,11 +103,12 @@ class RunFolder:
             return None if resume is None else _file_of(Path(resume))
         if distributed.from_main((self.path / STATE).is_file()):
             return self.path / STATE
-        if distributed.is_main() and (shorter := shorter_run(self._config)):
+        if distributed.is_main() and (similar := similar_run(self._config)):
+            other, difference = similar
             get_log("train").warning(
-                "%s: nothing to go on with, the training begins anew; %s differs in epochs only: to go on "
-                "with that, say --opts resume %s",
-                *(self.path, shorter, shorter),
+                "%s: nothing to go on with, the training begins anew; %s %s: to go on with that, say "
+                "--opts resume %s",
+                *(self.path, other, difference, other),
             )
         return None
 

@@ -59,7 +59,7 @@ def plain_folder(config: Config) -> Path:
 def name_suffix(config: Config, effects: Collection[Effect]) -> str:
     """Return the name of the data root, where it is not the shipped one, followed by ``label``."""
     root = _root_name(config)
-    name = [in_file_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
+    name = [_root_in_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
     return "_".join(part for part in (*name, label(config, effects)) if part)
 
 
@@ -162,6 +162,12 @@ def _folder_of_config(config: Config) -> Path | None:
 
 def _root_name(config: Config) -> str:
     return PurePath(config.Data.data_root or "").name
+
+
+def _root_in_name(root: str) -> str:
+    """Return the name of a data root as a part of a file name, which keeps no letter beyond ASCII."""
+    plain = in_file_name(root)
+    return plain if root.isascii() else f"{plain}{hashlib.sha256(root.encode()).hexdigest()[:6]}"
 
 
 def _filled(path: str, config: Config) -> str:

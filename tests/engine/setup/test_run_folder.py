@@ -226,6 +226,16 @@ def test_longer_run_says_how_to_go_on_with_the_shorter_one(start, tmp_path, monk
     assert read_meta(state.with_name(LAST))["epoch"] == 2
 
 
+def test_run_in_a_folder_of_another_name_is_pointed_out(start, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    start("save_path", "''")
+    (state,) = (tmp_path / "exp").rglob(STATE)
+    former = state.parent.rename(state.parent.with_name("split0"))
+    start("save_path", "''", "resume", "auto")
+    said = f"{former.relative_to(tmp_path)} has the same settings: to go on with that, say --opts resume"
+    assert said in capsys.readouterr().err and state.is_file()
+
+
 def test_folder_that_was_taken_meanwhile_is_refused(start, tmp_path, monkeypatch):
     import train
 

@@ -72,6 +72,8 @@ def test_long_name_counts_what_it_leaves_out() -> None:
 def test_data_root_names_the_run_unless_it_is_the_shipped_one() -> None:
     names = {folder_of(FOLDER, "data_root", root).name for root in ("data/clothes", "/disk/shoes")}
     assert names == {"split0_shot1_clothes", "split0_shot1_shoes"}
+    foreign = {folder_of(FOLDER, "data_root", root).name for root in ("data/服装", "data/鞋", "data/kläder")}
+    assert len(foreign | {"split0_shot1"}) == 4 and all(name.isascii() for name in foreign)
     assert folder_of(FOLDER, "data_root", "/elsewhere/data/folder/").name == "split0_shot1"
     assert folder_of(BAM, "data_root", "/disk/VOC2012") == PLAIN
 
@@ -116,6 +118,34 @@ def test_long_keys_tell_trainings_and_tests_apart_whatever_their_paths() -> None
     assert len({keys_of(BAM, *opts)[0] for opts in others} | {run}) == 6
     base_learner = ROOT / "config/pascal/pspnet_resnet50.yaml"
     assert keys_of(base_learner) == keys_of(base_learner, "shot", 5)
+
+
+def another_value(key_path: str, value: object) -> object:
+    """Return a value of a key that is not its own; no one checks whether it may have it."""
+    known = {"Data.data_set": "coco", "Data.protocol": "hsnet", "Data.protocol_options": {"min_area": 7}}
+    if key_path in known:
+        return known[key_path]
+    if isinstance(value, bool | dict):
+        return not value if isinstance(value, bool) else {"added": 7}
+    return value + 7 if isinstance(value, int | float) else (0.25,) if isinstance(value, tuple) else "a/other"
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")
+def test_every_key_tells_runs_and_results_apart_as_it_says_of_itself() -> None:
+    config = load_config(BAM)
+    made_by_others = {"Data.mined_labels", "Method.base_weight"}
+    for section, model in SECTIONS.items():
+        for name, field in model.model_fields.items():
+            key_path = f"{section}.{name}"
+            value = another_value(key_path, getattr(getattr(config, section), name))
+            changed = config.with_values(**{section: {name: value}})
+            of_training = not {Effect.NOTHING, Effect.TEST} & set(field.metadata)
+            of_run = of_training and key_path not in made_by_others
+            of_test = of_run or (Effect.TEST in field.metadata and key_path != "Test_Finetune.weight")
+            other_folder = of_training or key_path == "Train.save_path"
+            assert (run_folder(changed) != run_folder(config)) == other_folder, key_path
+            assert (run_key(changed) != run_key(config)) == of_run, key_path
+            assert (result_key(changed) != result_key(config)) == of_test, key_path
 
 
 def test_save_path_takes_placeholders() -> None:
