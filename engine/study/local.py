@@ -11,6 +11,7 @@ import torch
 from fewseg.engine.setup.interrupt import StopRequest
 from fewseg.engine.study.claim import is_claimed
 from fewseg.engine.study.jobs import Job, StudyJobs
+from fewseg.engine.study.overview import overview_of
 from fewseg.engine.study.pool import Ended, Pool, Seconds
 from fewseg.engine.study.records import JobRecord
 from fewseg.engine.study.state import done_jobs, is_done
@@ -56,6 +57,7 @@ class _Processes:
         self._jobs, self._stop, self._gpus = jobs, stop, torch.cuda.device_count()
         self._cores = max(1, len(os.sched_getaffinity(0)) // slots)
         self._running: dict[str, RunningJob] = {}
+        self._slots = slots
         self._failed = {key for key, job in jobs.jobs.items() if self._record(job).error() is not None}
         self._log = get_log("study")
 
@@ -113,7 +115,8 @@ class _Processes:
         run = self._running.pop(key)
         error = run.finish(is_done(run.job, self._jobs.jobs))
         outcome = "done" if error is None else f"failed: {error}"
-        self._log.info("%s %s: %s", run.job.kind.value, run.job.name, outcome)
+        far = overview_of(self._jobs, self._slots).in_words
+        self._log.info("%s %s: %s (%s)", run.job.kind.value, run.job.name, outcome, far)
         return error
 
 

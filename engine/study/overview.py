@@ -61,9 +61,27 @@ class Overview:
     card_hours: float
     unknown: int
 
+    @property
+    def in_words(self) -> str:
+        """How far the study is: ``12 of 132 done, 3.4 h left``."""
+        number = len(self.of(State.DONE))
+        words = f"{number} of {len(self.jobs)} done"
+        if number == len(self.jobs) or (self.unknown and not self.hours):
+            return words
+        return f"{words}, {'over ' if self.unknown else ''}{duration(self.hours * 3600)} left"
+
     def of(self, *states: State) -> list[JobView]:
         """Return the jobs in these states, sorted by the state."""
         return [view for state in states for view in self.jobs if view.state is state]
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in words: ``45 s``, ``12 min``, ``3.4 h``; ``unknown`` for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def overview_of(jobs: StudyJobs, cards: int) -> Overview:

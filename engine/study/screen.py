@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fewseg.engine.study.jobs import Kind
-from fewseg.engine.study.overview import JobView, Overview
+from fewseg.engine.study.overview import JobView, Overview, duration
 from fewseg.engine.study.state import State
 
 _STYLES = {State.DONE: "green", State.RUNNING: "cyan", State.FAILED: "red", State.READY: "yellow"}
@@ -79,22 +79,6 @@ def watch(read: Callable[[], Overview]) -> None:
             begun = time.monotonic()
             live.update(_status(read()), refresh=True)
             time.sleep(max(_EVERY, 9 * (time.monotonic() - begun)))
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds in words: ``45 s``, ``12 min``, ``3.4 h``; ``unknown`` for None."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def hours_in_words(overview: Overview) -> str:
-    """Return how long the study still takes on its cards: ``3.4 h``, ``over 3.4 h``, ``unknown``."""
-    if overview.unknown and not overview.hours:
-        return "unknown"
-    return ("over " if overview.unknown else "") + duration(overview.hours * 3600)
 
 
 def _status(overview: Overview) -> RenderableType:

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from fewseg.engine.study.claim import Claim
 from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.overview import overview_of
+from fewseg.engine.study.overview import duration, overview_of
 from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.screen import console, duration, show_plan, show_status
+from fewseg.engine.study.screen import console, show_plan, show_status
 from fewseg.util.live import LIVE
 from study import main
 
@@ -106,6 +106,13 @@ def test_nothing_measured_is_unknown_and_nothing_left_is_said(jobs: StudyJobs, f
     for job in jobs.jobs.values():
         finish(job, jobs)
     assert plan_of(jobs).splitlines()[-1] == "nothing is left"
+
+
+def test_short_form_for_the_lines_of_a_run(jobs: StudyJobs, some: dict[str, Job]) -> None:
+    assert overview_of(jobs, 2).in_words == "1 of 18 done, over 2.5 h left"
+    JobRecord.of(jobs.study.root, some["done"]).begin(some["done"])  # now nobody saw its end
+    (some["running"].folder / LIVE).unlink()
+    assert overview_of(jobs, 2).in_words == "1 of 18 done"
 
 
 def test_status_shows_what_running_jobs_say(jobs: StudyJobs, some: dict[str, Job]) -> None:

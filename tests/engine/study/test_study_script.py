@@ -64,6 +64,7 @@ def test_study_goes_on_where_it_failed(file: Path, tmp_path: Path) -> None:
     assert len(done) == 2
     again = study("run", file)
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "test fold 0 lr wrong, 1-shot: done (4 of 4 done)" in again.stdout
     assert set(states_of(jobs).values()) == {State.DONE}
     assert all(len(JobRecord.of(tmp_path / "exp", job).attempts()) == 1 for job in jobs.jobs.values())
 
