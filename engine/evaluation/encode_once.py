@@ -188,7 +188,7 @@ class _Runner:
         self, task: Task, query: Encoding, batch: Sequence[PlannedEpisode], size: tuple[int, int]
     ) -> Prediction:
         supports = self._supports(batch)
-        task.tally.seed(batch[0])
+        task.tally.seed(batch[0], self.device)
         return task.model.decode(repeat_encoding(query, len(batch)), supports, size)
 
     def _supports(self, batch: Sequence[PlannedEpisode]) -> Encoding:

@@ -55,7 +55,7 @@ def count_one_by_one(task: Task, check: Check = nothing, adapter: Adapter | None
         for (planned,) in progress(pending[distributed.rank() :: distributed.world_size()], "episodes"):
             check()
             episode, label = tally.episodes.load(planned, with_truth=with_truth)
-            tally.seed(planned)
+            tally.seed(planned, model.device)
             tally.add(planned, segment(episode.to(model.device)), label)
 
 

@@ -20,6 +20,7 @@ from fewseg.util import distributed
 from fewseg.util.log import get_log
 from fewseg.util.metrics import Counts
 from fewseg.util.results.partial_counts import PartialCounts
+from fewseg.util.seed import seed_draws
 
 Observe = Callable[[PlannedEpisode, Prediction], None]
 """Is called with every episode and its prediction, in the process that made the prediction."""
@@ -84,10 +85,11 @@ class Tally:
                 self._scores[planned.manifest_index].forget(planned.episode_index)
         return pending
 
-    def seed(self, planned: PlannedEpisode) -> None:
+    def seed(self, planned: PlannedEpisode, device: torch.device) -> None:
         """Make the random draws of an episode's prediction depend on its manifest and number alone."""
         manifest = self.episodes.manifests[planned.manifest_index]
-        torch.manual_seed(generator("evaluation", manifest.seed, planned.episode_index).getrandbits(63))
+        rng = generator("evaluation", manifest.seed, planned.episode_index)
+        seed_draws(rng.getrandbits(63), device)
 
     def add(self, planned: PlannedEpisode, prediction: Prediction, label: np.ndarray) -> None:
         """Count a prediction.

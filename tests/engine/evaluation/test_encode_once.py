@@ -115,6 +115,23 @@ def test_every_episode_is_observed(configure):
     assert seen[0, 0].logits.shape == (1, 2, 65, 65)
 
 
+def test_random_draws_depend_on_the_episode_alone(configure):
+    config = configure("rpmm", **{"Method.options.em_init": "per_forward"})
+    fold = test_fold_of(config)
+    model, episodes = build_network(config, fold.classes), test_episodes(config, fold)
+    found = []
+    for loop in (evaluate, evaluate_one_by_one):
+        torch.rand(len(found) + 1)  # draws of others
+        logits = {}
+        loop(
+            model,
+            episodes,
+            observe=lambda planned, made, into=logits: into.update({planned[:2]: made.logits}),
+        )
+        found.append(logits)
+    assert len(found[0]) == 20 and all(torch.equal(found[1][key], found[0][key]) for key in found[0])
+
+
 def test_batch_dependent_learners_go_one_by_one(configure, monkeypatch):
     arguments = opened(configure)
     expected = counts(evaluate_one_by_one(*arguments))
