@@ -26,6 +26,7 @@ import torch
 from fewseg.engine.evaluation.measure import Measurement
 from fewseg.engine.evaluation.plan import Plan, look_up, measure_plans, together
 from fewseg.engine.evaluation.record import record, stored_result, write_overview
+from fewseg.engine.evaluation.session import Session
 from fewseg.engine.reports.report import Section
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
@@ -33,6 +34,7 @@ from fewseg.engine.setup.stage import require_few_shot
 from fewseg.util import distributed
 from fewseg.util.command_line import add_config, add_runs, command_line
 from fewseg.util.config import Config
+from fewseg.util.live import Live
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log, start_log
 from fewseg.util.results.folder import ResultFolder
@@ -68,11 +70,12 @@ def main(argv: list[str] | None = None) -> None:
     plans = [look_up(config) for config in runs]
     folder = ResultFolder(require_writable(args.out or results_folder(plans)))
     log = start_log(folder.path, "test.log")
-    with locked(folder, plans), resumable() as check:
+    with locked(folder, plans), resumable() as check, Live(folder.path) as live:
+        session = Session(folder, check, live)
         tested = [
             path
             for group in together(plans)
-            for path in test_or_read(group, folder, device, check, again=args.again)
+            for path in test_or_read(group, folder, device, session, again=args.again)
         ]
     for table in tables_with(tested, overview(folder)):
         log.info("\n%s", to_terminal(table).rstrip())
@@ -112,7 +115,7 @@ def locked(folder: ResultFolder, plans: Sequence[Plan]) -> Iterator[None]:
 
 
 def test_or_read(
-    plans: Sequence[Plan], folder: ResultFolder, device: torch.device, check: Check, *, again: bool
+    plans: Sequence[Plan], folder: ResultFolder, device: torch.device, session: Session, *, again: bool
 ) -> Iterator[Path]:
     """Test one checkpoint with some numbers of shots, except for those that were tested before.
 
@@ -129,12 +132,13 @@ def test_or_read(
         left += [] if stored else [plan]
     for plan in left:
         log.info("testing %s", plan)
-    for plan, measurements in measure_plans(left, device, folder, check) if left else ():
+    for measurements in measure_plans(left, device, session) if left else ():
+        results = [measurement.result for measurement in measurements]
         if distributed.is_main():
             write(measurements, folder)
-            plan.forget_counts(folder)
+            baselines = [baseline for measurement in measurements for baseline in measurement.baselines]
+            session.forget([*results, *baselines])
         overview(folder)
-        results = [measurement.result for measurement in measurements]
         yield from (folder.find(result) or folder.file_of(result) for result in results)
 
 

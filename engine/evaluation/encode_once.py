@@ -108,7 +108,7 @@ def evaluate_together(
             return
         visits = _own_share(plan_visits(tasks))
         for task in tasks:
-            kept.enter_context(task.tally.keeping())
+            kept.enter_context(task.tally.keeping(len(tasks)))
         _Runner(tasks, visits, cache_gib * GIB, check).run()
 
 

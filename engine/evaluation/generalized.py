@@ -14,16 +14,15 @@ import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
-from fewseg.engine.evaluation.measure import Measurement, Run, count_runs, kept_counts, open_run
+from fewseg.engine.evaluation.measure import Measurement, Run, count_runs, open_run
 from fewseg.engine.evaluation.outcome import counts_of
 from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally
-from fewseg.engine.setup.interrupt import Check, nothing
 from fewseg.model.contract import Prediction
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
 from fewseg.util.metrics import Counts, intersection_union_target, merge_generalised, resize_logits
-from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result
 
 MERGES = ("final", "base")
@@ -113,8 +112,7 @@ def expected_generalized(run: Run) -> list[Result]:
 def measure_generalized(
     configs: Sequence[Config],
     device: torch.device,
-    folder: ResultFolder | None = None,
-    check: Check = nothing,
+    session: Session | None = None,
 ) -> Iterator[list[Measurement]]:
     """Test the models that ``configs`` name on base and novel classes together.
 
@@ -123,13 +121,14 @@ def measure_generalized(
     Raises:
         ConfigError: see ``expected_generalized``.
     """
+    session = session or Session()
     runs = [open_run(config) for config in configs]
     tallies = []
     for run in runs:
         first, *_ = expected_generalized(run)
         make = partial(GeneralizedScores, merge_tau=run.config.Method.merge_tau)
-        tallies.append(Tally(run.episodes, make, kept=kept_counts(folder, first)))
-    for run, tally in zip(runs, count_runs(runs, tallies, device, check), strict=True):
+        tallies.append(Tally(run.episodes, make, session.watch(), kept=session.kept(first)))
+    for run, tally in zip(runs, count_runs(runs, tallies, device, session), strict=True):
         yield [_measured(run, tally.total(), merge, tally.seconds) for merge in MERGES]
 
 

@@ -18,11 +18,12 @@ from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_togeth
 from fewseg.engine.evaluation.one_by_one import count_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of, variant_of
 from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
 from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
 from fewseg.engine.setup.data import test_episodes, test_fold_of
-from fewseg.engine.setup.interrupt import Check, nothing
+from fewseg.engine.setup.interrupt import Check
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights, unusual_weights
@@ -32,9 +33,6 @@ from fewseg.util.config import Config
 from fewseg.util.distributed import gather
 from fewseg.util.log import get_log
 from fewseg.util.results.episode_counts import EpisodeCounts
-from fewseg.util.results.folder import ResultFolder
-from fewseg.util.results.identity import measurement_key
-from fewseg.util.results.partial_counts import PartialCounts
 from fewseg.util.results.result import Result
 from fewseg.util.seed import set_seed
 
@@ -136,58 +134,58 @@ def expected(run: Run) -> list[Result]:
 def measure(
     configs: Sequence[Config],
     device: torch.device,
-    folder: ResultFolder | None = None,
-    check: Check = nothing,
+    session: Session | None = None,
 ) -> Iterator[list[Measurement]]:
     """Test the models that ``configs`` name, and yield one measurement for each.
 
     Args:
         configs: configs that name one checkpoint and differ only in the number of shots.
         device: device of the networks.
-        folder: folder of the results, which keeps the counts until a test has ended; None: they are not kept.
-        check: called regularly; may raise to stop the test.
+        session: where the counts are kept, what may stop the test, and who is told the progress.
     """
+    session = session or Session()
     runs = [open_run(config) for config in configs]
     panels = [Panels(run.episodes, run.config.Test_Finetune.panels) for run in runs]
     tallies = [
         Tally(
             run.episodes,
-            observe=panel,
-            kept=kept_counts(folder, run.adapted_result()),
+            observe=session.watch(panel),
+            kept=session.kept(run.adapted_result()),
             pictures=panel.pictures,
         )
         for run, panel in zip(runs, panels, strict=True)
     ]
-    counted = count_runs(runs, tallies, device, check)
+    counted = count_runs(runs, tallies, device, session)
     for run, panel, tally in zip(runs, panels, counted, strict=True):
         scores = tally.total()
         result = run.adapted_result(scores, seconds=tally.seconds)
         pictures = {name: picture for part in gather(panel.pictures) for name, picture in part.items()}
-        baselines = [*score_baselines(run.config, run.episodes, check)]
+        baselines = [*score_baselines(run.config, run.episodes, session.check)]
         if run.config.Test_Finetune.untrained:
-            baselines.append(_measure_untrained(run, device, folder, check))
+            baselines.append(_measure_untrained(run, device, session))
         yield [Measurement(result, tuple(baselines), pictures, counts_of(scores))]
 
 
 def count_runs(
-    runs: Sequence[Run], tallies: Sequence[Tally], device: torch.device, check: Check
+    runs: Sequence[Run], tallies: Sequence[Tally], device: torch.device, session: Session
 ) -> Iterator[Tally]:
     """Evaluate the runs, and yield the tally of each when it is complete.
 
     The runs share their encodings if these are equal; otherwise they are evaluated one after the other.
     """
     tasks = [Task(on_device(run.model, device), tally) for run, tally in zip(runs, tallies, strict=True)]
+    session.begin(tallies)
     if runs[0].adapter is not None:
         for run, task in zip(runs, tasks, strict=True):
-            count_one_by_one(task, check, run.adapter)
+            count_one_by_one(task, session.check, run.adapter)
             yield task.tally
     elif len(tasks) > 1 and encode_equally(tasks):
         get_log("test").info("%d numbers of shots share the encodings of one checkpoint", len(tasks))
-        _evaluate(runs[0].config, tasks, check)
+        _evaluate(runs[0].config, tasks, session.check)
         yield from tallies
     else:
         for task in tasks:
-            _evaluate(runs[0].config, [task], check)
+            _evaluate(runs[0].config, [task], session.check)
             yield task.tally
 
 
@@ -199,33 +197,19 @@ def _evaluate(config: Config, tasks: Sequence[Task], check: Check) -> None:
     evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=check)
 
 
-def kept_counts(
-    folder: ResultFolder | None, result: Result, beside: Result | None = None
-) -> PartialCounts | None:
-    """Return where the counts of a test are kept until it has ended.
-
-    Args:
-        folder: folder of the results; None: they are not kept.
-        result: result of the test, without metrics.
-        beside: result after whose file the folder is named, by default ``result``.
-    """
-    if folder is None:
-        return None
-    return PartialCounts(folder.partial_of(folder.file_of(beside or result)), measurement_key(result))
-
-
 def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
     """Move a model to a device, in the memory format in which convolutions are faster."""
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def _measure_untrained(run: Run, device: torch.device, folder: ResultFolder | None, check: Check) -> Result:
+def _measure_untrained(run: Run, device: torch.device, session: Session) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
     set_seed(run.config.Train.manual_seed or 0)
     model = on_device(build_few_shot(run.config, run.episodes.fold.classes), device)
-    kept = kept_counts(folder, _untrained(run, None, 0.0), beside=run.adapted_result())
-    tally = Tally(run.episodes, kept=kept)
-    _evaluate(run.config, [Task(model, tally)], check)
+    kept = session.kept(_untrained(run, None, 0.0), beside=run.adapted_result())
+    tally = Tally(run.episodes, observe=session.watch(), kept=kept)
+    session.begin([tally])
+    _evaluate(run.config, [Task(model, tally)], session.check)
     return _untrained(run, tally.total(), tally.seconds)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from fewseg.engine.evaluation.generalized import expected_generalized, measure_generalized
 from fewseg.engine.evaluation.measure import Measurement, expected, measure, open_run
-from fewseg.engine.setup.interrupt import Check, nothing
+from fewseg.engine.evaluation.session import Session
 from fewseg.engine.setup.run_path import run_folder
 from fewseg.util import distributed
 from fewseg.util.config import Config
@@ -52,10 +51,6 @@ class Plan:
         config = self.config.with_values(Data={"shot": 1}).as_dict()
         return json.dumps([self.results[0].checkpoint_hash, config], sort_keys=True, default=str)
 
-    def forget_counts(self, folder: ResultFolder) -> None:
-        """Remove the counts that were kept while the test ran, once its results are written."""
-        shutil.rmtree(folder.partial_of(folder.file_of(self.results[0])), ignore_errors=True)
-
 
 def together(plans: Iterable[Plan]) -> list[list[Plan]]:
     """Group the plans of one checkpoint that differ only in the number of shots."""
@@ -66,19 +61,17 @@ def together(plans: Iterable[Plan]) -> list[list[Plan]]:
 
 
 def measure_plans(
-    plans: Sequence[Plan], device: torch.device, folder: ResultFolder, check: Check = nothing
-) -> Iterator[tuple[Plan, list[Measurement]]]:
-    """Test the plans of a group, and yield each with its measurements, one for each result.
+    plans: Sequence[Plan], device: torch.device, session: Session
+) -> Iterator[list[Measurement]]:
+    """Test the plans of a group, and yield the measurements of each in turn, one for each result.
 
     Args:
         plans: a group of ``together``.
         device: device of the networks.
-        folder: folder of the results, which keeps the counts until a test has ended.
-        check: called regularly; may raise to stop the test.
+        session: where the counts are kept, what may stop the test, and who is told the progress.
     """
     kind = measure_generalized if plans[0].config.Test_Finetune.generalized else measure
-    measured = kind([plan.config for plan in plans], device, folder, check)
-    yield from zip(plans, measured, strict=True)
+    yield from kind([plan.config for plan in plans], device, session)
 
 
 def look_up(config: Config) -> Plan:

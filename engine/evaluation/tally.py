@@ -47,6 +47,9 @@ class Tally:
         observe: called with every prediction.
         kept: where the counts are kept until the test has ended; None: nowhere.
         pictures: the pictures that ``observe`` draws, which are kept too.
+
+    Attributes:
+        seconds: duration of the evaluation, including that of a killed test from which it goes on.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class Tally:
         self.episodes, self._observe, self._kept = episodes, observe, kept
         self._scores = [scores_of(episodes.fold, manifest) for manifest in episodes.manifests]
         self._pictures = {} if pictures is None else pictures
-        self._earlier, self._started = 0.0, time.perf_counter()
+        self.seconds = 0.0
+        self._since, self._share = time.perf_counter(), 0.0
         self._base: Counts | None = None
         self._label: np.ndarray | None = None
         if kept is not None and distributed.is_main():
@@ -69,9 +73,14 @@ class Tally:
         self._done = done if kept is None else distributed.from_main(done)
 
     @property
-    def seconds(self) -> float:
-        """Duration of the evaluation, including that of the killed test from which it goes on."""
-        return self._earlier + time.perf_counter() - self._started
+    def size(self) -> int:
+        """Number of episodes."""
+        return sum(len(score.manifest) for score in self._scores)
+
+    @property
+    def left(self) -> int:
+        """Number of episodes that had not been counted at the beginning."""
+        return self.size - sum(int(done.sum()) for done in self._done)
 
     def pending(self, groups: Iterable[Sequence[PlannedEpisode]]) -> list[Sequence[PlannedEpisode]]:
         """Return the groups of episodes that have not been counted as a whole.
@@ -107,16 +116,22 @@ class Tally:
         self._observe(planned, prediction)
         score.done[planned.episode_index] = True
         if self._kept is not None and self._kept.due():
-            self._kept.write(self._state())
+            self._keep(self._kept)
 
     @contextmanager
-    def keeping(self) -> Iterator[None]:
-        """A context for the evaluation, at whose end the counts are written, however it ends."""
+    def keeping(self, tasks: int = 1) -> Iterator[None]:
+        """A context for the evaluation, at whose end the counts are written, however it ends.
+
+        Args:
+            tasks: number of tasks that are evaluated together, which share the time.
+        """
+        self._since, self._share = time.perf_counter(), 1 / tasks
         try:
             yield
         finally:
             if self._kept is not None:
-                self._kept.write(self._state())
+                self._keep(self._kept)
+            self._count_time()
 
     def total(self) -> list[Scores]:
         """Return the scores of every manifest, summed over all processes."""
@@ -126,6 +141,15 @@ class Tally:
 
     def _is_done(self, planned: PlannedEpisode) -> bool:
         return bool(self._done[planned.manifest_index][planned.episode_index])
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.seconds += self._share * (now - self._since)
+        self._since = now
+
+    def _keep(self, kept: PartialCounts) -> None:
+        self._count_time()
+        kept.write(self._state())
 
     def _state(self) -> dict[str, np.ndarray]:
         counts = {
@@ -146,8 +170,7 @@ class Tally:
         done = sum(int(score.done.sum()) for score in self._scores)
         if done:
             kept.replace_all(self._state())
-            episodes = sum(len(score.manifest) for score in self._scores)
-            get_log("test").info("going on after %d of %d episodes; see %s", done, episodes, kept.folder)
+            get_log("test").info("going on after %d of %d episodes; see %s", done, self.size, kept.folder)
 
     def _take_over(self, part: Mapping[str, np.ndarray]) -> None:
         for number, score in enumerate(self._scores):
@@ -155,4 +178,4 @@ class Tally:
             score.restore({name.removeprefix(own): part[name] for name in part if name.startswith(own)})
         drawn = (name for name in part if name.startswith(_PICTURE))
         self._pictures.update({name.removeprefix(_PICTURE): part[name] for name in drawn})
-        self._earlier = max(self._earlier, float(part[_SECONDS]))
+        self.seconds = max(self.seconds, float(part[_SECONDS]))

@@ -106,7 +106,7 @@ def _counted(config: Any) -> dict[str, Any]:
     else:
         episodes = validation_episodes(config, fold.for_selection(), 1)
         (scores,) = evaluate(network, episodes, observe=lambda planned, _: seen.append(str(planned.spec)))
-        counts = [part.tolist() for part in (*scores.episodes.values(), scores.meters["final"].counts)]
+        counts = [part.tolist() for part in (*scores.episodes.values(), scores.meter("final").counts)]
     return {"counts": counts, "episodes": sorted(spec for own in distributed.gather(seen) for spec in own)}
 
 

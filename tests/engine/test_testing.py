@@ -33,7 +33,7 @@ def _quiet():
 
 def written(folder: Path) -> dict[str, int]:
     """Return the result files of a folder with the times of their writing."""
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.json"))}
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*shot*.json"))}
 
 
 def said(folder: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,12 @@ from fewseg.engine.evaluation.tally import Tally
 from fewseg.engine.setup.interrupt import Interrupted
 from fewseg.engine.setup.weights import describe
 from fewseg.model.fewshot import FewShotModel
+from fewseg.util import live
 from fewseg.util.checkpoint import save_checkpoint
+from fewseg.util.live import LIVE, read_live
 from fewseg.util.results import partial_counts
 from fewseg.util.results.archive import read_archive, write_archive
 from tests.engine.evaluation.test_encode_once import opened
-from tests.engine.test_kills import finish, in_a_process, killed
 
 ADAPTED = ("adapt", "eftnet", "ft_number", "1", "seeds", "[1]")
 KINDS = {
@@ -99,6 +101,23 @@ def run(script, trained, command, tmp_path, monkeypatch) -> Run:
     return start
 
 
+def in_a_process(work: Callable[[], object]) -> int:
+    """Run ``work`` in a process of its own; return its id. A fork saves the seconds of loading torch."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.setsid()
+        work()
+        status = 0
+    except Exception as failure:
+        sys.stderr.write(f"{type(failure).__name__}: {failure}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
 def die_after(episodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process kill itself when it has counted so many episodes."""
     add, counted = Tally.add, []
@@ -119,16 +138,23 @@ def wait_for_kill(children: list[int]) -> None:
 
 
 def all_finish(children: list[int]) -> None:
-    for child in children:
-        finish(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * len(children)
+
+
+def killed(child: int, after: float) -> bool:
+    """Kill a process after so many seconds; return whether it still ran."""
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
 
 
 def content(folder: Path) -> dict[str, object]:
     """Return what a folder of results says: results without their times, counts, and pictures."""
     found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*.json")):
-        if not path.name.startswith("."):
-            found[str(path.relative_to(folder))] = {**json.loads(path.read_text()), "seconds": 0}
+    for path in sorted(folder.rglob("*shot*.json")):
+        found[str(path.relative_to(folder))] = {**json.loads(path.read_text()), "seconds": 0}
     for path in folder.glob("*.npz"):
         found[path.name] = {name: array.tolist() for name, array in read_archive(path).items()}
     for path in folder.rglob("*.png"):
@@ -140,7 +166,7 @@ def assert_same(folder: Path, whole: Path) -> None:
     assert content(folder) == content(whole)
     metrics = [result["mean"] for name, result in content(whole).items() if name.endswith(".json")]
     assert any(0 < value < 1 for values in metrics for value in values.values())
-    assert [*(folder / "partial").rglob("*.npz")] == []
+    assert not (folder / "partial").exists() and not (folder / LIVE).exists()
 
 
 def said(folder: Path) -> str:
@@ -151,7 +177,7 @@ def said(folder: Path) -> str:
 def test_a_killed_test_ends_the_same(run, tmp_path, kind):
     all_finish(run(kind, "whole"))
     wait_for_kill(run(kind, "parts", kill_after=2))
-    assert not [*(tmp_path / "parts").glob("*.json")]
+    assert not [*(tmp_path / "parts").glob("*shot*.json")]
     wait_for_kill(run(kind, "parts", kill_after=1))
     all_finish(run(kind, "parts"))
     assert_same(tmp_path / "parts", tmp_path / "whole")
@@ -199,16 +225,37 @@ def test_a_stopped_test_says_how_to_go_on(script, trained, command, tmp_path, mo
             script.main(command())
     assert len([*(tmp_path / "out" / "partial").rglob("*.npz")]) == 1
     script.main(command())
-    assert "going on after" in said(tmp_path / "out") and len([*(tmp_path / "out").glob("*.json")]) == 1
+    assert "going on after" in said(tmp_path / "out") and len([*(tmp_path / "out").glob("*shot*.json")]) == 1
+
+
+def test_a_test_says_how_far_it_is(script, trained, command, tmp_path, monkeypatch):
+    trained()
+    told, add = [], Tally.add
+
+    def add_and_read(tally, *arguments):
+        add(tally, *arguments)
+        told.append(read_live(tmp_path / "out"))
+
+    monkeypatch.setattr(Tally, "add", add_and_read)
+    monkeypatch.setattr(live, "_EVERY", 0.0)
+    script.main(command())
+    assert [facts["episode"] for facts in told] == [1, 2, 3, 4, 5, 6]
+    assert {(facts["work"], facts["episodes"]) for facts in told} == {("testing", 6)}
+    assert all(facts["seconds_an_episode"] > 0 for facts in told)
 
 
 def test_counts_of_other_weights_are_not_taken(run, trained, tmp_path):
     wait_for_kill(run("few-shot", "out", kill_after=2))
+    (kept,) = (tmp_path / "out" / "partial").rglob("*.npz")
     trained(seed=1)
     all_finish(run("few-shot", "out"))
     all_finish(run("few-shot", "whole"))
-    assert_same(tmp_path / "out", tmp_path / "whole")
-    assert "going on after" not in said(tmp_path / "out")
+    assert "going on after" not in said(tmp_path / "out") and kept.is_file()
+    trained()
+    all_finish(run("few-shot", "out"))
+    all_finish(run("few-shot", "whole"))
+    assert "going on after 2 of 8" in said(tmp_path / "out") and not kept.parent.parent.exists()
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_damaged_counts_are_counted_anew(run, tmp_path):

@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from fewseg.util.errors import ResultError
+from fewseg.util.live import LIVE
 from fewseg.util.results.episode_counts import EpisodeCounts, counts_path, read_counts
 from fewseg.util.results.folder import BASELINES, EARLIER
 from fewseg.util.results.result import Result, read_result
 from fewseg.util.results.table_rows import Trait, row_key, with_changes
 from fewseg.util.results.tables import Interval, Row, Table, Value, build_table
+
+_OF_RUNS = (LIVE, "finished.json")
+"""Files in the folders of runs that are no results."""
 
 KINDS: dict[str, Trait] = {
     "protocols": lambda result: with_changes(result.protocol, result.protocol_difference),
@@ -202,6 +206,8 @@ def _episode_sets(runs: Sequence[Run]) -> Trait:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+    files = sorted(
+        file for file in path.rglob("*.json") if file.name not in _OF_RUNS and not file.name.startswith(".")
+    )
     left_out = {BASELINES, EARLIER} - {path.name}
     return [file for file in files if not left_out.intersection(file.relative_to(path).parts[:-1])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ class PartialCounts:
         for file in self._files():
             if file != self._own:
                 file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the files, those of killed writes too."""
+        for file in self.folder.glob(f"*{self._key}_*"):
+            file.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(OSError):  # other counts are there
+                folder.rmdir()
 
     @property
     def _own(self) -> Path:

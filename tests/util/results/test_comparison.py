@@ -154,6 +154,12 @@ class TestTables:
         assert comparison_table(runs, "mIoU", None) == comparison_table(runs, "mIoU", None, draws=1000)
         assert difference_table(runs, "mIoU") == difference_table(runs, "mIoU", draws=1000)
 
+    def test_what_runs_say_about_themselves_is_no_result(self, tmp_path: Path) -> None:
+        stored(tmp_path, "bam", counted())
+        for name in ("live.json", "finished.json"):
+            (tmp_path / name).write_text("{}")
+        assert len(read_runs([str(tmp_path)])) == 1
+
     def test_baselines_are_left_out_unless_named(self, tmp_path: Path) -> None:
         stored(tmp_path, "bam", counted())
         stored(tmp_path / "baselines", "every object", None)
