@@ -24,7 +24,8 @@ from fewseg.engine.setup.script import run_script
 from fewseg.engine.study.cleaning import clean
 from fewseg.engine.study.copies import keep_copy, study_folder
 from fewseg.engine.study.estimate import Estimates
-from fewseg.engine.study.jobs import StudyJobs, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import StudyJobs
 from fewseg.engine.study.local import run_local, usual_slots
 from fewseg.engine.study.overview import overview_of
 from fewseg.engine.study.screen import show_plan, show_status, watch

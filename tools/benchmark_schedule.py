@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewseg.engine.study.jobs import Kind, StudyJobs, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import Kind, StudyJobs
 from fewseg.engine.study.simulation import Simulation, least_seconds, simulate
 from fewseg.engine.study.study_file import read_study
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from fewseg.engine.setup.run_path import RUNS
 from fewseg.engine.study.clean import Leftover, Leftovers, leftovers, remove
 from fewseg.engine.study.copies import COPY, STUDIES, studies_of
-from fewseg.engine.study.jobs import StudyJobs, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import StudyJobs
 from fewseg.engine.study.study_file import StudyFile, read_study
 from fewseg.util.errors import UserError
 

@@ -11,7 +11,8 @@ import sys
 import time
 
 from fewseg.engine.study import local
-from fewseg.engine.study.jobs import Job, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import Job
 from fewseg.engine.study.study_file import read_study
 
 JOURNAL = "journal"

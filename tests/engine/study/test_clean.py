@@ -11,7 +11,8 @@ import pytest
 import study as script
 from fewseg.engine.study.claim import Claim
 from fewseg.engine.study.copies import keep_copy
-from fewseg.engine.study.jobs import Kind, StudyJobs, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import Kind, StudyJobs
 from fewseg.engine.study.records import JobRecord
 from fewseg.engine.study.study_file import read_study
 from fewseg.util.config.plain_yaml import as_text

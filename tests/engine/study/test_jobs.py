@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.jobs import Job, Kind, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import Job, Kind
 from fewseg.engine.study.study_file import read_study
 from fewseg.util.config import load_config
 from fewseg.util.config.plain_yaml import as_text

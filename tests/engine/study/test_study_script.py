@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.jobs import Kind, jobs_of
+from fewseg.engine.study.expansion import jobs_of
+from fewseg.engine.study.jobs import Kind
 from fewseg.engine.study.records import JobRecord
 from fewseg.engine.study.state import State, states_of
 from fewseg.engine.study.study_file import read_study
