@@ -175,7 +175,7 @@ def _remove_record(leftover: Leftover, root: Path) -> str | None:
     if claim is None:
         return "belongs to a job at work"
     try:
-        _unlink(*(leftover.path / name for name in FILES))
+        _unlink(*_files_of_record(leftover.path).made)
         remove_empty(leftover.path, root)
     finally:
         claim.release()
@@ -209,7 +209,7 @@ def _hand_made(run: Path, made: Mapping[Path, set[str]]) -> Iterator[Path]:
 
 def _files_of_record(folder: Path) -> Files:
     paths = sorted(folder.iterdir())
-    made = [path for path in paths if path.name in FILES and not path.is_dir()]
+    made = [path for path in paths if path.name in FILES or path.name.startswith("log.")]
     return Files.of(made, (path for path in paths if path not in made))
 
 

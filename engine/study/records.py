@@ -18,8 +18,8 @@ from fewseg.util.files import write_text
 JOBS = "jobs"
 _MADE = "job.json"
 
-FILES = (_MADE, "claim", "log", "error", "attempts.jsonl", "slurm")
-"""The files of a record."""
+FILES = (_MADE, "claim", "log", "error", "attempts.jsonl", "slurm", "nodes.json")
+"""The files of a record, besides the logs of further nodes, ``log.1`` and so on."""
 
 
 @dataclass(frozen=True)
