@@ -24,7 +24,8 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from fewseg.engine.setup.script import LAUNCHED, LOST, STOPPED
+from fewseg.engine.setup.script import LAUNCHED, STOPPED
+from fewseg.util.peers import LOST
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.run(run.parse_args(arguments))
     except ChildFailedError as failed:
         number, failure = _first(failed.failures)
-        # torchrun may end a process that has reported its error before it exits with its own status.
-        status = failure.error_file_data.get("status", failure.exitcode)
+        status = _status(failure)
         if status != STOPPED:
             print(f"error: {_reason(number, failure)}", file=sys.stderr)
         return status if status > 0 else 128 - status
@@ -46,14 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """Return the failure that led to the others: one that was explained, or else one that no other caused."""
+    """Return the failure that led to the others: one that no other caused, or of several an explained one."""
 
     def order(numbered: tuple[int, ProcessFailure]) -> tuple[bool, bool, int]:
         failure = numbered[1]
-        follows = failure.exitcode in (-signal.SIGTERM, LOST)
-        return not os.path.isfile(failure.error_file), follows, failure.timestamp
+        follows = _status(failure) in (-signal.SIGTERM, LOST)
+        return follows, not os.path.isfile(failure.error_file), failure.timestamp
 
     return min(failures.items(), key=order)
+
+
+def _status(failure: ProcessFailure) -> int:
+    """Return the status of a process, which torchrun may have ended after it had reported its error."""
+    return failure.error_file_data.get("status", failure.exitcode)
 
 
 def _reason(number: int, failure: ProcessFailure) -> str:

@@ -10,12 +10,23 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fewseg.util.errors import UserError
+from fewseg.util.peers import PeerWatch
 
 if TYPE_CHECKING:
     import torch
 
 _PEER_ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """Parts of gloo's messages about a process that has ended."""
+
+_NEWS = 2.0
+"""Seconds to wait for the news which process has ended, once a connection is broken off."""
+
+_watches: list[PeerWatch] = []
+"""The watch over the other processes, if this process has joined any."""
+
+
+class ProcessLost(RuntimeError):
+    """Another process has ended before its work was done."""
 
 
 def start() -> torch.device:
@@ -32,13 +43,35 @@ def start() -> torch.device:
         if gpus:
             torch.cuda.set_device(local_rank)
         torch.distributed.init_process_group("nccl" if gpus else "gloo")
+        _watches.append(PeerWatch(rank(), world_size(), os.environ["MASTER_ADDR"], from_main))
     return torch.device("cuda", local_rank) if gpus else torch.device("cpu")
 
 
-def stop() -> None:
-    """Leave the group of processes."""
+def stop(failed: bool = False) -> None:
+    """Leave the group of processes.
+
+    Args:
+        failed: whether an error ends this process, which then ends the others too.
+    """
+    while _watches:
+        watch = _watches.pop()
+        if not failed:
+            watch.leave()
     if group := _group():
         group.destroy_process_group()
+
+
+def check_others() -> None:
+    """Raise ``ProcessLost`` if another process has ended before its work was done."""
+    for watch in _watches:
+        if (ended := watch.lost()) is not None:
+            raise ProcessLost(f"process {ended} has ended")
+
+
+def lost() -> str:
+    """Return which process has ended, once the connection to it is broken off."""
+    ended = [watch.lost(_NEWS) for watch in _watches]
+    return f"process {ended[0]}" if ended and ended[0] is not None else "another process"
 
 
 def is_connection_error(error: RuntimeError) -> bool:
@@ -50,6 +83,8 @@ def is_connection_error(error: RuntimeError) -> bool:
 
 def is_broken_off(error: RuntimeError) -> bool:
     """Return whether an error only says that another process has ended."""
+    if isinstance(error, ProcessLost):
+        return True
     return _started_processes() > 1 and any(words in str(error) for words in _PEER_ENDED)
 
 

@@ -63,7 +63,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise ``Interrupted`` if this process was asked to stop."""
+        """Raise ``Interrupted`` if this process is asked to stop, ``ProcessLost`` if another has ended."""
+        distributed.check_others()
         if self._received is not None:
             raise Interrupted(f"stopped by {self._received.name}")
 

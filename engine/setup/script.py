@@ -15,9 +15,10 @@ from fewseg.util import distributed
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 from fewseg.util.log import get_log, log_warnings
+from fewseg.util.peers import LOST
 
-USER_ERROR, LOST, STOPPED = 2, 3, 130
-"""Exit statuses: an error that the user can correct; the loss of another process; a request to stop."""
+USER_ERROR, STOPPED = 2, 130
+"""Exit statuses: an error that the user can correct, and a request to stop; ``LOST`` is a third one."""
 
 LAUNCHED = "FEWSEG_LAUNCHED"
 """Environment variable of processes whose errors ``tools/launch.py`` prints, which started them."""
@@ -34,9 +35,12 @@ def run_script(main: Callable[[], None]) -> None:
     If torchrun started several processes, the first one prints for all, and errors are passed to torchrun.
     """
     log_warnings()
+    failed = True
     try:
         main()
+        failed = False
     except Interrupted as stop:
+        failed = False
         _say(one_line(stop))
         sys.exit(STOPPED)
     except UserError as error:
@@ -54,13 +58,10 @@ def run_script(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not distributed.is_connection_error(error):
             raise
-        if LAUNCHED not in os.environ or not distributed.is_broken_off(error):  # else another reports it
-            reason = " ".join(str(error).split())
-            line = f"process {distributed.rank()} lost the connection to the others: {reason}"
-            print(line, file=sys.stderr)
+        _say_lost(error)
         sys.exit(LOST)
     finally:
-        distributed.stop()
+        distributed.stop(failed)
 
 
 def _say(line: str) -> None:
@@ -75,13 +76,24 @@ def _say_error(message: str) -> None:
         print(f"error: {message}", file=sys.stderr)
 
 
-def _hand_over(message: str) -> bool:
+def _say_lost(error: RuntimeError) -> None:
+    """Say that the connection is lost; ``tools/launch.py`` does so where no other process says why."""
+    own = distributed.rank()
+    if LAUNCHED in os.environ and distributed.is_broken_off(error):
+        cause = f"{distributed.lost()} had ended; the reason stands where that one ran"
+        _hand_over(f"process {own} ended because {cause}", LOST)
+    else:
+        reason = " ".join(str(error).split())
+        print(f"process {own} lost the connection to the others: {reason}", file=sys.stderr)
+
+
+def _hand_over(message: str, status: int = USER_ERROR) -> bool:
     """Pass the reason of a failure to torchrun; return whether torchrun started this and it was passed."""
     if _ERROR_FILE not in os.environ:
         return False
     file = Path(os.environ[_ERROR_FILE])
     more = {"py_callstack": message, "timestamp": str(int(time.time()))}  # torchrun shows the first one
-    facts = {"message": {"message": message, "extraInfo": more}, "status": USER_ERROR}
+    facts = {"message": {"message": message, "extraInfo": more}, "status": status}
     try:
         file.write_text(json.dumps(facts), encoding="utf-8")
     except OSError:  # such as a full disk

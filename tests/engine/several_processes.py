@@ -12,29 +12,40 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-import fewseg.engine.training.loop as training_loop
+import fewseg.engine.training.loop as loops
+import fewseg.engine.training.saving as saving
 from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import base_evaluation_loader, fold_of, validation_episodes
+from fewseg.engine.setup.interrupt import Check
 from fewseg.engine.setup.script import run_script
+from fewseg.engine.training.loop import TrainingLoop, Validate
 from fewseg.engine.training.validate import score_base_learner
 from fewseg.util import distributed
 from fewseg.util.config import load_config
+from fewseg.util.errors import DataError
 from train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ("tools/launch.py", "--standalone", "--nproc-per-node")
+NODE = ("tools/launch.py", "--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1")
 
 Job = dict[str, Any]
-"""What to do: ``config``, ``opts``, and ``stop`` (steps until a stop is asked for) or ``counts`` (a file)."""
+"""What to do: ``config``, ``opts``, and one of these if anything.
+
+- ``stop``: steps until a stop is asked for.
+- ``counts``: the file for the counts of a validation, which then is all.
+- ``dies``: the number of the process that dies, ``at`` which work, ``how``, and the file for the ``time``.
+"""
 
 
 def do(job: Job) -> None:
@@ -47,26 +58,21 @@ def do(job: Job) -> None:
         if distributed.is_main():
             Path(job["counts"]).write_text(json.dumps(facts))
         return
-    with without_chance(), stopping(job.get("stop")):
+    with without_chance(), stopping(job.get("stop")), dying(**job.get("dies", {})):
         train(config, device)
 
 
-def launched(job: Job, *launcher: str) -> subprocess.CompletedProcess[str]:
-    """Carry out a job in several processes."""
-    return subprocess.run(
+def launch(job: Job, *launcher: str) -> subprocess.Popen[str]:
+    """Start several processes that carry out a job on the CPU."""
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
         [sys.executable, *launcher, __file__, json.dumps(job)],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        env=environment(),
+        env={**os.environ, **variables},
     )
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of processes that compute on the CPU with one thread each."""
-    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **variables}
 
 
 @contextmanager
@@ -83,7 +89,7 @@ def without_chance() -> Iterator[None]:
 @contextmanager
 def stopping(steps: int | None) -> Iterator[None]:
     """Ask the last process to stop after so many steps."""
-    step, taken = training_loop.training_step, []
+    step, taken = loops.training_step, []
 
     def counted(*arguments: Any, **options: Any) -> dict[str, float]:
         taken.append(1)
@@ -91,7 +97,57 @@ def stopping(steps: int | None) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments, **options)
 
-    with patch.object(training_loop, "training_step", counted):
+    with patch.object(loops, "training_step", counted):
+        yield
+
+
+@contextmanager
+def dying(rank: int = -1, at: str = "", how: str = "", time: str = "") -> Iterator[None]:
+    """Let one process die at some work that it shares with others, which are then in the midst of it."""
+    own = distributed.rank() == rank
+
+    def die() -> None:
+        sleep(1)
+        Path(time).write_text("")
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise KeyError("a fault in the code") if how == "fault" else DataError("b.png: the image is corrupt")
+
+    def validation_of(*_: object) -> Validate:
+        def validate(epoch: float, check: Check) -> tuple[float, dict[str, float]]:
+            if own:
+                die()
+            while True:  # for as long as real data would take
+                check()
+                sleep(0.1)
+
+        return validate
+
+    def step(*arguments: Any, **options: Any) -> dict[str, float]:
+        if own:
+            die()
+        return training_step(*arguments, **options)  # waits for the gradients of all
+
+    def write_checkpoint(*arguments: Any) -> None:
+        if own:
+            die()
+        sleep(5 if rank else 0)
+        saved(*arguments)
+
+    def save_last(loop: TrainingLoop) -> None:
+        together(loop)
+        if own:
+            die()
+
+    training_step, saved, together = loops.training_step, saving.write_checkpoint, TrainingLoop._save_last
+    with ExitStack() as stack:
+        if at == "validation":
+            stack.enter_context(patch("train.validation_of", validation_of))
+        if at == "step":
+            stack.enter_context(patch.object(loops, "training_step", step))
+        if at == "writing":
+            stack.enter_context(patch.object(saving, "write_checkpoint", write_checkpoint))
+            stack.enter_context(patch.object(TrainingLoop, "_save_last", save_last))
         yield
 
 

@@ -14,7 +14,9 @@ import pytest
 from torch.distributed import DistBackendError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from fewseg.engine.setup.interrupt import StopRequest
 from fewseg.engine.setup.script import LAUNCHED, run_script
+from fewseg.util import distributed
 from fewseg.util.errors import DataError
 from tools import launch
 
@@ -110,6 +112,13 @@ def test_a_stop_is_one_line_with_the_status_of_a_stopped_script(tmp_path):
         ((3, None), (-9, None), 137, "process 1 was ended by SIGKILL"),
         ((-15, None), (1, None), 1, "process 1 ended with status 1; the reason stands above"),
         ((1, {"message": "no such file", "status": 2}), (1, None), 2, "no such file"),
+        (
+            (3, {"message": "another had ended", "status": 3}),
+            (-9, None),
+            137,
+            "process 1 was ended by SIGKILL",
+        ),
+        ((3, {"message": "another had ended", "status": 3}), (-15, None), 3, "another had ended"),
     ],
 )
 def test_the_failure_that_caused_the_others_is_told(
@@ -160,6 +169,30 @@ def test_a_lost_connection_is_one_line_unless_another_process_says_why(
     shown = capsys.readouterr().err
     assert ended.value.code == 3 and shown.count("\n") == bool(said)
     assert said is None or said in shown
+
+
+def test_a_process_hands_over_that_another_one_had_ended(monkeypatch, capsys, tmp_path):
+    class Watch:
+        def lost(self, patience: float = 0) -> int:
+            return 1
+
+        def leave(self) -> None:
+            raise AssertionError("its work is not done")
+
+    def validate() -> None:
+        with StopRequest() as stop:
+            stop.check()
+
+    file = tmp_path / "error.json"
+    monkeypatch.setattr(distributed, "_watches", [Watch()])
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setenv(LAUNCHED, "1")
+    with pytest.raises(SystemExit) as ended:
+        run_script(validate)
+    told = json.loads(file.read_text())
+    assert ended.value.code == told["status"] == 3 and not capsys.readouterr().err
+    line = "process 0 ended because process 1 had ended; the reason stands where that one ran"
+    assert told["message"]["message"] == line
 
 
 def wrong() -> None:
