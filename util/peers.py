@@ -81,7 +81,8 @@ class PeerWatch:
                 else:
                     _keep_alive(connection)
         while self._peers:
-            for connection in wait(list(self._peers)):
+            ready = wait(list(self._peers))
+            for connection in [peer for peer in self._peers if peer in ready]:
                 rank = self._peers.pop(connection)
                 if _received(connection) != _DONE:
                     self._send(str(rank).encode())

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -33,6 +32,7 @@ from fewseg.engine.training.validate import score_base_learner
 from fewseg.util import distributed
 from fewseg.util.config import load_config
 from fewseg.util.errors import DataError
+from fewseg.util.log import start_log
 from train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,5 +166,12 @@ def _counted(config: Any) -> dict[str, Any]:
     return {"counts": counts, "episodes": sorted(spec for own in distributed.gather(seen) for spec in own)}
 
 
+def main() -> None:
+    """Carry out the job that the command line describes."""
+    distributed.start()
+    start_log()
+    do(json.loads(sys.argv[1]))
+
+
 if __name__ == "__main__":
-    run_script(partial(do, json.loads(sys.argv[1])))
+    run_script(main)
