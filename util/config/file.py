@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,17 @@ def _with_bases(path: Path, chain: tuple[Path, ...], source: str) -> Iterable[Co
     if resolved in chain:
         names = " -> ".join(p.name for p in (*chain[chain.index(resolved) :], resolved))
         raise ConfigError(f"{source}: {BASE_KEY} runs in a circle ({names}); remove one of these links")
-    file = _parse(path, source)
+    file = _parse(path, _read_text(path, source))
     for base in file.bases:
         yield from _with_bases(base, (*chain, resolved), f"{_shown(path)}: {BASE_KEY}")
     yield file
 
 
-def _parse(path: Path, source: str) -> ConfigFile:
+@lru_cache(maxsize=256)  # the configs of a study share their base files
+def _parse(path: Path, text: str) -> ConfigFile:
     shown = _shown(path)
     try:
-        root = parse(_read_text(path, source))
+        root = parse(text)
     except yaml.YAMLError as failure:
         mark, problem = getattr(failure, "problem_mark", None), getattr(failure, "problem", None)
         line = mark.line + 1 if mark else 1
