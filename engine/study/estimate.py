@@ -110,15 +110,17 @@ def seconds_left(job: Job, state: State, attempts: Sequence[Attempt], estimates:
 
 
 def seconds_by_pace(live: Mapping[str, Any]) -> float | None:
-    """Return how long a training will still take by the pace of its last steps, without its validations.
+    """Return how long a training or a test will still take by its pace, a training without its validations.
 
     Args:
-        live: what the training says about itself in ``live.json``.
+        live: what the job says about itself in ``live.json``.
     """
     try:
+        if "episodes" in live:
+            return max(0.0, (live["episodes"] - live["episode"]) * live["seconds_an_episode"])
         epochs, steps = live["epochs"] - live["epoch"], live["steps"] - live["step"]
         return max(0.0, (epochs * live["steps"] + steps) * live["seconds_a_step"])
-    except (KeyError, TypeError):  # no training, or before its first step
+    except (KeyError, TypeError):  # before its first step
         return None
 
 

@@ -136,7 +136,7 @@ def _running_table(views: Sequence[JobView]) -> Table:
             Text(str(facts.get("phase", facts.get("work", "")))),
             _of(facts, "epoch", "epochs"),
             _of(facts, "step", "steps") or _of(facts, "episode", "episodes"),
-            _number(facts.get("seconds_a_step"), 2),
+            _number(facts.get("seconds_a_step", facts.get("seconds_an_episode")), 2),
             _number(facts.get("loss"), 3),
             _best(facts),
             Text(str(facts.get("host", view.attempt.host if view.attempt else ""))),

@@ -113,9 +113,10 @@ def test_time_of_a_running_job_is_taken_off(jobs) -> None:
     assert seconds_left(job, State.READY, [], Estimates([])) is None
 
 
-def test_pace_of_a_training_gives_its_time_left() -> None:
+def test_pace_of_a_training_or_test_gives_its_time_left() -> None:
     facts = {"epoch": 3, "epochs": 10, "step": 20, "steps": 100, "seconds_a_step": 0.5}
     assert seconds_by_pace(facts) == (7 * 100 + 80) * 0.5
     assert seconds_by_pace({**facts, "epoch": 11, "step": 0}) == 0.0
     assert seconds_by_pace({"work": "testing"}) is None
+    assert seconds_by_pace({"episode": 100, "episodes": 1000, "seconds_an_episode": 0.5}) == 450.0
     assert seconds_by_pace({**facts, "seconds_a_step": None}) is None
