@@ -20,6 +20,7 @@ from fewseg.engine.study.copies import STUDIES
 from fewseg.engine.study.jobs import Job, StudyJobs
 from fewseg.engine.study.made_files import RESULTS, Files, files_below, files_of_result, remove_empty
 from fewseg.engine.study.records import FILES, JOBS, JobRecord, Made
+from fewseg.engine.study.state import current_queue
 from fewseg.util.errors import UserError
 from fewseg.util.files import is_inside
 from fewseg.util.lock import LOCK, is_locked, lock_folder
@@ -79,6 +80,12 @@ class _Search:
             made = self.records[folder] = JobRecord(folder).made()
             if made is not None:
                 self.made.setdefault((folder / made.folder).resolve(), set()).update(made.results)
+        submitted = {folder: number for folder in self.records if (number := JobRecord(folder).slurm_job())}
+        queue = current_queue() if submitted else {}
+        # Records of jobs that run, or wait in SLURM's queue.
+        self.at_work = {
+            folder for folder in self.records if is_claimed(folder) or submitted.get(folder, "") in queue
+        }
 
     def found(self) -> Leftovers:
         found = Leftovers()
@@ -92,10 +99,10 @@ class _Search:
         for folder, made in self.records.items():
             if folder.name in self.jobs or made is None:
                 continue
-            if is_claimed(folder) or any(_is_below(folder / made.folder, run) for run in found.kept):
-                found.kept[folder] = (
-                    "belongs to a job at work" if is_claimed(folder) else "belongs to a kept run"
-                )
+            if folder in self.at_work:
+                found.kept[folder] = "belongs to a job at work"
+            elif any(_is_below(folder / made.folder, run) for run in found.kept):
+                found.kept[folder] = "belongs to a kept run"
             else:
                 found.remove.append(Leftover(What.RECORD, folder, _files_of_record(folder)))
         return found
@@ -114,7 +121,7 @@ class _Search:
         writing = (
             path for path, made in self.records.items() if made and _is_below(path / made.folder, folder)
         )
-        return any(is_claimed(path) for path in writing)
+        return any(path in self.at_work for path in writing)
 
     def _files_of_run(self, run: Path) -> Files:
         """Return the files of a run, without results and labels that no study made."""

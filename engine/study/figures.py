@@ -80,6 +80,7 @@ def points_of(jobs: StudyJobs) -> list[Point]:
             by_key = runs[test] = {}
             for path, result in files_of(job, jobs.jobs).items():
                 by_key.setdefault(result.key, []).append(Run(path, result, None))
+            runs[test] = {key: _latest(found) for key, found in by_key.items()}
         if training.key not in trainings:
             trainings[training.key] = Finished.read(training.folder)
         found: Sequence[Run | None] = runs[test].get(key) or [None]
@@ -122,6 +123,12 @@ def figure_of(points: Sequence[Point], figure: str, seeds: str | None) -> Value 
 def heading_of(figure: str) -> str:
     """Return the heading of the column of a figure."""
     return COSTS[figure].heading if figure in COSTS else figure
+
+
+def _latest(runs: list[Run]) -> list[Run]:
+    """Return the latest run of every setting, where a test was repeated on other episodes or weights."""
+    in_turn = sorted(runs, key=lambda run: run.path.stat().st_mtime_ns)
+    return [*{run.result.setting: run for run in in_turn}.values()]
 
 
 def _kinds_of(config: Config) -> dict[str, Any]:

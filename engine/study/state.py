@@ -47,7 +47,7 @@ def states_of(jobs: StudyJobs, queue: Queue | None = None) -> dict[str, State]:
     records = {key: JobRecord.of(jobs.study.root, job) for key, job in jobs.jobs.items() if key not in done}
     submitted = {key: number for key, record in records.items() if (number := record.slurm_job())}
     if queue is None:
-        queue = _queue() if submitted else {}
+        queue = current_queue() if submitted else {}
     return {
         key: State.DONE if key in done else _state(job, records[key], queue.get(submitted.get(key, "")), done)
         for key, job in jobs.jobs.items()
@@ -112,7 +112,8 @@ def _state(job: Job, record: JobRecord, queued: Queued | None, done: set[str]) -
     return State.READY if done.issuperset(job.needs) else State.WAITING
 
 
-def _queue() -> Queue:
+def current_queue() -> Queue:
+    """Return what SLURM runs, and what waits for it; nothing where SLURM does not answer."""
     try:
         return read_queue()
     except UserError as failure:

@@ -13,6 +13,7 @@ from fewseg.engine.study.claim import Claim
 from fewseg.engine.study.copies import keep_copy
 from fewseg.engine.study.expansion import jobs_of
 from fewseg.engine.study.jobs import Kind, StudyJobs
+from fewseg.engine.study.queue import Queued
 from fewseg.engine.study.records import JobRecord
 from fewseg.engine.study.study_file import read_study
 from fewseg.util.config.plain_yaml import as_text
@@ -196,6 +197,21 @@ def test_locked_and_claimed_runs_are_kept_with_their_records(make: Make, root: P
     claim.release()
     clean(make("table"))
     assert not second.exists() and not third.exists() and not record.folder.exists()
+
+
+def test_jobs_in_the_queue_of_a_cluster_are_kept(make: Make, root: Path, monkeypatch) -> None:
+    wide = make("table", fold=[0, 1, 2])
+    carry_out(wide)
+    _, second, third = trainings(wide)
+    records = {job.folder: JobRecord.of(root, job) for job in wide.jobs.values()}
+    records[second].submitted("12_0")
+    records[third].submitted("12_1")
+    monkeypatch.setattr(
+        "fewseg.engine.study.clean.current_queue", lambda: {"12_0": Queued("PENDING", "None")}
+    )
+    clean(make("table"))
+    assert second.exists() and records[second].folder.exists()
+    assert not third.exists() and not records[third].folder.exists()
 
 
 def test_run_that_starts_while_the_question_stands_is_kept(make: Make, monkeypatch) -> None:

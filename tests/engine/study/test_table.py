@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 
@@ -205,6 +206,19 @@ def test_axis_that_is_not_shown_splits_the_table(shapes) -> None:
         own = [result for labels, result in results.items() if labels[-1] == name]
         assert f"protocol {name}" in table.title
         assert table.rows[0].values == build_table(own, last=None).rows[0].values
+
+
+def test_latest_of_repeated_tests_counts(shapes) -> None:
+    jobs = shapes(PLAIN, fold=[0])
+    (result,) = fill(jobs).values()
+    _, test, _ = jobs.cells[0]
+    first = next(jobs.jobs[test].folder.glob("*.json"))
+    other = result.model_copy(update={"seeds": result.seeds[:1]})
+    for name, time in (("a.json", -100), ("z.json", -200), ("m.json", 100)):
+        path = first.with_name(name)
+        path.write_text((other if time > 0 else result).model_dump_json())
+        os.utime(path, (first.stat().st_mtime + time,) * 2)
+    assert only(tables_of(jobs)).rows[0].values == build_table([other], last=None).rows[0].values[:1]
 
 
 def test_other_episodes_are_refused(shapes) -> None:
