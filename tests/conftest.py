@@ -24,7 +24,12 @@ sys.path.insert(0, str(ROOT))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the full-size cases, which take minutes")
-    parser.addoption("--kills", type=int, default=1, help="killed runs of every kind in test_kills.py")
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=1,
+        help="killed runs of every kind in test_kills.py and test_unfinished.py",
+    )
 
 
 def pytest_pycollect_makeitem(

@@ -23,14 +23,13 @@ from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
 from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
 from fewseg.engine.setup.data import test_episodes, test_fold_of
-from fewseg.engine.setup.interrupt import Check
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights, unusual_weights
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
-from fewseg.util.distributed import gather
+from fewseg.util.distributed import from_main, gather
 from fewseg.util.log import get_log
 from fewseg.util.results.episode_counts import EpisodeCounts
 from fewseg.util.results.result import Result
@@ -174,27 +173,28 @@ def count_runs(
     The runs share their encodings if these are equal; otherwise they are evaluated one after the other.
     """
     tasks = [Task(on_device(run.model, device), tally) for run, tally in zip(runs, tallies, strict=True)]
-    session.begin(tallies)
     if runs[0].adapter is not None:
         for run, task in zip(runs, tasks, strict=True):
+            session.begin([task.tally])
             count_one_by_one(task, session.check, run.adapter)
             yield task.tally
-    elif len(tasks) > 1 and encode_equally(tasks):
+    elif len(tasks) > 1 and from_main(encode_equally(tasks)):
         get_log("test").info("%d numbers of shots share the encodings of one checkpoint", len(tasks))
-        _evaluate(runs[0].config, tasks, session.check)
+        _evaluate(runs[0].config, tasks, session)
         yield from tallies
     else:
         for task in tasks:
-            _evaluate(runs[0].config, [task], session.check)
+            _evaluate(runs[0].config, [task], session)
             yield task.tally
 
 
-def _evaluate(config: Config, tasks: Sequence[Task], check: Check) -> None:
+def _evaluate(config: Config, tasks: Sequence[Task], session: Session) -> None:
     """Evaluate with the configured memory and precision."""
+    session.begin([task.tally for task in tasks])
     test, device = config.Test_Finetune, tasks[0].model.device
     reduced = test.precision != "float32"
     precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
-    evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=check)
+    evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=session.check)
 
 
 def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
@@ -208,8 +208,7 @@ def _measure_untrained(run: Run, device: torch.device, session: Session) -> Resu
     model = on_device(build_few_shot(run.config, run.episodes.fold.classes), device)
     kept = session.kept(_untrained(run, None, 0.0), beside=run.adapted_result())
     tally = Tally(run.episodes, observe=session.watch(), kept=kept)
-    session.begin([tally])
-    _evaluate(run.config, [Task(model, tally)], session.check)
+    _evaluate(run.config, [Task(model, tally)], session)
     return _untrained(run, tally.total(), tally.seconds)
 
 

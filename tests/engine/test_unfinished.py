@@ -185,7 +185,7 @@ def test_a_killed_test_ends_the_same(run, tmp_path, kind):
 
 
 def test_shots_tested_together_give_what_they_give_alone(run, script, command, tmp_path):
-    all_finish(run("two numbers of shots", "together"))
+    all_finish(run("two numbers of shots", "together", 2))
     _, opts = KINDS["two numbers of shots"]
     for shot in ("2", "1"):
         given = ["--shots", shot, "--weight", tmp_path / "bam1.safetensors", "--out", tmp_path / "alone"]
