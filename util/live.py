@@ -86,6 +86,6 @@ def read_live(folder: str | Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         age = max(0.0, time.time() - path.stat().st_mtime)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return {**facts, "age": age} if isinstance(facts, dict) else None

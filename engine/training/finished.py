@@ -75,7 +75,7 @@ class Finished:
             return cls(**content)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as failure:
+        except (OSError, ValueError, TypeError, RecursionError) as failure:
             reason = _fault(failure) if isinstance(failure, ValidationError) else first_line(failure)
             get_log("train").warning("%s: damaged (%s), so it counts as missing", path, reason)
             return None

@@ -35,7 +35,7 @@ _COUNTS = ("episodes", "seeds")
 """Points of a protocol that have a part of their own in names."""
 
 _SEEDS_NAMED, _VARIANT = 5, 40
-"""The most seeds, and the longest variant, written out in a name; a short key replaces longer ones."""
+"""The most seeds, and the longest variant, written out in a name; a short key replaces the rest."""
 
 
 def same_measurement(one: Result, other: Result) -> bool:
@@ -92,7 +92,7 @@ def file_name(result: Result) -> str:
         *(result.method, result.backbone, result.data_set, result.protocol),
         *(f"fold{result.fold}", f"{result.shot}shot", *([f"{result.ways}way"] if result.ways > 1 else [])),
         *_kind(result, result.setting),
-        *([variant if len(variant) <= _VARIANT else _key(variant)] if variant else []),
+        *([variant if len(variant) <= _VARIANT else _shortened(variant)] if variant else []),
     ]
     return _joined(parts) + ".json"
 
@@ -166,6 +166,13 @@ def _kind(result: Result, setting: str) -> list[str]:
         f"{len(result.seeds)}x{result.episodes}",
         *([f"seeds{named}"] if "seeds" in result.protocol_difference else []),
     ]
+
+
+def _shortened(variant: str) -> str:
+    """Return the first terms of a variant, ``base_lr0.1-width32_5d7c0a3e``, and a short key for all of it."""
+    key = _key(variant)
+    terms = variant[: _VARIANT - len(key)].replace("_", "-").rpartition("-")[0]
+    return "_".join(filter(None, [variant[: len(terms)], key]))
 
 
 def _key(text: str) -> str:

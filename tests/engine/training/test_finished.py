@@ -144,8 +144,9 @@ def test_training_without_validation_has_no_best(finish, tmp_path):
         lambda text: text.replace('"epochs": 6', '"epochs": "6"'),
         lambda text: text.replace('"weights"', '"weight"'),
         lambda text: "[]",
+        lambda text: "[" * 100_000,
     ],
-    ids=["cut", "type", "field", "list"],
+    ids=["cut", "type", "field", "list", "deep"],
 )
 def test_damaged_record_counts_as_none(finish, tmp_path, caplog, damage):
     finish()

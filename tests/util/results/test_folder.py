@@ -54,6 +54,12 @@ class TestNames:
         names = [file_name(result).split("_seeds")[1] for result in (many, other)]
         assert names[0] != names[1] and all(len(name) == len("12345678_12345678.json") for name in names)
 
+    def test_long_variant_is_shortened_to_its_first_terms_and_a_key(self) -> None:
+        variants = [f"base_lr0.1-optimizer_adam-power0.5-width{width}_12345678" for width in (32, 64)]
+        names = [file_name(make(variant=variant)).split("2x1000_")[1] for variant in variants]
+        assert [name[:-13] for name in names] == ["base_lr0.1-optimizer_adam_"] * 2
+        assert len(set(names)) == 2 and all(len(name) <= len(".json") + 40 for name in names)
+
     def test_of_tables_say_what_was_changed_in_the_protocol(self) -> None:
         changed = make(protocol_difference={"episodes": (1000, 10), "min_area": (0, 512)}, episodes=10)
         assert table_name(changed) == "pascal_bam_2x10_min_area512"
