@@ -163,10 +163,11 @@ def _hours_left(overview: Overview) -> str:
         return "nothing is left"
     if not overview.card_hours and overview.unknown:
         return "time left: unknown; no job of these kinds has been measured"
-    at_least = "at least " if overview.unknown else ""
-    line = f"time left: {at_least}{overview.hours:.1f} h on {_counted(overview.cards, 'card')}, "
-    line += f"{at_least}{overview.card_hours:.1f} card hours in all, "
-    line += f"by the times of {_counted(overview.measured, 'measured job')}"
+    cards, one = duration(overview.hours * 3600), duration(overview.card_hours * 3600)
+    line = (
+        f"time left: {'at least ' if overview.unknown else ''}{cards} on {_counted(overview.cards, 'card')} "
+    )
+    line += f"({one} of one card in all), by the times of {_counted(overview.measured, 'measured job')}"
     return f"{line}; {_counted(overview.unknown, 'job')} of unknown duration" if overview.unknown else line
 
 

@@ -93,12 +93,12 @@ def test_plan_says_what_is_left_and_what_it_follows_from(jobs: StudyJobs, some: 
     last = plan_of(jobs).splitlines()[-1]
     # of PFENet, one by its pace (7 epochs and 80 steps of 8 s: 1.73 h) and two of 0.5 h; of BAM four of 0.5 h
     assert last == (
-        "time left: at least 2.5 h on 2 cards, at least 4.7 card hours in all, "
+        "time left: at least 2.5 h on 2 cards (4.7 h of one card in all), "
         "by the times of 1 measured job; 10 jobs of unknown duration"
     )
     (some["running"].folder / LIVE).unlink()
-    assert "at least 2.0 h on 2 cards, at least 3.5 card hours" in plan_of(jobs)
-    assert "at least 3.5 h on 1 card, at least 3.5 card hours" in plan_of(jobs, cards=1)
+    assert "at least 2.0 h on 2 cards (3.5 h of one card in all)" in plan_of(jobs)
+    assert "at least 3.5 h on 1 card (3.5 h of one card in all)" in plan_of(jobs, cards=1)
 
 
 def test_nothing_measured_is_unknown_and_nothing_left_is_said(jobs: StudyJobs, finish) -> None:
