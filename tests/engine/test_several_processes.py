@@ -176,7 +176,7 @@ def test_a_process_that_dies_ends_the_launcher_of_the_other_node(
 ):
     dies = {"rank": rank, "at": at, "how": how, "time": str(tmp_path / "time")}
     job = job_of(config_file, "panet", tmp_path / "run", dies=dies)
-    job["opts"] += ["save_minutes", "1e-9"]
+    job["opts"] += ["save_minutes", "1e-9", "workers", "1"]  # workers outlive a killed process for seconds
     launchers = on_two_nodes(job)
     status, line = LINES[how]
     assert_ends(launchers[rank], dies, status, line.format(rank))
