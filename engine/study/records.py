@@ -182,11 +182,6 @@ class JobRecord:
             attempts[begun] = Attempt(begun, facts.get("seconds"), facts.get("status"), facts["host"])
         return list(attempts.values())
 
-    def seconds(self) -> float | None:
-        """Return how long the attempts took together; None where none was seen to end."""
-        known = [attempt.seconds for attempt in self.attempts() if attempt.seconds is not None]
-        return sum(known) if known else None
-
     def measured(self) -> tuple[Traits, float] | None:
         """Return the traits of a job that is done, and how long its attempts took together.
 

@@ -27,7 +27,7 @@ def test_log_and_seconds_are_kept(stub, tmp_path: Path) -> None:
     assert "working" in record.log.read_text() and "twice" not in record.log.read_text()
     (attempt,) = record.attempts()
     assert attempt.status == 0
-    assert attempt.seconds is not None and attempt.seconds == record.seconds()
+    assert attempt.seconds is not None and attempt.seconds > 0
     assert record.error() is None
 
 
@@ -64,6 +64,13 @@ def test_error_of_an_earlier_attempt_is_not_told_again(stub, tmp_path: Path) -> 
     assert RunningJob.start(stub(), tmp_path, python("raise SystemExit(5)")).finish(done=False) == (
         "ended with status 5"
     )
+
+
+def test_job_that_is_not_due_is_not_started_and_free(stub, tmp_path: Path) -> None:
+    assert RunningJob.start(stub(), tmp_path, python("print('twice')"), due=lambda: False) is None
+    record = JobRecord.of(tmp_path, stub())
+    assert record.attempts() == []
+    assert not is_claimed(record.folder)
 
 
 def test_environment_reaches_the_command(stub, tmp_path: Path) -> None:
