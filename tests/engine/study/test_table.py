@@ -73,6 +73,24 @@ def test_means_of_the_folds_before_another_axis(shapes) -> None:
     assert table.headings[::2] == ("fold0 1-shot", "fold1 1-shot", "mean 1-shot")
 
 
+def test_rows_and_columns_of_several_axes(shapes) -> None:
+    layout = {"rows": ["method", "fold"], "columns": ["shot", "seed", "Train.base_lr"]}
+    axes = {"shot": [1, 5], "seed": [1, 2], "Train.base_lr": [0.1, 0.2]}
+    jobs = shapes(layout, PLAIN, **axes)
+    fill(jobs)
+    table, averaged = tables_of(jobs).values()
+    assert [row.labels for row in table.rows] == [("bam", "0"), ("bam", "1")]
+    assert table.groups[:5] == (
+        "1-shot seed 1",
+        "1-shot seed 1",
+        "1-shot seed 2",
+        "1-shot seed 2",
+        "5-shot seed 1",
+    )
+    assert table.value_columns[:2] == ("base_lr 0.1", "base_lr 0.2")
+    assert averaged.notes[0] == "Figures are means over shot 1, 5; seed 1, 2; base_lr 0.1, 0.2."
+
+
 def test_one_fold_has_no_mean(shapes) -> None:
     jobs = shapes(PLAIN, fold=[2])
     fill(jobs)
@@ -238,6 +256,17 @@ def test_other_episodes_are_refused(shapes) -> None:
 def test_results_of_an_oracle_have_their_own_table(shapes) -> None:
     jobs = shapes(PLAIN, method=["bam", "msanet"])
     fill(jobs, change=lambda cell: {"oracle": cell.labels["method"] == "bam"})
+    assert ["(oracle)" in table.title for table in tables_of(jobs).values()] == [True, False]
+
+
+def test_missing_results_make_no_table_of_their_own(shapes) -> None:
+    jobs = shapes(PLAIN, method=["panet", "bam", "msanet"])
+    wanted = {("bam", "0"), ("msanet", "0"), ("msanet", "1")}
+    fill(
+        jobs,
+        lambda cell: (cell.labels["method"], cell.labels["fold"]) in wanted,
+        lambda cell: {"oracle": cell.labels["method"] == "bam"},
+    )
     assert ["(oracle)" in table.title for table in tables_of(jobs).values()] == [True, False]
 
 
