@@ -153,8 +153,7 @@ class _Expansion:
             for option, value in config.Method.backbone_options.items()
             if shipped.Method.backbone_options.get(option) != value
         }
-        usual = _opts(place | options)
-        opts = [*usual, *_opts(self.study.base_opts)]
+        opts = _opts(place | options | self.study.base_opts)
         named = _loaded(path, tuple(opts))
         title = f"{name} {config.Method.backbone} {config.Data.data_set} fold {config.Data.split}"
         job, _ = self._train_job(Kind.BASE, title, str(path), opts, named, ())
