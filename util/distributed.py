@@ -51,7 +51,7 @@ def stop(failed: bool = False) -> None:
     """Leave the group of processes.
 
     Args:
-        failed: whether an error ends this process, which then ends the others too.
+        failed: whether an error or a request ends this process, which then ends the others too.
     """
     while _watches:
         watch = _watches.pop()
@@ -66,6 +66,12 @@ def check_others() -> None:
     for watch in _watches:
         if (ended := watch.lost()) is not None:
             raise ProcessLost(f"process {ended} has ended")
+
+
+def take_time() -> None:
+    """Let this process, which saves what it has and waits for no other, end by itself."""
+    for watch in _watches:
+        watch.take_time()
 
 
 def lost() -> str:

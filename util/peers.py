@@ -46,7 +46,7 @@ class PeerWatch:
     def __init__(self, rank: int, processes: int, host: str, from_main: Callable[[Any], Any]) -> None:
         self._rank, self._peers = rank, dict[Connection, int]()
         self._lost: int | None = None
-        self._noticed, self._left = Event(), Event()
+        self._noticed, self._ends = Event(), Event()
         key = secrets.token_bytes(32)  # keeps out whoever else finds the port
         listener = _listener(processes, key) if rank == 0 else None
         port, key = from_main((listener.address[1] if listener else None, key))
@@ -64,9 +64,13 @@ class PeerWatch:
         self._noticed.wait(patience)
         return self._lost
 
+    def take_time(self) -> None:
+        """Let this process end by itself from now on."""
+        self._ends.set()
+
     def leave(self) -> None:
         """Tell the others that this process ends because its work is done."""
-        self._left.set()
+        self._ends.set()
         self._send(_DONE)
 
     def _watch_all(self, listener: Listener, others: int) -> None:
@@ -112,7 +116,7 @@ class PeerWatch:
         """Note the loss of a process, and end this one if it does not do so itself."""
         self._lost = rank
         self._noticed.set()
-        if not self._left.wait(GRACE):
+        if not self._ends.wait(GRACE):
             print(f"process {self._rank} is ended because process {rank} had ended", file=sys.stderr)
             os._exit(LOST)
 

@@ -64,9 +64,9 @@ class StopRequest:
 
     def check(self) -> None:
         """Raise ``Interrupted`` if this process is asked to stop, ``ProcessLost`` if another has ended."""
-        distributed.check_others()
         if self._received is not None:
             raise Interrupted(f"stopped by {self._received.name}")
+        distributed.check_others()
 
     def check_together(self, wish: bool = False) -> bool:
         """Raise ``Interrupted`` in every process if any of them was asked to stop.

@@ -40,7 +40,6 @@ def run_script(main: Callable[[], None]) -> None:
         main()
         failed = False
     except Interrupted as stop:
-        failed = False
         _say(one_line(stop))
         sys.exit(STOPPED)
     except UserError as error:

@@ -243,6 +243,7 @@ class TrainingLoop:
         Args:
             together: whether all processes call this; otherwise no communication is possible.
         """
+        distributed.take_time()
         try:
             self.safe_point.restore()
             if together:

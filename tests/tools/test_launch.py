@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from torch.distributed import DistBackendError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from fewseg.engine.setup.interrupt import StopRequest
+from fewseg.engine.setup.interrupt import Interrupted, StopRequest
 from fewseg.engine.setup.script import LAUNCHED, run_script
 from fewseg.util import distributed
 from fewseg.util.errors import DataError
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import os, signal, sys, time
 import torch
-from fewseg.engine.setup.interrupt import StopRequest
+from fewseg.engine.setup.interrupt import Interrupted, StopRequest
 from fewseg.engine.setup.script import run_script
 from fewseg.util import distributed
 from tools import launch
@@ -193,6 +194,24 @@ def test_a_process_hands_over_that_another_one_had_ended(monkeypatch, capsys, tm
     assert ended.value.code == told["status"] == 3 and not capsys.readouterr().err
     line = "process 0 ended because process 1 had ended; the reason stands where that one ran"
     assert told["message"]["message"] == line
+
+
+@pytest.mark.parametrize("error", [None, Interrupted("stopped by SIGTERM"), DataError("b.png: corrupt")])
+def test_a_process_takes_leave_only_when_its_work_is_done(error, monkeypatch):
+    left = []
+
+    class Watch:
+        def leave(self) -> None:
+            left.append(1)
+
+    def main() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(distributed, "_watches", [Watch()])
+    with suppress(SystemExit):
+        run_script(main)
+    assert bool(left) == (error is None)
 
 
 def wrong() -> None:

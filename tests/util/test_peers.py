@@ -98,6 +98,13 @@ def test_a_process_that_waits_for_another_one_is_ended(monkeypatch, capfd) -> No
     assert run(waits, dies) == [LOST, -signal.SIGKILL]
     assert capfd.readouterr().err == "process 0 is ended because process 1 had ended\n"
 
+    def saves(watch: PeerWatch) -> int:
+        watch.take_time()
+        time.sleep(1.5)
+        return notices(watch)
+
+    assert run(saves, dies) == [11, -signal.SIGKILL]
+
 
 def test_a_stranger_is_not_missed(monkeypatch) -> None:
     client = peers.Client
