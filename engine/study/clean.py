@@ -48,7 +48,7 @@ class Leftover:
 
     what: What
     path: Path
-    files: Files = field(compare=False)
+    files: Files
 
 
 @dataclass
@@ -101,8 +101,8 @@ class _Search:
                 continue
             if folder in self.at_work:
                 found.kept[folder] = "belongs to a job at work"
-            elif any(_is_below(folder / made.folder, run) for run in found.kept):
-                found.kept[folder] = "belongs to a kept run"
+            elif any(_overlap(folder / made.folder, kept) for kept in [*found.kept]):
+                found.kept[folder] = "tells what made something that is kept"
             else:
                 found.remove.append(Leftover(What.RECORD, folder, _files_of_record(folder)))
         return found
@@ -218,6 +218,10 @@ def _files_of_record(folder: Path) -> Files:
     paths = sorted(folder.iterdir())
     made = [path for path in paths if path.name in FILES or path.name.startswith("log.")]
     return Files.of(made, (path for path in paths if path not in made))
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return _is_below(one, other) or _is_below(other, one)
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fewseg.engine.setup.run_path import RUNS
-from fewseg.engine.study.clean import Leftover, Leftovers, leftovers, remove
+from fewseg.engine.study.clean import Leftovers, What, leftovers, remove
 from fewseg.engine.study.copies import COPY, STUDIES, studies_of
 from fewseg.engine.study.expansion import jobs_of
 from fewseg.engine.study.jobs import StudyJobs
@@ -42,8 +42,17 @@ def _clean_folder(root: Path, given: list[StudyFile], ask: Ask) -> None:
         return
     # What was claimed, locked or named while the question stood is left alone.
     now = {leftover.path: leftover for leftover in leftovers(root, _jobs_of_all(root, given)).remove}
-    removed = [_remove(now[leftover.path], root) for leftover in found.remove if leftover.path in now]
-    print(f"removed {_size(sum(removed))}")
+    removed = 0
+    kept = False
+    for leftover in (now[leftover.path] for leftover in found.remove if leftover.path in now):
+        if kept and leftover.what is What.RECORD:
+            continue  # it may tell that a study made what could not be removed
+        reason = remove(leftover, root)
+        if reason is not None:
+            print(f"kept    {reason}: {leftover.path}")
+        kept |= reason is not None
+        removed += leftover.files.size if reason is None else 0
+    print(f"removed {_size(removed)}")
 
 
 def _jobs_of_all(root: Path, given: list[StudyFile]) -> list[StudyJobs]:
@@ -81,15 +90,6 @@ def _show(found: Leftovers, root: Path) -> None:
     if found.remove:
         total = sum(leftover.files.size for leftover in found.remove)
         print(f"total   {len(found.remove)} in {root}, {_size(total)}")
-
-
-def _remove(leftover: Leftover, root: Path) -> int:
-    """Remove a leftover and return how many bytes that were."""
-    reason = remove(leftover, root)
-    if reason is not None:
-        print(f"kept    {reason}: {leftover.path}")
-        return 0
-    return leftover.files.size
 
 
 def _size(number: float) -> str:

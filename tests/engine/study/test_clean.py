@@ -52,7 +52,9 @@ def carry_out(jobs: StudyJobs) -> None:
     """Leave behind what the jobs of a study would."""
     fill(jobs)
     for job in jobs.jobs.values():
-        JobRecord.of(jobs.study.root, job).begin(job)
+        record = JobRecord.of(jobs.study.root, job)
+        record.begin(job)
+        (record.folder / "log.1").write_text("the log of a second node")
         if job.kind is Kind.TEST:
             (job.folder / "pictures/x").mkdir(parents=True, exist_ok=True)
             (job.folder / "pictures/x/episode.png").write_bytes(b"1")
@@ -125,13 +127,17 @@ def test_results_that_no_study_names_go_alone(make: Make, root: Path) -> None:
     test = next(job for job in wider.jobs.values() if job.kind is Kind.TEST)
     names = {path.name for path in test.folder.glob("*.json")}
     assert len(names) == 2
+    with lock_folder(test.folder / "pictures/x", "testing"):
+        clean(make("table"))
+    assert {path.name for path in test.folder.glob("*.json")} == names
     clean(make("table"))
-    assert {path for path in everything(root) if "tables" not in path.parts} == kept
+    left = {path for path in everything(root) if path.name != ".fewseg.lock" and "tables" not in path.parts}
+    assert left == {path for path in kept if path.name != ".fewseg.lock"}
     assert len([*test.folder.glob("*.json")]) == 1
     assert all(name not in (test.folder / "report.html").read_text() for name in names)
 
 
-def test_mined_labels_that_no_study_names_go_alone(make: Make, root: Path) -> None:
+def test_mined_labels_that_no_study_names_go_alone(make: Make, root: Path, capsys) -> None:
     def mining(clusters: int) -> StudyJobs:
         return make("table", f"mining: {{clusters: {clusters}}}", method=["mlc-reconstruction"])
 
@@ -142,27 +148,32 @@ def test_mined_labels_that_no_study_names_go_alone(make: Make, root: Path) -> No
     carry_out(other)
     own = mined.with_name("mined")
     mined_files(own)
+    capsys.readouterr()
     clean(mining(40))
+    said = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert said[:3] == [["remove", "run"], ["remove", "labels"], ["remove", "record"]]
     assert not mined.exists()
     assert everything(root) == kept | {path for path in own.rglob("*") if path.is_file()}
 
 
 def test_hand_made_runs_and_results_are_kept_and_said(make: Make, root: Path, capsys) -> None:
     carry_out(make("table", fold=[0, 1]))
-    own = root / "shapes/bam_resnet18/split3_shot1"
+    own = root / "shapes/jobs/split3_shot1"
     run_files(own)
     second = trainings(make("table", fold=[0, 1]))[1]
     result = next((second / "results").glob("*.json"))
     text = result.read_text().replace('"key":"', '"key":"0')
     by_hand = result.with_name("by_hand.json")
     by_hand.write_text(text)
+    mined_files(second / "mined_by_hand")
     clean(make("table"))
     said = capsys.readouterr().out
     assert f"kept    not made by a study: {own}\n" in said
     assert f"kept    not made by a study: {by_hand}\n" in said
     assert (own / "best.safetensors").is_file()
     assert by_hand.read_text() == text
-    assert [path.name for path in second.iterdir()] == ["results"]
+    assert {path.name for path in second.iterdir()} == {"results", "mined_by_hand"}
+    assert len([*(second / "mined_by_hand").rglob("*.*")]) == 3
 
 
 def test_files_of_the_user_are_kept(make: Make, root: Path, tmp_path: Path, capsys) -> None:
@@ -194,6 +205,7 @@ def test_locked_and_claimed_runs_are_kept_with_their_records(make: Make, root: P
     assert record.made() is not None
     said = capsys.readouterr().out
     assert f"kept    in use: {second}\n" in said and f"kept    in use: {third}\n" in said
+    assert f"kept    belongs to a job at work: {record.folder}\n" in said
     claim.release()
     clean(make("table"))
     assert not second.exists() and not third.exists() and not record.folder.exists()
@@ -227,6 +239,23 @@ def test_run_that_starts_while_the_question_stands_is_kept(make: Make, monkeypat
     monkeypatch.setattr(script, "confirmed", yes)
     script.main(["clean", str(jobs.study.path)])
     assert (second / "best.safetensors").is_file()
+
+
+def test_what_cannot_be_removed_is_said(make: Make, root: Path, monkeypatch, capsys) -> None:
+    wide = make("table", fold=[0, 1])
+    carry_out(wide)
+    run = trainings(wide)[1]
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        clean(make("table"))
+    assert f"kept    cannot be removed (Operation not permitted): {run}\n" in capsys.readouterr().out
+    assert (run / "best.safetensors").is_file()
+    clean(make("table"))  # its record has not been removed either
+    assert not run.exists()
 
 
 def test_run_that_is_a_link_out_of_the_folder_is_kept(make: Make, root: Path, tmp_path: Path) -> None:

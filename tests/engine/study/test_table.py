@@ -91,6 +91,26 @@ def test_rows_and_columns_of_several_axes(shapes) -> None:
     assert averaged.notes[0] == "Figures are means over shot 1, 5; seed 1, 2; base_lr 0.1, 0.2."
 
 
+def test_shots_of_training_and_of_testing(shapes) -> None:
+    jobs = shapes(
+        {"rows": ["method"], "columns": ["shot", "test_shot"]}, fold=[0], shot=[1, 5], test_shot=[1, 5]
+    )
+    fill(jobs, lambda cell: cell.labels["test_shot"] == "1")
+    table = only(tables_of(jobs))
+    assert table.headings[:2] == ("1-shot training 1-shot", "1-shot training 5-shot")
+    assert "shot 1" not in table.title  # what is there so far does not tell it
+
+
+def test_methods_and_backbones_in_columns(shapes) -> None:
+    jobs = shapes(
+        {"rows": ["fold"], "columns": ["backbone", "method"]}, method=["bam", "panet"], test_shot=[1, 5]
+    )
+    fill(jobs, lambda cell: cell.labels["test_shot"] == "1")
+    table = only(tables_of(jobs))
+    assert table.headings == ("resnet18 bam", "resnet18 panet")
+    assert "shot 1" not in table.title
+
+
 def test_one_fold_has_no_mean(shapes) -> None:
     jobs = shapes(PLAIN, fold=[2])
     fill(jobs)
@@ -248,7 +268,8 @@ def test_other_episodes_are_refused(shapes) -> None:
     seeds = next(iter(fill(jobs).values())).seeds[:1]
     fill(jobs, change=change)
     with pytest.raises(
-        ResultError, match=r"different episodes: .*\.json and .*\.json do not test fold 0 .* show the"
+        ResultError,
+        match=r"different episodes: .*\.json and .*\.json do not test fold 0 .* show the .*, or test again$",
     ):
         tables_of(jobs)
 
