@@ -79,11 +79,10 @@ class PeerWatch:
             while len(self._peers) < others:
                 try:
                     connection = listener.accept()
+                    _keep_alive(connection)
                     self._peers[connection] = int(connection.recv_bytes(_LONGEST))
                 except (AuthenticationError, EOFError, OSError, ValueError):  # a stranger
                     time.sleep(0.1)
-                else:
-                    _keep_alive(connection)
         while self._peers:
             ready = wait(list(self._peers))
             for connection in [peer for peer in self._peers if peer in ready]:

@@ -106,6 +106,24 @@ def test_a_process_that_waits_for_another_one_is_ended(monkeypatch, capfd) -> No
     assert run(saves, dies) == [11, -signal.SIGKILL]
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="Linux has them")
+def test_a_machine_that_is_gone_is_noticed_after_half_a_minute() -> None:
+    def asks(watch: PeerWatch) -> int:
+        connect(watch)
+        for connection in watch._peers:
+            with socket.socket(fileno=os.dup(connection.fileno())) as own:
+                assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                idle, interval, count = (
+                    own.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                )
+                assert idle + interval * count == 30
+        time.sleep(1)  # the others connect
+        return 0
+
+    assert run(asks, asks, asks) == [0, 0, 0]
+
+
 def test_a_stranger_is_not_missed(monkeypatch) -> None:
     client = peers.Client
 
