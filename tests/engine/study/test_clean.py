@@ -119,7 +119,7 @@ def test_other_studies_of_the_folder_keep_their_runs(make: Make, root: Path) -> 
     assert len([*root.rglob("panet*")]) == 1
 
 
-def test_results_that_no_study_names_go_alone(make: Make, root: Path) -> None:
+def test_results_that_no_study_names_go_alone(make: Make, root: Path, capsys) -> None:
     carry_out(make("table"))
     kept = everything(root)
     wider = make("table", test_shot=[1, 5])
@@ -130,7 +130,9 @@ def test_results_that_no_study_names_go_alone(make: Make, root: Path) -> None:
     with lock_folder(test.folder / "pictures/x", "testing"):
         clean(make("table"))
     assert {path.name for path in test.folder.glob("*.json")} == names
+    capsys.readouterr()
     clean(make("table"))
+    assert capsys.readouterr().out.startswith("remove  result ")
     left = {path for path in everything(root) if path.name != ".fewseg.lock" and "tables" not in path.parts}
     assert left == {path for path in kept if path.name != ".fewseg.lock"}
     assert len([*test.folder.glob("*.json")]) == 1

@@ -217,14 +217,12 @@ def test_methods_under_different_protocols_never_share_a_table(shapes) -> None:
 
 
 def test_missing_results_are_in_the_table_that_they_will_belong_to(shapes) -> None:
-    jobs = shapes(PLAIN, data=["pascal"], backbone=["resnet50"], method=["bam", "msanet", "hsnet"])
+    jobs = shapes(PLAIN, data=["pascal"], backbone=["resnet50"], method=["hsnet", "bam", "msanet"])
     fill(jobs, lambda cell: cell.labels["method"] != "msanet")
     tables = tables_of(jobs)
-    assert [[row.labels[0] for row in table.rows] for table in tables.values()] == [
-        ["bam", "msanet"],
-        ["hsnet"],
-    ]
-    assert [table.notes[0].startswith("2 of 4 tests") for table in tables.values()] == [True, False]
+    shown = [[row.labels[0] for row in table.rows] for table in tables.values()]
+    assert shown == [["hsnet"], ["bam", "msanet"]]
+    assert [table.notes[0].startswith("2 of 4 tests") for table in tables.values()] == [False, True]
 
 
 def test_axis_that_is_shown_may_be_the_difference(shapes) -> None:
