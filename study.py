@@ -21,19 +21,19 @@ import sys
 from pathlib import Path
 
 from fewseg.engine.setup.script import run_script
-from fewseg.engine.study.cleaning import clean
-from fewseg.engine.study.copies import keep_copy, study_folder
-from fewseg.engine.study.estimate import Estimates
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.local import run_local, usual_slots
-from fewseg.engine.study.overview import overview_of
-from fewseg.engine.study.screen import show_plan, show_status, watch
-from fewseg.engine.study.state import State, states_of
-from fewseg.engine.study.study_file import read_study
-from fewseg.engine.study.table import tables_of
-from fewseg.engine.study.table_files import write_study_tables
-from fewseg.engine.study.work import shell_command
+from fewseg.engine.study.cleaning.ask import clean
+from fewseg.engine.study.cleaning.copies import keep_copy, study_folder
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.engine.study.progress.estimate import Estimates
+from fewseg.engine.study.progress.overview import overview_of
+from fewseg.engine.study.progress.screen import show_plan, show_status, watch
+from fewseg.engine.study.running.local import run_local, usual_slots
+from fewseg.engine.study.running.state import State, states_of
+from fewseg.engine.study.running.work import shell_command
+from fewseg.engine.study.tables.files import write_study_tables
+from fewseg.engine.study.tables.table import tables_of
 from fewseg.util.command_line import command_line
 from fewseg.util.log import get_log, start_log
 from fewseg.util.results.formats import FORMATS
@@ -116,7 +116,7 @@ def run(jobs: StudyJobs, args: argparse.Namespace) -> None:
     keep_copy(jobs.study)
     start_log()
     if args.on == "slurm":
-        from fewseg.engine.study.slurm import run_slurm  # submitit is of no use elsewhere
+        from fewseg.engine.study.slurm.submit import run_slurm  # submitit is of no use elsewhere
 
         errors = run_slurm(jobs, wait=not args.no_wait)
     else:

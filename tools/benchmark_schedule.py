@@ -7,10 +7,10 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Kind, StudyJobs
-from fewseg.engine.study.simulation import Simulation, least_seconds, simulate
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind, StudyJobs
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.engine.study.progress.simulation import Simulation, least_seconds, simulate
 
 FIELD = Path("config/studies/field.yaml")
 

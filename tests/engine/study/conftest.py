@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.setup.run_path import run_key
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.description.study_file import read_study
 from fewseg.engine.training.finished import Finished
 from fewseg.engine.training.snapshot import BEST, LAST
 from fewseg.util.config import load_config

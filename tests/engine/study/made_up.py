@@ -9,8 +9,8 @@ from typing import Any
 from fewseg.engine.evaluation.outcome import plain
 from fewseg.engine.setup.protocols import test_difference, test_protocol
 from fewseg.engine.setup.run_path import run_key
-from fewseg.engine.study.grid import Cell
-from fewseg.engine.study.jobs import Job, StudyJobs
+from fewseg.engine.study.description.grid import Cell
+from fewseg.engine.study.description.jobs import Job, StudyJobs
 from fewseg.engine.training.finished import Finished
 from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result, SeedResult, versions

@@ -10,10 +10,10 @@ import random
 import sys
 import time
 
-from fewseg.engine.study import local
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.engine.study.running import local
 
 JOURNAL = "journal"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fewseg.engine.study import arrays
-from fewseg.engine.study.arrays import Array, arrays_of
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.slurm import arrays
+from fewseg.engine.study.slurm.arrays import Array, arrays_of
 
 from .conftest import PLAIN, ROOT
 

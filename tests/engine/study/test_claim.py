@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fewseg.engine.study.claim import Claim, is_claimed, owner_of
+from fewseg.engine.study.running.claim import Claim, is_claimed, owner_of
 
 WAIT = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import study as script
-from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.copies import keep_copy
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Kind, StudyJobs
-from fewseg.engine.study.queue import Queued
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.cleaning.copies import keep_copy
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind, StudyJobs
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.engine.study.running.claim import Claim
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.slurm.queue import Queued
 from fewseg.util.config.plain_yaml import as_text
 from fewseg.util.errors import UserError
 from fewseg.util.lock import lock_folder
@@ -221,7 +221,7 @@ def test_jobs_in_the_queue_of_a_cluster_are_kept(make: Make, root: Path, monkeyp
     records[second].submitted("12_0")
     records[third].submitted("12_1")
     monkeypatch.setattr(
-        "fewseg.engine.study.clean.current_queue", lambda: {"12_0": Queued("PENDING", "None")}
+        "fewseg.engine.study.cleaning.leftovers.current_queue", lambda: {"12_0": Queued("PENDING", "None")}
     )
     clean(make("table"))
     assert second.exists() and records[second].folder.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.jobs import StudyJobs
+from fewseg.engine.study.description.jobs import StudyJobs
 
 from .conftest import ROOT
 from .sleeping_jobs import JOURNAL

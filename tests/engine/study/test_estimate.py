@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.estimate import Estimates, seconds_by_pace, seconds_left
-from fewseg.engine.study.jobs import Job, Kind
-from fewseg.engine.study.records import Attempt, JobRecord, Traits
-from fewseg.engine.study.state import State, states_of
+from fewseg.engine.study.description.jobs import Job, Kind
+from fewseg.engine.study.progress.estimate import Estimates, seconds_by_pace, seconds_left
+from fewseg.engine.study.running.records import Attempt, JobRecord, Traits
+from fewseg.engine.study.running.state import State, states_of
 
 from .conftest import PLAIN
 
@@ -81,7 +81,7 @@ def test_attempts_of_one_job_are_added_up(jobs, tmp_path: Path, monkeypatch: pyt
     record = JobRecord.of(tmp_path / "exp", job)
     record.folder.mkdir(parents=True)
     clock = iter([100.0, 130.0, 200.0, 210.0])
-    monkeypatch.setattr("fewseg.engine.study.records.time.time", lambda: next(clock))
+    monkeypatch.setattr("fewseg.engine.study.running.records.time.time", lambda: next(clock))
     record.end(record.begin(job), 130, "stopped")
     record.end(record.begin(job), 0, None)
     assert record.measured() == (Traits.of(job), 40.0)

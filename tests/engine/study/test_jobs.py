@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Job, Kind
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Job, Kind
+from fewseg.engine.study.description.study_file import read_study
 from fewseg.util.config import load_config
 from fewseg.util.config.plain_yaml import as_text
 from fewseg.util.errors import ConfigError

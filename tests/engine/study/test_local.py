@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.setup.interrupt import StopRequest
-from fewseg.engine.study import local
-from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.pool import Ended
-from fewseg.engine.study.records import JobRecord
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.running import local
+from fewseg.engine.study.running.claim import Claim
+from fewseg.engine.study.running.pool import Ended
+from fewseg.engine.study.running.records import JobRecord
 
 from .conftest import PLAIN
 

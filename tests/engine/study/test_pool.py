@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.pool import Ended, Pool
-from fewseg.engine.study.simulation import simulate
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.progress.simulation import simulate
+from fewseg.engine.study.running.pool import Ended, Pool
 from fewseg.util.errors import UserError
 from tools.benchmark import main as benchmark
 from tools.benchmark_schedule import check, draw_durations, least_of

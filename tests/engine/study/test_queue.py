@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.queue import ask_slurm, read_queue
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.state import State, states_of
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.description.study_file import StudyFile
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import State, states_of
+from fewseg.engine.study.slurm.queue import ask_slurm, read_queue
 from fewseg.util.errors import UserError
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.overview import duration, overview_of
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.screen import console, show_plan, show_status
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.progress.overview import duration, overview_of
+from fewseg.engine.study.progress.screen import console, show_plan, show_status
+from fewseg.engine.study.running.claim import Claim
+from fewseg.engine.study.running.records import JobRecord
 from fewseg.util.live import LIVE
 from study import main
 

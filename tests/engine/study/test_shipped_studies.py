@@ -9,9 +9,9 @@ import pytest
 from fewseg.engine.setup.build import build_adapter, build_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.stage import trains_base_learner
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Kind, StudyJobs
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind, StudyJobs
+from fewseg.engine.study.description.study_file import read_study
 from fewseg.util.config import load_config
 
 from .conftest import ROOT

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from fewseg.engine.setup.run_path import run_key
-from fewseg.engine.study.claim import owner_of
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.queue import read_queue
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.state import State, states_of
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.description.study_file import StudyFile
+from fewseg.engine.study.running.claim import owner_of
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import State, states_of
+from fewseg.engine.study.slurm.queue import read_queue
 from fewseg.util.config import load_config
 
 from .conftest import ROOT
@@ -96,12 +96,12 @@ class Cluster:
         return StudyJobs(self.study, self._jobs, [])
 
     def submit(self) -> None:
-        from fewseg.engine.study.slurm import run_slurm
+        from fewseg.engine.study.slurm.submit import run_slurm
 
         assert run_slurm(self.jobs, wait=False) == {}
 
     def run(self) -> dict[str, str]:
-        from fewseg.engine.study.slurm import run_slurm
+        from fewseg.engine.study.slurm.submit import run_slurm
 
         return run_slurm(self.jobs, wait=True)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.slurm_options import check_options, executor_for
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.study_file import StudyFile
+from fewseg.engine.study.slurm.options import check_options, executor_for
 from fewseg.util.errors import ConfigError
 
 

@@ -17,12 +17,12 @@ import pytest
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
 from fewseg.engine.setup.run_path import run_key
-from fewseg.engine.study import slurm_task
-from fewseg.engine.study.allocation import Allocation
-from fewseg.engine.study.claim import Claim, is_claimed
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.slurm_task import Task
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.running.claim import Claim, is_claimed
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.slurm import task as slurm_task
+from fewseg.engine.study.slurm.allocation import Allocation
+from fewseg.engine.study.slurm.task import Task
 
 SLOW = "import pathlib, sys, time; pathlib.Path('{root}/started').touch(); time.sleep(100)"
 

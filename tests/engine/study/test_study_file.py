@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fewseg.engine.study.grid import cells_of
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.grid import cells_of
+from fewseg.engine.study.description.study_file import read_study
 from fewseg.util.errors import ConfigError, UserError
 
 from .conftest import PLAIN, ROOT

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import Kind
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.state import State, states_of
-from fewseg.engine.study.study_file import read_study
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.engine.study.running.claim import Claim
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import State, states_of
 from fewseg.engine.training.finished import FINISHED
 
 from .conftest import ROOT

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.table import tables_of
-from fewseg.engine.study.table_files import write_study_tables
+from fewseg.engine.study.tables.files import write_study_tables
+from fewseg.engine.study.tables.table import tables_of
 from fewseg.util.config.plain_yaml import as_text
 from fewseg.util.errors import ConfigError, ResultError
 from fewseg.util.results.tables import Table, Value, build_table

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.engine.study.claim import is_claimed
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.work import RunningJob, command_of, shell_command
+from fewseg.engine.study.running.claim import is_claimed
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.work import RunningJob, command_of, shell_command
 
 
 def python(line: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fewseg.engine.reports.page import html_page
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.study_file import StudyFile
 from fewseg.util.errors import ResultError
 from fewseg.util.files import write_text
 from fewseg.util.results.formats import FORMATS, to_html

@@ -12,8 +12,8 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from fewseg.engine.study.grid import Cell
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.grid import Cell
+from fewseg.engine.study.description.study_file import StudyFile
 from fewseg.util.config import Config
 
 

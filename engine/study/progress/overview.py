@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewseg.engine.study.estimate import Estimates, seconds_by_pace, seconds_left
-from fewseg.engine.study.jobs import Job, StudyJobs
-from fewseg.engine.study.records import Attempt, JobRecord
-from fewseg.engine.study.simulation import simulate
-from fewseg.engine.study.state import State, states_of
+from fewseg.engine.study.description.jobs import Job, StudyJobs
+from fewseg.engine.study.progress.estimate import Estimates, seconds_by_pace, seconds_left
+from fewseg.engine.study.progress.simulation import simulate
+from fewseg.engine.study.running.records import Attempt, JobRecord
+from fewseg.engine.study.running.state import State, states_of
 from fewseg.util.live import read_live
 
 

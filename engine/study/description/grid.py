@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.study_file import StudyFile
 from fewseg.util.config.schema import TestFinetune
 from fewseg.util.errors import ConfigError
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.records import JOBS, Attempt, JobRecord, Traits
-from fewseg.engine.study.state import State, results_of
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.running.records import JOBS, Attempt, JobRecord, Traits
+from fewseg.engine.study.running.state import State, results_of
 
 
 @dataclass(frozen=True)

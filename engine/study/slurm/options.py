@@ -10,9 +10,9 @@ from typing import Any
 from submitit import AutoExecutor, SlurmExecutor
 
 import fewseg
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.queue import ask_slurm
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.description.study_file import StudyFile
+from fewseg.engine.study.slurm.queue import ask_slurm
 from fewseg.util.config.nearest_key import nearest
 from fewseg.util.errors import ConfigError, shortened
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewseg.engine.setup.protocols import test_protocol
-from fewseg.engine.study.jobs import Job, Kind
+from fewseg.engine.study.description.jobs import Job, Kind
 from fewseg.util.files import write_text
 
 JOBS = "jobs"

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fewseg.engine.study.jobs import Kind
-from fewseg.engine.study.overview import JobView, Overview, duration
-from fewseg.engine.study.state import State
+from fewseg.engine.study.description.jobs import Kind
+from fewseg.engine.study.progress.overview import JobView, Overview, duration
+from fewseg.engine.study.running.state import State
 
 _STYLES = {State.DONE: "green", State.RUNNING: "cyan", State.FAILED: "red", State.READY: "yellow"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewseg.engine.study.study_file import StudyFile, read_study
+from fewseg.engine.study.description.study_file import StudyFile, read_study
 from fewseg.util.errors import UserError
 from fewseg.util.files import read_text, write_text
 

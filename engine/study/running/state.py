@@ -10,10 +10,10 @@ from fewseg.dataset.loading.mined import mined_by
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.run_path import run_key
 from fewseg.engine.setup.weights import tested_weights
-from fewseg.engine.study.claim import is_claimed
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.queue import Queue, Queued, read_queue
-from fewseg.engine.study.records import JobRecord
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.running.claim import is_claimed
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.slurm.queue import Queue, Queued, read_queue
 from fewseg.engine.training.finished import Finished
 from fewseg.engine.training.snapshot import BEST
 from fewseg.util.errors import UserError

@@ -15,12 +15,12 @@ from pathlib import Path
 from fewseg.dataset.loading.mined import FACTS
 from fewseg.engine.evaluation.record import write_overview
 from fewseg.engine.setup.run_path import RUN_CONFIG, RUN_LOG
-from fewseg.engine.study.claim import Claim, is_claimed
-from fewseg.engine.study.copies import STUDIES
-from fewseg.engine.study.jobs import Job, StudyJobs
-from fewseg.engine.study.made_files import RESULTS, Files, files_below, files_of_result, remove_empty
-from fewseg.engine.study.records import FILES, JOBS, JobRecord, Made
-from fewseg.engine.study.state import current_queue
+from fewseg.engine.study.cleaning.copies import STUDIES
+from fewseg.engine.study.cleaning.made_files import RESULTS, Files, files_below, files_of_result, remove_empty
+from fewseg.engine.study.description.jobs import Job, StudyJobs
+from fewseg.engine.study.running.claim import Claim, is_claimed
+from fewseg.engine.study.running.records import FILES, JOBS, JobRecord, Made
+from fewseg.engine.study.running.state import current_queue
 from fewseg.util.errors import UserError
 from fewseg.util.files import is_inside
 from fewseg.util.lock import LOCK, is_locked, lock_folder

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fewseg.engine.setup.run_path import RUNS
-from fewseg.engine.study.clean import Leftovers, What, leftovers, remove
-from fewseg.engine.study.copies import COPY, STUDIES, studies_of
-from fewseg.engine.study.expansion import jobs_of
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.study_file import StudyFile, read_study
+from fewseg.engine.study.cleaning.copies import COPY, STUDIES, studies_of
+from fewseg.engine.study.cleaning.leftovers import Leftovers, What, leftovers, remove
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.description.study_file import StudyFile, read_study
 from fewseg.util.errors import UserError
 
 Ask = Callable[[], bool]

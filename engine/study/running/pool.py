@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fewseg.engine.study.jobs import Job, StudyJobs
+from fewseg.engine.study.description.jobs import Job, StudyJobs
 from fewseg.util.errors import UserError
 
 Seconds = Callable[[Job], float]

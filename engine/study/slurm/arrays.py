@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
 
 LARGEST = 1000
 """Most jobs in an array; SLURM's own limit is one more by default."""

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import torch
 
 from fewseg.engine.setup.interrupt import StopRequest
-from fewseg.engine.study.claim import is_claimed
-from fewseg.engine.study.jobs import Job, StudyJobs
-from fewseg.engine.study.overview import overview_of
-from fewseg.engine.study.pool import Ended, Pool, Seconds
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.state import done_jobs, is_done
-from fewseg.engine.study.work import RunningJob, command_of
+from fewseg.engine.study.description.jobs import Job, StudyJobs
+from fewseg.engine.study.progress.overview import overview_of
+from fewseg.engine.study.running.claim import is_claimed
+from fewseg.engine.study.running.pool import Ended, Pool, Seconds
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import done_jobs, is_done
+from fewseg.engine.study.running.work import RunningJob, command_of
 from fewseg.util.log import get_log
 
 _POLL = 0.5

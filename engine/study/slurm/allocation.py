@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.local import with_cores
-from fewseg.engine.study.queue import ask_slurm
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.work import command_of
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.running.local import with_cores
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.work import command_of
+from fewseg.engine.study.slurm.queue import ask_slurm
 from fewseg.util.errors import UserError
 from fewseg.util.files import write_text
 

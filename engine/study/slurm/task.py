@@ -13,11 +13,11 @@ from types import FrameType
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 
 from fewseg.engine.setup.interrupt import Interrupted
-from fewseg.engine.study.allocation import WARNING, Allocation, without_warning
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.state import is_done
-from fewseg.engine.study.work import RunningJob
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import is_done
+from fewseg.engine.study.running.work import RunningJob
+from fewseg.engine.study.slurm.allocation import WARNING, Allocation, without_warning
 from fewseg.util.errors import UserError
 
 FAILED = 1

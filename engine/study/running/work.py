@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewseg.engine.study.claim import Claim
-from fewseg.engine.study.jobs import Job
-from fewseg.engine.study.records import JobRecord
+from fewseg.engine.study.description.jobs import Job
+from fewseg.engine.study.running.claim import Claim
+from fewseg.engine.study.running.records import JobRecord
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 _TAIL = 100_000
 """Bytes at the end of a log in which its last line is looked for."""

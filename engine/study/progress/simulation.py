@@ -7,8 +7,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fewseg.engine.study.jobs import Job, StudyJobs
-from fewseg.engine.study.pool import Ended, Pool
+from fewseg.engine.study.description.jobs import Job, StudyJobs
+from fewseg.engine.study.running.pool import Ended, Pool
 
 
 @dataclass(frozen=True)

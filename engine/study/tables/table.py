@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fewseg.engine.study.figures import COSTS, SEEDS, Point, figure_of, heading_of, points_of
-from fewseg.engine.study.grid import AXES, TEST_SHOT, axes_of
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.study_file import StudyFile, TableLayout
+from fewseg.engine.study.description.grid import AXES, TEST_SHOT, axes_of
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.description.study_file import StudyFile, TableLayout
+from fewseg.engine.study.tables.figures import COSTS, SEEDS, Point, figure_of, heading_of, points_of
 from fewseg.util.errors import ConfigError
 from fewseg.util.results.comparison import KINDS, require_same_episodes
 from fewseg.util.results.table_rows import notes_on_classes, shared_traits

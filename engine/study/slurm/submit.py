@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fewseg.engine.setup.interrupt import Interrupted, StopRequest
-from fewseg.engine.study.arrays import Array, arrays_of
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.queue import read_queue, require_slurm
-from fewseg.engine.study.records import JobRecord
-from fewseg.engine.study.slurm_options import check_options, executor_for
-from fewseg.engine.study.slurm_task import Task
-from fewseg.engine.study.state import State, states_of
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.running.records import JobRecord
+from fewseg.engine.study.running.state import State, states_of
+from fewseg.engine.study.slurm.arrays import Array, arrays_of
+from fewseg.engine.study.slurm.options import check_options, executor_for
+from fewseg.engine.study.slurm.queue import read_queue, require_slurm
+from fewseg.engine.study.slurm.task import Task
 from fewseg.util.errors import UserError
 from fewseg.util.lock import lock_folder
 from fewseg.util.log import get_log

@@ -9,8 +9,8 @@ from typing import Any
 
 from fewseg.engine.evaluation.outcome import plain
 from fewseg.engine.setup.protocols import test_difference, test_protocol
-from fewseg.engine.study.jobs import StudyJobs
-from fewseg.engine.study.state import files_of
+from fewseg.engine.study.description.jobs import StudyJobs
+from fewseg.engine.study.running.state import files_of
 from fewseg.engine.training.finished import Finished
 from fewseg.util.config import Config
 from fewseg.util.results.comparison import KINDS, Run

@@ -15,9 +15,9 @@ from fewseg.engine.setup.run_path import RUNS, result_key, run_folder, run_key, 
 from fewseg.engine.setup.script import with_changes
 from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.setup.weights import fill, tested_weights, trained_base_learner
-from fewseg.engine.study.grid import Cell, cells_of
-from fewseg.engine.study.jobs import Job, Kind, StudyJobs
-from fewseg.engine.study.study_file import StudyFile
+from fewseg.engine.study.description.grid import Cell, cells_of
+from fewseg.engine.study.description.jobs import Job, Kind, StudyJobs
+from fewseg.engine.study.description.study_file import StudyFile
 from fewseg.engine.training.snapshot import BEST
 from fewseg.util.config import Config, load_config
 from fewseg.util.config.plain_yaml import as_text
