@@ -17,6 +17,7 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.action == "clean":
         clean(args.study, lambda: args.yes or confirmed())
         return
+    if args.action in ("plan", "table", "commands"):  # end silently, as other commands do, with a reader
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # such as head
     jobs = jobs_of(read_study(args.study))
     ACTIONS[args.action](jobs, args)
 

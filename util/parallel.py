@@ -58,6 +58,6 @@ def parallel_map(
             if not isinstance(failure, BrokenProcessPool):
                 raise
             raise DataError(
-                f"{title}: a process was killed, perhaps for lack of memory; run again with fewer --workers. "
-                "What is finished is kept"
+                f"{title}: a process was killed, by a request to stop or for lack of memory; run again, "
+                "in the latter case with fewer --workers. What is finished is kept"
             ) from None

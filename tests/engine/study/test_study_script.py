@@ -91,6 +91,12 @@ def test_commands_are_shell_lines(file: Path) -> None:
     assert all(line.startswith(("python train.py --config", "python test.py --config")) for line in lines)
 
 
+def test_reader_that_ends_early_is_no_error(file: Path) -> None:
+    line = f"{sys.executable} study.py commands {file} | true"
+    outcome = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert outcome.stderr == ""
+
+
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     outcome = study("plan", tmp_path / "none.yaml")
     assert outcome.returncode == 2
