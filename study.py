@@ -91,8 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.action == "clean":
         clean(args.study, lambda: args.yes or confirmed())
         return
-    if args.action in ("plan", "table", "commands"):  # end silently, as other commands do, with a reader
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # such as head
+    if argv is None and args.action in ("plan", "table", "commands"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # to end silently with a reader such as head
     jobs = jobs_of(read_study(args.study))
     ACTIONS[args.action](jobs, args)
 
