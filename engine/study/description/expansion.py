@@ -173,11 +173,9 @@ class _Expansion:
             )
         shared = {key: value for key, value in changes.items() if not key.startswith(_OF_METHOD)}
         training, opts = self._training(str(plain), shared, f"{run.parent.name} for {name}")
-        flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in self.study.mining.items()]
-        folder = training.folder / "_".join(
-            ["mined", *(f"{name.strip('-')}{value}" for name, value in flags)]
-        )
-        given = [part for flag in flags for part in flag]
+        options = {option.replace("_", "-"): str(value) for option, value in self.study.mining.items()}
+        folder = training.folder / "_".join(["mined", *map("".join, options.items())])
+        given = [part for option, value in options.items() for part in (f"--{option}", value)]
         script = ("tools/mine_latent_classes.py", "--config", str(plain), "--out", str(folder), *given)
         job = Job(
             key=_hash(Kind.MINE.value, training.key, *given),

@@ -81,16 +81,13 @@ def axes_of(study: StudyFile) -> dict[str, Axis]:
     axes: dict[str, Axis] = {}
     for name, values in study.grid.items():
         if isinstance(values, dict):
-            axis = {
-                label: changes if isinstance(changes, dict) else None for label, changes in values.items()
-            }
-            wrong = [label for label, changes in axis.items() if changes is None]
+            wrong = [label for label, changes in values.items() if not isinstance(changes, dict)]
             if wrong:
                 raise ConfigError(
                     f"{study.path}: grid.{name}.{wrong[0]}: must be a mapping of keys and values; "
                     "{} changes none"
                 )
-            axes[name] = {label: changes for label, changes in axis.items() if changes is not None}
+            axes[name] = values
         else:
             key = AXES.get(name, name)
             listed = values if isinstance(values, list) else [values]

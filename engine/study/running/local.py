@@ -62,7 +62,7 @@ class _Processes:
         self._log = get_log("study")
 
     def start(self, job: Job, cards: tuple[int, ...]) -> bool:
-        environment = {"OMP_NUM_THREADS": str(max(1, self._cores))}
+        environment = {"OMP_NUM_THREADS": str(self._cores)}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(card % self._gpus) for card in cards)
         command = with_cores(command_of(job), job, self._cores)

@@ -153,10 +153,7 @@ class JobRecord:
 
     def slurm_job(self) -> str | None:
         """Return the id that SLURM gave the job when it was last submitted; None if it never was."""
-        try:
-            return self._slurm.read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
+        return _text(self._slurm)
 
     def made(self) -> Made | None:
         """Return what the job makes; None where the record does not say it."""
@@ -169,10 +166,7 @@ class JobRecord:
 
     def error(self) -> str | None:
         """Return the error of the last attempt; None if it did not fail."""
-        try:
-            return self._error.read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
+        return _text(self._error)
 
     def attempts(self) -> list[Attempt]:
         """Return all attempts in the order of their starts."""
@@ -214,3 +208,10 @@ class JobRecord:
                 continue
             if isinstance(facts, dict) and {"begun", "host"} <= facts.keys():
                 yield facts
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None

@@ -17,11 +17,14 @@ from fewseg.engine.study.running.records import JobRecord
 
 _ROOT = Path(__file__).resolve().parents[3]
 
+_STANDALONE = ("--standalone",)
+"""What torchrun is told where all processes are on one machine."""
+
 _TAIL = 100_000
 """Bytes at the end of a log in which its last line is looked for."""
 
 
-def command_of(job: Job, nodes: int = 1, launch: Sequence[str] = ("--standalone",)) -> list[str]:
+def command_of(job: Job, nodes: int = 1, launch: Sequence[str] = _STANDALONE) -> list[str]:
     """Return the command line of a job on this machine.
 
     Args:
@@ -29,18 +32,21 @@ def command_of(job: Job, nodes: int = 1, launch: Sequence[str] = ("--standalone"
         nodes: number of machines that share its processes.
         launch: where it has several processes, arguments for torchrun besides their number on this machine.
     """
-    script = [str(_ROOT / job.script[0]), *job.script[1:]]
-    if job.processes == 1:
-        return [sys.executable, script[0], *script[1:]]
-    number = ["--nproc-per-node", str(job.processes // nodes)]
-    return [sys.executable, str(_ROOT / "tools/launch.py"), *number, *launch, *script]
+    return [sys.executable, *_arguments(job, _ROOT, nodes, launch)]
 
 
 def shell_command(job: Job) -> list[str]:
     """Return the command line of a job as a user would write it in the project's folder."""
-    number = str(job.processes)
-    launch = [] if job.processes == 1 else ["tools/launch.py", "--standalone", "--nproc-per-node", number]
-    return ["python", *launch, *job.script]
+    return ["python", *_arguments(job, Path(), 1, _STANDALONE)]
+
+
+def _arguments(job: Job, folder: Path, nodes: int, launch: Sequence[str]) -> list[str]:
+    """Return what the interpreter is told: the script of a job, behind torchrun's for several processes."""
+    script = [str(folder / job.script[0]), *job.script[1:]]
+    if job.processes == 1:
+        return script
+    number = str(job.processes // nodes)
+    return [str(folder / "tools/launch.py"), "--nproc-per-node", number, *launch, *script]
 
 
 @dataclass(frozen=True)

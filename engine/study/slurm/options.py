@@ -23,15 +23,14 @@ often it may be started anew after their end."""
 _NUMBERS = {
     f"slurm_{name}"
     for name in (
-        *(
-            "array_parallelism",
-            "cpus_per_task",
-            "gpus_per_node",
-            "max_num_timeout",
-            "nodes",
-            "signal_delay_s",
-        ),
-        *("time", "timeout_min"),
+        "array_parallelism",
+        "cpus_per_task",
+        "gpus_per_node",
+        "max_num_timeout",
+        "nodes",
+        "signal_delay_s",
+        "time",
+        "timeout_min",
     )
 }
 """Options that are whole numbers."""
