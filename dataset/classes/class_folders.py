@@ -14,6 +14,9 @@ from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList, read_image_list
 from fewseg.util.errors import DataError
 
+CLASS_FOLDER_DATA_SETS = frozenset({"fss1000"})
+"""The data sets that are read so: by their lists, with fold 0 only."""
+
 
 @dataclass(frozen=True)
 class ClassFolders:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewseg.dataset.classes.class_folders import ClassFolders
+from fewseg.dataset.classes.class_folders import CLASS_FOLDER_DATA_SETS, ClassFolders
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
 from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
 from fewseg.dataset.classes.split import ClassSplit, class_split
@@ -150,7 +150,7 @@ class Fold:
 
 def default_list(data_set: str, root: str | Path, key: str) -> Path:
     """Return the default path of the ``train_list`` or ``val_list`` of a data set."""
-    test = "test" if data_set == "fss1000" else "val"
+    test = "test" if data_set in CLASS_FOLDER_DATA_SETS else "val"
     return Path(root) / LIST_FOLDER / f"{'train' if key == 'train_list' else test}.txt"
 
 
@@ -168,12 +168,13 @@ def open_fold(
 
     Args:
         data_set: ``pascal``, ``coco``, ``shapes``; ``folder``, whose classes ``classes.txt`` names and whose
-            folds ``folds.txt`` may define; ``fss1000``, whose two lists define base and novel classes.
+            folds ``folds.txt`` may define; or one of ``CLASS_FOLDER_DATA_SETS``, whose two lists define base
+            and novel classes.
         root: data root.
         number: zero-based index of the fold.
         protocol: how images are listed and episodes drawn.
-        train_list, val_list: lists, by default those of the VOC layout; for ``fss1000`` ``val_list`` is the
-            list of the test classes.
+        train_list, val_list: lists, by default those of the VOC layout; for ``CLASS_FOLDER_DATA_SETS``
+            ``val_list`` is the list of the test classes.
         interleaved: COCO's fold system, by default the protocol's.
 
     Raises:
@@ -182,7 +183,7 @@ def open_fold(
     root = Path(root)
     given = {"train_list": train_list, "val_list": val_list}
     train, val = (Path(path) if path else default_list(data_set, root, key) for key, path in given.items())
-    if data_set == "fss1000":
+    if data_set in CLASS_FOLDER_DATA_SETS:
         folders = ClassFolders.read(root)
         split = _with_held_out(folders.split(number, train, val), protocol)
         return Fold(data_set, number, split, protocol, root, train, val, folders)

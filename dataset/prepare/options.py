@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fewseg.dataset.classes.class_folders import CLASS_FOLDER_DATA_SETS
 from fewseg.dataset.prepare.download import Archive, checksum_like, fetch
 from fewseg.dataset.prepare.files import Choose, unpack
 from fewseg.dataset.prepare.layout import list_path, write_list, write_names, write_record
@@ -69,8 +70,8 @@ class Options:
             part = Path(file).stem
             written[part] = list_path(self.root, part) if self.lists is None else self.lists / file
             write_list(written[part], lines)
-        # Masks of FSS-1000 hold no class ids; these number its class folders and skip 255.
-        write_names(self.root, names, with_ids=data_set != "fss1000")
+        # Masks of class folders hold no class ids; these number the folders and skip 255.
+        write_names(self.root, names, with_ids=data_set not in CLASS_FOLDER_DATA_SETS)
         write_record(self.root, data_set, written, masks, workers=self.workers)
 
     def _require_official(self, path: Path, official: Sequence[Archive]) -> None:

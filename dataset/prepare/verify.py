@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewseg.dataset.classes.class_folders import ClassFolders
+from fewseg.dataset.classes.class_folders import CLASS_FOLDER_DATA_SETS, ClassFolders
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
 from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
 from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, ImageList, read_image_list
@@ -43,7 +43,7 @@ def verify(data_set: str, root: Path, *, subset: bool = False, workers: int | No
     for part, path in lists.items():
         try:
             images = read_image_list(root, path)
-            by_folder = data_set == "fss1000" and names
+            by_folder = data_set in CLASS_FOLDER_DATA_SETS and names
             parts[part] = ClassFolders.read(root).with_class_ids(images) if by_folder else images
         except DataError as failure:
             findings.append(Finding("list that cannot be used", (str(failure),), _AGAIN))
@@ -101,7 +101,7 @@ def _names(data_set: str, root: Path) -> tuple[Sequence[str] | None, list[Findin
     """Return the class names, None where they cannot be read, and what is wrong with them and the folds."""
     names, remedy = None, "correct the file"
     try:
-        of_folders = data_set == "fss1000"
+        of_folders = data_set in CLASS_FOLDER_DATA_SETS
         names = ClassFolders.read(root).names if of_folders else read_class_names(root / CLASSES_FILE)
         if (root / FOLDS_FILE).is_file():
             read_folds(root / FOLDS_FILE, names)
