@@ -35,6 +35,7 @@ from fewseg.engine.training.course import (
 )
 from fewseg.engine.training.expectations import say_what_to_expect
 from fewseg.engine.training.finished import write_finished
+from fewseg.engine.training.length import Length
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.parallel import synchronised
@@ -178,7 +179,7 @@ def schedule_of(config: Config, steps_per_epoch: int) -> PolySchedule:
     """Return the learning rates; a warm-up takes half an epoch."""
     train = config.Train
     warmup = steps_per_epoch // 2 if train.warmup else 0
-    steps = train.epochs * steps_per_epoch
+    steps = Length.of(train, steps_per_epoch).steps
     return PolySchedule(train.base_lr, steps, train.power, train.index_split, warmup, train.milestones)
 
 

@@ -59,16 +59,16 @@ class EpochBatches(Sampler[list[Key]]):
         if length < batch_size:
             raise ConfigError(f"Train.batch_size {batch_size}: the training list has only {length} images")
         self.length, self.batch_size, self.rank, self.processes = length, batch_size, rank, processes
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step, self.end = 0, 0, len(self)
 
-    def start(self, epoch: int, step: int = 0) -> None:
-        """Set the epoch of the next iteration, and how many of its batches are already done."""
-        self.epoch, self.step = epoch, step
+    def start(self, epoch: int, step: int = 0, end: int | None = None) -> None:
+        """Set the epoch of the next iteration, how many of its batches are done, and where it ends."""
+        self.epoch, self.step, self.end = epoch, step, len(self) if end is None else end
 
     def __len__(self) -> int:
         return self.length // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for step in range(self.step, len(self)):
+        for step in range(self.step, self.end):
             first = step * self.batch_size
             yield [(self.epoch, i) for i in range(first + self.rank, first + self.batch_size, self.processes)]

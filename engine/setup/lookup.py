@@ -92,15 +92,15 @@ def find_base_learner(config: Config, wanted: Mapping[str, Any]) -> Path:
 def similar_run(config: Config) -> tuple[Path, str] | None:
     """Return a run in another folder that may be meant, and in what it differs; None where there is none.
 
-    It has the same settings, in a folder that was named by older rules, or differs in its number of epochs.
+    It has the same settings, in a folder that was named by older rules, or differs in its length.
     """
     runs = {} if config.Train.save_path is not None else _runs(plain_folder(config), STATE)
     for state, theirs in runs.items():
         if theirs is None or not _same_root(theirs, config):
             continue
         different = [*_differing(theirs, config, TRAINING)]
-        if different == ["Train.epochs"]:
-            return state.parent, "differs in epochs only"
+        if different and {"Train.epochs", "Train.max_steps"}.issuperset(different):
+            return state.parent, "differs in its length only"
         if not different and theirs.Method.base_weight == config.Method.base_weight:
             return state.parent, "has the same settings"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,9 @@ from fewseg.util.log import get_log
 Course = Mapping[str, Any]
 """Key path of the config, or a property of the data -> plain value."""
 
-_EPOCHS, _SEED, _BATCH, _OPTIMIZER = (
+_EPOCHS, _MAX_STEPS, _SEED, _BATCH, _OPTIMIZER = (
     "Train.epochs",
+    "Train.max_steps",
     "Train.manual_seed",
     "Train.batch_size",
     "Train.optimizer",
@@ -111,13 +113,11 @@ def check_course(snapshot: Snapshot, course: Course, allow: bool) -> Collection[
             f"{snapshot.path}: malformed: progress.epoch is beyond its epochs; copy it again"
         )
     changed = frozenset(changes)
-    if _EPOCHS in changes and changes[_EPOCHS][0] < changes[_EPOCHS][1]:
-        log.info(
-            "going on to epoch %d, not %d; rates that decay follow the new length",
-            course[_EPOCHS],
-            before[_EPOCHS],
-        )
-        del changes[_EPOCHS]
+    for key, unit in ((_EPOCHS, "epoch"), (_MAX_STEPS, "step")):
+        was, now = (value or math.inf for value in changes.get(key, (None, None)))
+        if was < now:
+            log.info("going on to %s %s, not %s; rates that decay follow the new length", unit, now, was)
+            del changes[key]
     if changes:
         _refuse(snapshot, changes, allow)
         log.warning("going on with changes: %s", _told(changes))
@@ -163,6 +163,8 @@ def check_origin(snapshot: Snapshot, now: Origin, allow: bool) -> Origin:
 def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -> Progress:
     """Return the progress in epochs of ``steps`` steps, where batches or images may have changed.
 
+    A training that ``Train.max_steps`` ended within an epoch goes on there if it is prolonged.
+
     Raises:
         CheckpointError: the run stands behind the end of its epoch.
     """
@@ -171,6 +173,9 @@ def placed(snapshot: Snapshot, progress: Progress, course: Course, steps: int) -
     then = before[_IMAGES] // before[_BATCH] if known else steps
     if progress.step > then:
         raise CheckpointError(f"{snapshot.path}: malformed: progress.step is beyond its epoch; copy it again")
+    end = before.get(_MAX_STEPS)
+    if end != course.get(_MAX_STEPS) and end is not None and progress.epoch * then > end:
+        progress = replace(progress, epoch=end // then, step=end % then)
     return progress if then == steps else replace(progress, step=progress.step * steps // then)
 
 
@@ -204,8 +209,8 @@ def _before(snapshot: Snapshot, course: Course) -> dict[str, Any]:
         known = {name: known[key] for key, name in _EARLIER_NAMES.items() if key in known}
         if course.get(_SEED) is not None:
             known[_SEED] = snapshot.progress.seed
-    for key in (_EPOCHS, _BATCH, _IMAGES):
-        if type(known.get(key, 1)) is not int or known.get(key, 1) < 1:
+    for key in (_EPOCHS, _MAX_STEPS, _BATCH, _IMAGES):
+        if known.get(key) is not None and (type(known[key]) is not int or known[key] < 1):
             raise CheckpointError(f"{snapshot.path}: malformed: plan, {key} is {known[key]!r}; copy it again")
     return known
 

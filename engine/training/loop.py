@@ -22,6 +22,7 @@ from fewseg.dataset.loading.batches import EpochBatches
 from fewseg.dataset.loading.few_shot import EpisodeBatch
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.loader import Loader, worker_deaths
+from fewseg.engine.training.length import Length
 from fewseg.engine.training.optimisation import PolySchedule
 from fewseg.engine.training.pace import Pace
 from fewseg.engine.training.parallel import wrapped
@@ -72,6 +73,7 @@ class TrainingLoop:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.loader, self.batches, self.validate = loader, batches, validate
         self.snapshots, self.reached, self.settings, self.device = snapshots, reached, settings, model.device
+        self.length = Length.of(settings, len(batches))
         self.forward = wrapped(model, compiled=settings.compile)
         self.safe_point = SafePoint(model, optimizer)
         self.gathered: Memories | None = None
@@ -81,7 +83,7 @@ class TrainingLoop:
     @property
     def done(self) -> bool:
         """Whether all epochs have been completed, or the training has stopped early."""
-        return self.reached.epoch >= self.settings.epochs or self._is_stale()
+        return self.reached.epoch >= self.length.epochs or self._is_stale()
 
     def run(self) -> Progress:
         """Train to the end.
@@ -110,12 +112,13 @@ class TrainingLoop:
 
     def _epoch(self, stop: StopRequest) -> None:
         """Run the rest of the current epoch, validate, and enter the next one."""
-        epoch, first, steps = self.reached.epoch, self.reached.step, len(self.batches)
-        half = steps // 2 if self.settings.SubEpoch_val and epoch > 0 else None
+        epoch, first = self.reached.epoch, self.reached.step
+        steps = self.length.steps_in(epoch)
+        half = len(self.batches) // 2 if self.settings.SubEpoch_val and epoch > 0 else None
         self._set_training_mode()
-        self.batches.start(epoch, first)
+        self.batches.start(epoch, first, steps)
         sums: dict[str, float] = {}
-        description = f"epoch {epoch + 1}/{self.settings.epochs}"
+        description = f"epoch {epoch + 1}/{self.length.epochs}"
         seconds = 0.0
         bar = progress(self.loader.batches(stop.check), description, total=steps, initial=first)
         self.pace.begin()
@@ -143,8 +146,7 @@ class TrainingLoop:
         if self._validates_after(epoch + 1):
             self._validate(epoch + 1, stop)
         self.reached = self.reached.after_epoch()
-        is_last = epoch + 1 == self.settings.epochs or self._is_stale()
-        if is_last or (epoch + 1) % self.settings.save_freq == 0:
+        if self.done or (epoch + 1) % self.settings.save_freq == 0:
             self._save_last()
 
     def _step(self, batch: EpisodeBatch | BaseBatch) -> dict[str, float]:
@@ -179,7 +181,7 @@ class TrainingLoop:
             work="training",
             phase=phase,
             epoch=reached.epoch + 1,
-            epochs=self.settings.epochs,
+            epochs=self.length.epochs,
             step=reached.step,
             steps=len(self.batches),
             best_score=None if reached.best_score < 0 else reached.best_score,
@@ -189,7 +191,7 @@ class TrainingLoop:
 
     def _number(self) -> int:
         """Return the number of steps completed since the start of the first epoch."""
-        return self.reached.epoch * len(self.batches) + self.reached.step
+        return self.length.number(self.reached.epoch, self.reached.step)
 
     def _validate(self, epoch: float, stop: StopRequest) -> None:
         """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
@@ -201,7 +203,7 @@ class TrainingLoop:
             self._tell("validation")
 
         score, metrics = self.validate(epoch, check)
-        number = round(epoch * len(self.batches))
+        number = self.length.number(epoch)
         self.board.scalars("validation", metrics, number)
         shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items())
         best = score > self.reached.best_score
@@ -218,7 +220,7 @@ class TrainingLoop:
     def _validates_after(self, epoch: int) -> bool:
         """Return whether a validation follows this many epochs; the last epoch is always followed by one."""
         settings = self.settings
-        return settings.evaluate and (epoch % settings.val_freq == 0 or epoch == settings.epochs)
+        return settings.evaluate and (epoch % settings.val_freq == 0 or epoch == self.length.epochs)
 
     def _is_stale(self) -> bool:
         """Return whether this epoch was validated, and ``stop_interval`` epochs brought no new best score."""

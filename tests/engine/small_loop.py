@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewseg.dataset.loading.base_classes import BaseBatch
 from fewseg.dataset.loading.batches import EpochBatches
+from fewseg.engine.training.length import Length
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
 from fewseg.engine.training.saving import Snapshots
@@ -58,6 +59,7 @@ def small_loop(
     epochs: int = 6,
     save_freq: int = 2,
     minutes: float | None = None,
+    max_steps: int | None = None,
     state: Path | None = None,
 ) -> TrainingLoop:
     """Return a loop that goes on from ``state``, or from the snapshot in ``folder``, or starts anew."""
@@ -68,6 +70,9 @@ def small_loop(
     if earlier:
         earlier.restore(model, optimizer)
 
+    settings = Train(epochs=epochs, max_steps=max_steps, save_freq=save_freq)
+    schedule = PolySchedule(0.1, Length.of(settings, len(batches)).steps)
+
     def validate(epoch, check):
         check()
         scores = (0.1, 0.4, 0.2, 0.5, 0.7, 0.3)  # the best is sometimes newer than the state, sometimes older
@@ -76,12 +81,12 @@ def small_loop(
     return TrainingLoop(
         model=model,
         optimizer=optimizer,
-        schedule=PolySchedule(0.1, epochs * len(batches)),
+        schedule=schedule,
         loader=Loader(batches),
         batches=batches,
         validate=validate,
         snapshots=Snapshots(folder, {"arch": "linear"}, {"epochs": epochs}, minutes, earlier),
         board=TensorBoardWriter(folder / "board"),
         reached=earlier.progress if earlier else Progress(seed=3),
-        settings=Train(epochs=epochs, save_freq=save_freq),
+        settings=settings,
     )

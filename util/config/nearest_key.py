@@ -9,7 +9,7 @@ _SYNONYMS: dict[str, str] = {
     **dict.fromkeys(("lr", "learning_rate", "initial_lr", "lr_base"), "base_lr"),
     **dict.fromkeys(("bs", "batch", "batchsize", "train_batch_size"), "batch_size"),
     **dict.fromkeys(("test_batch_size", "val_batch_size"), "batch_size_val"),
-    **dict.fromkeys(("iterations", "iters", "max_iter", "max_iters", "steps", "max_steps"), "epochs"),
+    **dict.fromkeys(("iterations", "iters", "max_iter", "max_iters", "steps"), "max_steps"),
     **dict.fromkeys(("seed", "random_seed", "rng_seed"), "manual_seed"),
     **dict.fromkeys(("fold", "fold_id", "benchmark_fold"), "split"),
     **dict.fromkeys(("k", "kshot", "k_shot", "nshot", "n_shot", "num_shots"), "shot"),

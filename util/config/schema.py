@@ -93,6 +93,8 @@ class Train(Section):
     """The learning rate at the start."""
     epochs: Annotated[t.Epochs, Effect.TRAINING] = 200
     """Length of the training."""
+    max_steps: Annotated[t.Steps | None, Unset, Effect.TRAINING] = None
+    """Number of steps after which training ends, also within an epoch, unless ``epochs`` end it before."""
     start_epoch: Annotated[t.Int, Field(ge=0), Effect.TRAINING] = 0
     """The epoch that a new training starts at."""
     stop_interval: Annotated[t.Epochs, Effect.TRAINING] = 75

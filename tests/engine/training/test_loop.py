@@ -11,7 +11,7 @@ import torch
 
 import fewseg.engine.training.loop as training_loop
 from fewseg.engine.setup.build import build_network
-from fewseg.engine.setup.data import fold_of
+from fewseg.engine.setup.data import fold_of, training_data, training_loader
 from fewseg.engine.setup.interrupt import Interrupted
 from fewseg.engine.setup.weights import describe
 from fewseg.engine.training.snapshot import BEST, LAST, STATE
@@ -194,3 +194,33 @@ def test_a_training_says_what_it_does(tmp_path, monkeypatch):
     facts = seen[-1]
     assert (facts["work"], facts["epochs"], facts["steps"]) == ("training", 6, IMAGES // BATCH)
     assert facts["seconds_a_step"] > 0 and 0 < facts["loss"] < 10 and facts["best_epoch"] == 5
+
+
+def test_a_training_ends_after_its_steps_within_an_epoch(tmp_path):
+    per_epoch = IMAGES // BATCH
+    loop = small_loop(tmp_path, max_steps=2 * per_epoch + 1)
+    reached, validated = loop.run(), []
+    assert (reached.epoch, reached.best_score) == (3, 0.4) and loop.done
+    assert loop.schedule.steps == 2 * per_epoch + 1 == loop._number()
+    again = small_loop(tmp_path, max_steps=2 * per_epoch + 1)
+    again.validate = lambda *_: validated.append(1)
+    assert again.run() == reached and not validated
+
+
+def test_steps_beyond_the_epochs_prolong_nothing(tmp_path):
+    assert small_loop(tmp_path, epochs=2, max_steps=1000).run().epoch == 2
+
+
+def test_a_training_that_ended_within_an_epoch_is_prolonged_there(configure, tmp_path):
+    common = {"batch_size": 12, "evaluate": False, "power": 0}
+    train(configure("pspnet", **common, epochs=2, save_path=tmp_path / "whole"), CPU)
+    short = {**common, "epochs": 9, "save_path": tmp_path / "parts"}
+    steps = len(train_batches(configure("pspnet", **common)))
+    train(configure("pspnet", **short, max_steps=steps + 1), CPU)
+    reached = train(configure("pspnet", **short, max_steps=2 * steps, resume=tmp_path / "parts"), CPU)
+    assert reached.epoch == 2
+    assert_equal(final_state(tmp_path / "whole")["model"], final_state(tmp_path / "parts")["model"])
+
+
+def train_batches(config):
+    return training_loader(config, training_data(config, fold_of(config), 0))[1]

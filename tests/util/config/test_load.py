@@ -300,7 +300,7 @@ def test_dates_and_times_are_text(write: Write) -> None:
     ("name", "expected"),
     [
         *(("lr", "base_lr"), ("learning_rate", "base_lr"), ("num_epochs", "epochs"), ("seed", "manual_seed")),
-        *(("max_iter", "epochs"), ("num_workers", "workers"), ("dataset", "data_set"), ("fold", "split")),
+        *(("max_iter", "max_steps"), ("num_workers", "workers"), ("dataset", "data_set"), ("fold", "split")),
         *(("bach_size", "batch_size"), ("optimiser", "optimizer"), ("batch-size", "batch_size")),
         *(("zebra", None), ("q", None), ("annotation", None)),
     ],
