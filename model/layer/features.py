@@ -18,4 +18,9 @@ def middle_features(features: Mapping[str, Tensor], order: Sequence[str] = DEEPE
 
     The shallower one is resized where its grid is finer, as VGG16's is.
     """
-    return torch.cat([resize_like(features[name], features["middle.1"]) for name in order], 1)
+    return joined_features(features, order, "middle.1")
+
+
+def joined_features(features: Mapping[str, Tensor], names: Sequence[str], like: str) -> Tensor:
+    """Concatenate the features ``names`` on the grid of the feature ``like``."""
+    return torch.cat([resize_like(features[name], features[like]) for name in names], 1)

@@ -15,7 +15,7 @@ from fewseg.model.contract import BuildArguments, MetaLearner
 from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
-from fewseg.model.layer.mixture import PrototypeMixture
+from fewseg.model.layer.mixture import PrototypeMixture, object_posterior
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
 from fewseg.model.layer.resize import resize_like
@@ -64,6 +64,10 @@ class MixtureOptions:
             Published: False.
         void_as_background: whether void pixels of the query (255) count as background in the loss.
             Published: True.
+        p_match: whether the query is compared with the prototypes of the object (P-Match). If not, the
+            query's features go to the head without a comparison.
+        p_conv: whether the prototypes of object and background classify every position of the query
+            (P-Conv). If not, the mixture is fitted to the foreground only.
         dropout: share of channels that are dropped in training after most layers; PMMs drop them in the ASPP
             only.
         channels: channels of the reduced features and the prototypes; 256 in the published network.
@@ -74,8 +78,16 @@ class MixtureOptions:
     kappa: Factor = 20.0
     freeze_backbone: bool = False
     void_as_background: bool = False
+    p_match: bool = True
+    p_conv: bool = True
     dropout: Dropout = 0.5
     channels: Channels = 256
+
+    def __post_init__(self) -> None:
+        if not self.p_match and not self.p_conv:
+            raise ValueError(
+                "p_match and p_conv are both off, so the supports would have no influence; leave one on"
+            )
 
 
 class MixtureGuided(MetaLearner):
@@ -88,7 +100,8 @@ class MixtureGuided(MetaLearner):
         options: the method's options.
         components: number of prototypes of each mixture that is fitted.
         normalise: whether BatchNorm, instead of dropout, follows the comparison and the layer after the ASPP.
-        joined: input channels of ``match_maps``.
+        joins_posterior: whether ``match_maps`` reads the classification by P-Conv besides the comparison.
+        reads_history: whether the head reads a classification or prediction.
     """
 
     align_corners = False
@@ -102,7 +115,8 @@ class MixtureGuided(MetaLearner):
         components: tuple[int, ...],
         *,
         normalise: bool,
-        joined: int,
+        joins_posterior: bool,
+        reads_history: bool,
     ) -> None:
         super().__init__()
         backbone, channels = build.backbone, options.channels
@@ -117,6 +131,8 @@ class MixtureGuided(MetaLearner):
             },
         )
         self.options, self.components = options, components
+        if not options.p_conv:
+            self.adaptation = Adaptation(blended=("object",))
         role, names = _NETWORKS.get(backbone.family, ("middle", {}))
         self.inputs = Inputs(support_first=True).reading(role)
         self.published = replace(self.published, names={**_PUBLISHED_HEADS, **names})
@@ -124,9 +140,15 @@ class MixtureGuided(MetaLearner):
         self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if role == "high" else None
         dropout = 0.0 if normalise else options.dropout
         self.reduce = activated(inputs, channels, dilation=2, normalise=True)
-        self.comparison = DenseComparison(channels, normalise=normalise, dropout=dropout)
-        self.match_maps = activated(joined, channels, normalise=normalise, dropout=dropout)
-        self.refine = HistoryRefinement(channels, normalise=normalise, dropout=options.dropout)
+        self.comparison = (
+            DenseComparison(channels, normalise=normalise, dropout=dropout) if options.p_match else None
+        )
+        self.match_maps = activated(
+            channels + 2 * joins_posterior, channels, normalise=normalise, dropout=dropout
+        )
+        self.refine = HistoryRefinement(
+            channels, history=reads_history, normalise=normalise, dropout=options.dropout
+        )
         self.mixture = PrototypeMixture(
             channels,
             components,
@@ -137,6 +159,8 @@ class MixtureGuided(MetaLearner):
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         feature = self._reduced(features)
+        if self.comparison is None:
+            return {"feature": feature}
         return {"feature": feature, "compared": self.comparison.conv.over_maps(feature)}
 
     @torch.no_grad()
@@ -146,12 +170,35 @@ class MixtureGuided(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         feature, inside = (support[name].transpose(1, 2).flatten(2) for name in ("feature", "inside"))
-        of_object, of_background = self.mixture(feature * inside, feature * (1 - inside))
-        return {
-            "object": torch.cat(of_object, 1),
-            "background": torch.cat(of_background, 1),
-            "area": support["inside"].sum((2, 3, 4)),  # [B,K]
-        }
+        fitted = {"object": feature * inside}
+        if self.options.p_conv:
+            fitted["background"] = feature * (1 - inside)
+        mixtures = zip(fitted, self.mixture(*fitted.values()), strict=True)
+        prototypes = {name: torch.cat(mixture, 1) for name, mixture in mixtures}
+        return {**prototypes, "area": support["inside"].sum((2, 3, 4))}  # area [B,K]
+
+    def compare(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
+        """Return the sum of the comparisons with the object's prototypes, for every mixture, [B,C,h,w].
+
+        Without P-Match they are the query's features.
+        """
+        if self.comparison is None:
+            return [query["feature"]] * len(self.components)
+        compared = self.comparison(query["compared"], guidance["object"])
+        return [sum(others, first) for first, *others in (compared[place] for place in self.places())]
+
+    def classify(self, query: Encoding, guidance: Encoding) -> list[Tensor | None]:
+        """Return the probabilities of background and object by every mixture, [B,2,h,w].
+
+        Without P-Conv there are none.
+        """
+        if not self.options.p_conv:
+            return [None] * len(self.components)
+        of_object, of_background = guidance["object"], guidance["background"]
+        return [
+            object_posterior(query["feature"], of_object[:, place], of_background[:, place])
+            for place in self.places()
+        ]
 
     def places(self) -> list[slice]:
         """Return the position of every mixture's prototypes among all prototypes."""

@@ -18,14 +18,17 @@ class HistoryRefinement(nn.Module):
 
     Args:
         channels: channels of the comparison and of every layer before the classifier.
+        history: whether it reads a previous prediction.
         normalise: whether BatchNorm follows the layer after the ASPP.
         dropout: share of channels that are dropped after every branch of the ASPP and, unless ``normalise``,
             after the layer that follows it.
     """
 
-    def __init__(self, channels: int, *, normalise: bool = False, dropout: float = 0.5) -> None:
+    def __init__(
+        self, channels: int, *, history: bool = True, normalise: bool = False, dropout: float = 0.5
+    ) -> None:
         super().__init__()
-        self.residual0 = _residual(channels + 2, channels)
+        self.residual0 = _residual(channels + 2 * history, channels)
         self.residual1 = _residual(channels, channels)
         self.residual2 = _residual(channels, channels)
         self.aspp = ASPP(channels, channels, dropout, kaiming=False)
@@ -33,16 +36,16 @@ class HistoryRefinement(nn.Module):
         self.compress = activated(5 * channels, channels, 1, normalise=normalise, dropout=last)
         self.classify = nn.Conv2d(channels, 2, 1)
 
-    def forward(self, comparison: Tensor, history: Tensor) -> Tensor:
+    def forward(self, comparison: Tensor, history: Tensor | None) -> Tensor:
         """Return the logits [B,2,h,w].
 
         Args:
             comparison: [B,channels,h,w].
             history: previously predicted probabilities of background and foreground [B,2,*,*]; zero in the
-                first pass.
+                first pass. None if the head reads none.
         """
         x = comparison
-        x = x + self.residual0(torch.cat([x, resize_like(history, x)], 1))
+        x = x + self.residual0(x if history is None else torch.cat([x, resize_like(history, x)], 1))
         x = x + self.residual1(x)
         x = x + self.residual2(x)
         return self.classify(self.compress(self.aspp(x)))

@@ -16,7 +16,6 @@ from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
-from fewseg.model.layer.mixture import object_posterior
 from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions
 from fewseg.model.options import Count
 
@@ -38,13 +37,20 @@ class PMM(MixtureGuided):
     Options = PMMOptions
 
     def __init__(self, build: BuildArguments, options: PMMOptions) -> None:
-        super().__init__(build, options, (options.components,), normalise=True, joined=options.channels)
+        super().__init__(
+            build,
+            options,
+            (options.components,),
+            normalise=True,
+            joins_posterior=False,
+            reads_history=options.p_conv,
+        )
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        compared = self.match_maps(sum(self.comparison(query["compared"], guidance["object"])))
-        posterior = object_posterior(query["feature"], guidance["object"], guidance["background"])
-        logits = self.refine(compared, posterior)
-        return Prediction(logits, {**guidance, "posterior0": posterior, "stage0": logits})
+        (compared,), (posterior,) = self.compare(query, guidance), self.classify(query, guidance)
+        logits = self.refine(self.match_maps(compared), posterior)
+        found = {} if posterior is None else {"posterior0": posterior}
+        return Prediction(logits, {**guidance, **found, "stage0": logits})
 
     def losses(
         self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None

@@ -16,7 +16,6 @@ from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
-from fewseg.model.layer.mixture import object_posterior
 from fewseg.model.layer.mixture_guided import MixtureGuided, MixtureOptions
 from fewseg.model.options import Count
 
@@ -44,23 +43,27 @@ class RPMM(MixtureGuided):
     options: RPMMOptions
 
     def __init__(self, build: BuildArguments, options: RPMMOptions) -> None:
-        joined = options.channels + 2
-        super().__init__(build, options, tuple(options.components), normalise=False, joined=joined)
+        super().__init__(
+            build,
+            options,
+            tuple(options.components),
+            normalise=False,
+            joins_posterior=options.p_conv,
+            reads_history=True,
+        )
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         feature = query["feature"]
-        compared = self.comparison(query["compared"], guidance["object"])
         history = feature.new_zeros(len(feature), 2, *feature.shape[2:])
+        compared, posteriors = self.compare(query, guidance), self.classify(query, guidance)
         parts, stages = dict(guidance), []
-        for index, place in enumerate(self.places()):
-            posterior = object_posterior(
-                feature, guidance["object"][:, place], guidance["background"][:, place]
-            )
-            matched = self.match_maps(torch.cat([sum(compared[place]), posterior], 1))
-            logits = self.refine(matched, history)
+        for index, (matched, posterior) in enumerate(zip(compared, posteriors, strict=True)):
+            joined = matched if posterior is None else torch.cat([matched, posterior], 1)
+            logits = self.refine(self.match_maps(joined), history)
             history = logits.softmax(1)
             stages.append(history)
-            parts |= {f"posterior{index}": posterior, f"stage{index}": logits}
+            parts |= {f"stage{index}": logits}
+            parts |= {} if posterior is None else {f"posterior{index}": posterior}
         shots = guidance["area"].shape[1]
         return Prediction(logits if self.training or shots == 1 else self._joined(stages), parts)
 

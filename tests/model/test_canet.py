@@ -219,12 +219,37 @@ class TestCANet(MetaLearnerTester):
         assert prediction.logits.isfinite().all()
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
+    @pytest.mark.parametrize("blocks", [(2,), (3,), (4,), (2, 4), (2, 3, 4)])
+    def test_the_features_of_other_blocks(self, blocks: tuple[int, ...]) -> None:
+        deep = {**self.backbone_options, "last_stage": "layer4"}
+        whole, part = self.build(), self.build(blocks=blocks, backbone_options=deep)
+        assert part.meta.inputs.query == tuple(f"layer{n}" for n in blocks)
+        assert part.meta.reduce[0].in_channels == sum(8 << (n - 1) for n in blocks)
+        episode = random_episode(65)
+        with torch.no_grad():
+            assert not torch.equal(part.eval()(episode).logits, whole.eval()(episode).logits)
+        part.losses(part.train()(episode), episode)["main"].backward()
+        assert all(p.grad is not None for group in part.param_groups().values() for p in group)
+
+    def test_one_pass_is_no_iterative_optimisation(self) -> None:
+        episode = random_episode(65)
+        with torch.no_grad():
+            once, whole = (self.build(passes=passes).eval()(episode) for passes in (1, 5))
+        assert "pass1" not in once.parts
+        assert torch.equal(once.parts["pass0"], whole.parts["pass0"])
+        assert not torch.equal(once.logits, whole.logits)
+
+    def test_the_fourth_block_must_be_there(self) -> None:
+        with pytest.raises(ValueError, match=r"further than layer3.*last_stage layer4"):
+            self.build(blocks=(3, 4))
+
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
             ("passes", 0, "must be at least 1, got 0"),
             ("history_drop", 1.5, "must be at most 1, got 1.5"),
             ("fusion", "mean", "must be 'attention' or 'feature_average'"),
+            ("blocks", [3, 2], "must be different and ascending"),
         ],
     )
     def test_impossible_options_are_refused(self, option: str, value: object, message: str) -> None:

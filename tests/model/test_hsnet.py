@@ -1,5 +1,7 @@
 """HSNet's own switches, its layers one by one, and what every meta-learner must do."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -125,6 +127,25 @@ class TestHSNet(MetaLearnerTester):
             Episode(**{**vars(oblong), "support_mask": episode.support_mask})
         with torch.no_grad():
             assert model(oblong).logits.shape == (2, 2, 96, 64)
+
+    @pytest.mark.parametrize("levels", [[2], [4], [2, 4], [3, 4]])
+    def test_a_part_of_the_pyramid(self, levels: list[int]) -> None:
+        """The blocks of the other levels have no weights, and their features are not read."""
+        whole, part = self.build(), self.build(levels=levels)
+        names = {name.split(".")[1] for name in to_published(part, part.state_dict()) if "hpn" in name}
+        pairs = {f"encoder_layer{coarse}to{fine}" for fine, coarse in pairwise(levels)}
+        assert names == {*(f"encoder_layer{n}" for n in levels), *pairs, "decoder1", "decoder2"}
+        assert {name.partition(".")[0] for name in part.meta.inputs.query} == {f"layer{n}" for n in levels}
+        episode = random_episode(65)
+        with torch.no_grad():
+            assert not torch.equal(part.eval()(episode).logits, whole.eval()(episode).logits)
+        part.losses(part.train()(episode), episode)["main"].backward()
+        assert all(p.grad is not None for group in part.param_groups().values() for p in group)
+
+    @pytest.mark.parametrize("levels", [[4, 3], [3, 3]])
+    def test_levels_are_named_once_and_in_order(self, levels: list[int]) -> None:
+        with pytest.raises(ValueError, match="levels of hsnet must be different and ascending"):
+            self.build(levels=levels)
 
     def test_width_must_suit_the_groups(self) -> None:
         with pytest.raises(ValueError, match="multiple of 32, got 20"):

@@ -29,6 +29,38 @@ class TestMLC(MetaLearnerTester):
         assert norms and all(p.ndim == 1 for p in map(model.backbone.get_parameter, norms))
         assert all(p.requires_grad for p in model.backbone.parameters() if p.ndim > 1)
 
+    def test_the_last_relu_can_be_kept(self) -> None:
+        model, episode = self.build(last_relu=True).eval(), random_episode(65)
+        with torch.no_grad():
+            feature = model.encode_query(episode.query)["feature"]
+            deepest = model.backbone(episode.query, (model.backbone.stages[-1],))
+            prediction = model(episode)
+            assert not torch.equal(prediction.logits, self.build().eval()(episode).logits)
+        assert torch.equal(feature, next(iter(deepest.values())))
+        assert prediction.parts["prototype"].min() >= 0
+
+    def test_the_last_stage_can_be_kept(self) -> None:
+        options = {"last_stage": "layer4", "dilation": [1, 1, 2, 4]}
+        model = self.build(backbone_options={**self.backbone_options, **options}).eval()
+        with torch.no_grad():
+            assert model(random_episode(65)).parts["prototype"].shape[-1] == 64
+        assert self.build().backbone.spec.channels("signed") == 32
+
+    def test_statistics_of_the_backbone_can_be_learned(self) -> None:
+        model = self.build(fix_bn=False).train()
+        before = model.backbone.layer0[1].running_mean.clone()
+        model(random_episode(65))
+        assert not torch.equal(model.backbone.layer0[1].running_mean, before)
+
+    def test_scales_and_offsets_of_the_backbone_can_be_learned(self) -> None:
+        model = self.build(learn_bn_affine=True).train()
+        episode = random_episode(65)
+        before = model.backbone.layer0[1].running_mean.clone()
+        model.losses(model(episode), episode)["main"].backward()
+        trained = {id(p) for p in model.param_groups()["backbone"]}
+        assert all(id(p) in trained and p.grad is not None for p in model.backbone.parameters())
+        assert torch.equal(model.backbone.layer0[1].running_mean, before)
+
     def test_images_of_other_sizes_than_the_supports(self) -> None:
         model = self.build().eval()
         episode, other = random_episode(65), random_episode(81)

@@ -9,6 +9,7 @@ from fewseg.model import create_adapter, create_model
 from fewseg.model.checkpoint.published import load_published, to_published
 from fewseg.model.checkpoint.recognise import recognise
 from fewseg.model.contract import Episode
+from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.mixture import PrototypeMixture, object_posterior
 from tests.model.tester import MetaLearnerTester, random_episode
 
@@ -159,6 +160,35 @@ class MixtureTester(MetaLearnerTester):
         none = 0 if self.method == "pmm" else ()
         with pytest.raises(ValueError, match=r"'components' of r?pmm must be"):
             self.build(components=none)
+
+    @pytest.mark.parametrize("part", ["p_match", "p_conv"])
+    def test_a_part_can_be_switched_off(self, part: str) -> None:
+        """The rest still learns from its supports, gives something else, and has no weights for the part."""
+        whole, rest = self.build(), self.build(**{part: False})
+        assert self.weights_of(part, rest) < self.weights_of(part, whole)
+        assert not (part == "p_match" and self.weights_of(part, rest))
+        episode = random_episode(65)
+        turned = Episode(**{**vars(episode), "support_mask": (episode.support_mask != 1).long()})
+        with torch.no_grad():
+            with_part = whole.eval()(episode).logits
+            without, parts = rest.eval()(episode).logits, rest(episode).parts
+            assert not torch.equal(without, with_part)
+            assert not torch.equal(without, rest(turned).logits)
+        assert ("background" in parts, "posterior0" in parts) == (part == "p_match",) * 2
+        sum(rest.losses(rest.train()(episode), episode).values()).backward()
+        groups = rest.param_groups()
+        assert all(p.grad is not None for group in groups.values() for p in group)
+        create_optimizer(groups, lr=1.0, rules=rest.meta.learning.group_rules)
+        assert create_adapter("eftnet", rest, rounds=1)(episode).logits.isfinite().all()
+
+    def weights_of(self, part: str, model: FewShotModel) -> int:
+        """Return the number of weights of P-Match, or of what reads P-Conv."""
+        names = {"p_match": "comparison.", "p_conv": "match_maps." if self.method == "rpmm" else "refine."}
+        return sum(p.numel() for name, p in model.meta.named_parameters() if name.startswith(names[part]))
+
+    def test_one_part_must_be_left(self) -> None:
+        with pytest.raises(ValueError, match="p_match and p_conv are both off"):
+            self.build(p_match=False, p_conv=False)
 
     def test_vgg(self) -> None:
         torch.manual_seed(0)

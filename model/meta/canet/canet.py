@@ -15,12 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fewseg.model.backbone.contract import BackboneSpec
 from fewseg.model.backbone.resnet import DEEPLAB
 from fewseg.model.contract import BuildArguments, MetaLearner
 from fewseg.model.encoding import CLASS_ID, QUERY_NUMBER, SHOT_LOGITS, Encoding
 from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import activated
-from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
+from fewseg.model.layer.features import joined_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
 from fewseg.model.layer.resize import resize_like
@@ -31,6 +32,7 @@ from fewseg.model.meta.canet.shot_attention import ShotAttention
 from fewseg.model.options import Channels, Count, Dropout, Share
 from fewseg.model.records import Adaptation, Inputs, Learning, Published
 
+_FIRST_BLOCK = 2
 _FEATURE_FUSIONS = ("attention", "feature_average")
 
 
@@ -39,7 +41,11 @@ class CANetOptions:
     """Options of CANet.
 
     Attributes:
-        passes: number of passes of the head at test time, including the first; training has one.
+        blocks: the blocks of the backbone whose features are concatenated and compared, the paper's block2,
+            block3 and block4: 2 and 3 as published. With 4 the backbone needs its last stage:
+            ``Method.backbone_options.last_stage layer4``.
+        passes: number of passes of the head at test time, including the first; training has one. With 1 there
+            is no iterative optimisation.
         history: the previous prediction in training: the one ``remembered`` from the last time that the query
             was used with that class, as published, or a ``fresh`` one from an extra pass. Remembered
             predictions need queries without random crops or rotations, that is a protocol that stretches.
@@ -53,6 +59,7 @@ class CANetOptions:
         channels: width of the head; 256 in the published network.
     """
 
+    blocks: tuple[Literal[2, 3, 4], ...] = (2, 3)
     passes: Count = 5
     history: Literal["remembered", "fresh"] = "remembered"
     history_drop: Share = 0.7
@@ -60,6 +67,12 @@ class CANetOptions:
     fix_bn: bool = True
     dropout: Dropout = 0.5
     channels: Channels = 256
+
+    def __post_init__(self) -> None:
+        if list(self.blocks) != sorted(set(self.blocks)):
+            raise ValueError(
+                f"blocks of canet must be different and ascending, such as [2, 3]; got {list(self.blocks)}"
+            )
 
 
 class CANet(MetaLearner):
@@ -86,7 +99,10 @@ class CANet(MetaLearner):
         channels, dropout = options.channels, options.dropout
         self.options = options
         self.learning = self.learning.with_stored_statistics(options.fix_bn)
-        inputs = build.backbone.spec.channels("middle")
+        self.blocks = _features_of(build.backbone.spec, options.blocks)
+        if options.blocks != CANetOptions.blocks:
+            self.inputs = self.inputs.reading(*self.blocks)
+        inputs = sum(map(build.backbone.spec.channels, self.blocks))
         self.reduce = activated(inputs, channels, dilation=2, dropout=dropout)
         self.comparison = DenseComparison(channels, dropout=dropout)
         self.refine = HistoryRefinement(channels, dropout=dropout)
@@ -130,8 +146,8 @@ class CANet(MetaLearner):
         return Prediction(fused[-1], {**parts, SHOT_LOGITS: shot_logits[-1]})
 
     def reduce_middle(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Reduce the middle features of queries or supports to [B,channels,h,w]."""
-        return self.reduce(middle_features(features, SHALLOWER_FIRST))
+        """Reduce the features of queries or supports to [B,channels,h,w]."""
+        return self.reduce(joined_features(features, self.blocks, self.blocks[-1]))
 
     def compare_all(self, query: Encoding, guidance: Encoding) -> list[Tensor]:
         """Compare queries with the prototype of every support -> K maps [B,channels,h,w]."""
@@ -180,6 +196,21 @@ class CANet(MetaLearner):
             return shot_logits.log_softmax(2).logsumexp(1)
         margin = (shot_logits[:, :, 1] - shot_logits[:, :, 0]).amax(1)
         return torch.stack([torch.zeros_like(margin), margin], 1)
+
+
+def _features_of(spec: BackboneSpec, blocks: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of the features of the paper's blocks 2, 3 and 4.
+
+    Raises:
+        ValueError: the backbone ends before the last of them.
+    """
+    names = (*spec.roles["middle"], *spec.roles.get("high", ()))
+    if blocks[-1] - _FIRST_BLOCK >= len(names):
+        raise ValueError(
+            f"canet with block {blocks[-1]} reads further than {spec.deepest}, where {spec.name} as built "
+            "ends; set Method.backbone_options.last_stage layer4"
+        )
+    return tuple(names[block - _FIRST_BLOCK] for block in blocks)
 
 
 def _samples(query: Encoding, guidance: Encoding) -> list[Sample]:

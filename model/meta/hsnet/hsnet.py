@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,10 @@ from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_ve
 from fewseg.model.options import Channels
 from fewseg.model.records import Inputs, Published
 
-_LEVELS = 3
+Level = Literal[2, 3, 4]
+
+_LEVELS: tuple[Level, ...] = (2, 3, 4)
+"""The pyramid levels, named as the paper does after the blocks of the ResNet, fine to coarse."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,20 @@ class HSNetOptions:
     Attributes:
         ignore_boundary: whether the loss ignores void pixels of the query (255). Published: False, they
             count as background.
+        levels: levels of the pyramid that are compared: 2 is the finest, layer2 of the ResNet, 4 the
+            coarsest. Published: 2, 3, 4.
         channels: channels of the squeezed tensors, a multiple of 32; 128 in the published network.
     """
 
     ignore_boundary: bool = False
+    levels: tuple[Level, ...] = _LEVELS
     channels: Channels = 128
 
     def __post_init__(self) -> None:
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(
+                f"levels of hsnet must be different and ascending, such as [3, 4]; got {list(self.levels)}"
+            )
         if self.channels % 32:
             raise ValueError(f"option 'channels' of hsnet must be a multiple of 32, got {self.channels}")
 
@@ -61,14 +73,17 @@ class HSNet(MetaLearner):
     def __init__(self, build: BuildArguments, options: HSNetOptions) -> None:
         super().__init__()
         self.options = options
-        self.levels = tuple(reversed(build.backbone.spec.levels))  # coarse to fine
-        self.published = replace(self.published, names=_published_names(build.backbone))
+        plans = _plans(build.backbone, options.channels)
+        chosen = [_LEVELS.index(level) for level in reversed(options.levels)]  # coarse to fine
+        self.levels = tuple(build.backbone.spec.levels[level] for level in chosen)
+        if options.levels != _LEVELS:
+            self.inputs = self.inputs.reading(*(name for level in self.levels for name in level))
+        self.published = replace(self.published, names=_published_names(build.backbone, options.levels))
         middle, wide = options.channels // 2, options.channels
-        plans = _plans(build.backbone, wide)
         self.squeeze = nn.ModuleList(
-            squeeze_block(len(level), plan) for level, plan in zip(self.levels, plans, strict=True)
+            squeeze_block(len(names), plans[level]) for names, level in zip(self.levels, chosen, strict=True)
         )
-        self.mix = nn.ModuleList(squeeze_block(wide, ((wide, 3, 1),) * 3) for _ in range(2))
+        self.mix = nn.ModuleList(squeeze_block(wide, ((wide, 3, 1),) * 3) for _ in chosen[1:])
         self.decode_coarse = nn.Sequential(*_convolution(wide, wide), *_convolution(wide, middle))
         self.decode_fine = nn.Sequential(*_convolution(middle, middle), nn.Conv2d(middle, 2, 3, padding=1))
 
@@ -143,7 +158,7 @@ class HSNet(MetaLearner):
 
 
 def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ...]]:
-    """Return the convolutions of every level, coarse to fine, as (channels, kernel, stride).
+    """Return the convolutions of every level, fine to coarse, as (channels, kernel, stride).
 
     All levels end on the same support grid: an eighth of the coarsest level's grid.
     """
@@ -153,12 +168,12 @@ def _plans(backbone: Backbone, wide: int) -> list[tuple[tuple[int, int, int], ..
         2: ((narrow, 5, 4), (middle, 3, 2), (wide, 3, 2)),
         4: ((narrow, 5, 4), (middle, 5, 4), (wide, 3, 2)),
     }
-    strides = [spec.stride(level[0]) for level in reversed(spec.levels)]
-    finer = [strides[0] // stride if strides[0] % stride == 0 else 0 for stride in strides]
-    if len(finer) != _LEVELS or not set(finer) <= set(plans):
+    strides = [spec.stride(level[0]) for level in spec.levels]
+    finer = [strides[-1] // stride if strides[-1] % stride == 0 else 0 for stride in strides]
+    if len(finer) != len(_LEVELS) or not set(finer) <= set(plans):
         raise ValueError(
-            f"hsnet needs {_LEVELS} levels of features whose strides are that of the deepest level, a half "
-            f"or a quarter of it; {spec.name} as built has the strides {strides}"
+            f"hsnet needs {len(_LEVELS)} levels of features whose strides are that of the deepest level, a "
+            f"half or a quarter of it; {spec.name} as built has the strides {strides}"
         )
     return [plans[ratio] for ratio in finer]
 
@@ -181,11 +196,13 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)
 
 
-def _published_names(backbone: Backbone) -> dict[str, str]:
+def _published_names(backbone: Backbone, levels: tuple[int, ...]) -> dict[str, str]:
     entries = {"": "", **backbone.layer_names("torchvision")}
     names = {f"backbone.{ours}": f"backbone.{theirs}" for ours, theirs in entries.items()}
-    blocks = {f"squeeze.{i}": f"encoder_layer{4 - i}" for i in range(3)}
-    blocks |= {"mix.0": "encoder_layer4to3", "mix.1": "encoder_layer3to2"}
+    coarse_first = levels[::-1]
+    blocks = {f"squeeze.{i}": f"encoder_layer{level}" for i, level in enumerate(coarse_first)}
+    steps = enumerate(pairwise(coarse_first))
+    blocks |= {f"mix.{i}": f"encoder_layer{coarse}to{fine}" for i, (coarse, fine) in steps}
     for ours, theirs in blocks.items():
         names[ours] = f"hpn_learner.{theirs}"
         for layer in (0, 3, 6):

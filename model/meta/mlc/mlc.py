@@ -9,7 +9,7 @@ reconstruction of the full method.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -32,9 +32,18 @@ class MLCOptions:
 
     Attributes:
         scale: factor that turns cosines into logits.
+        last_relu: whether the last ReLU of the backbone is kept, so that no feature is negative. Published:
+            False, it is removed.
+        fix_bn: whether the backbone's BatchNorms normalise with their stored statistics in training.
+            Published: True. If not, they normalise by the batch, and learn the statistics.
+        learn_bn_affine: whether scales and offsets of the backbone's BatchNorms are learned. Published:
+            False.
     """
 
     scale: Factor = 10.0
+    last_relu: bool = False
+    fix_bn: bool = True
+    learn_bn_affine: bool = False
 
 
 class MLC(NearestPrototype):
@@ -56,21 +65,30 @@ class MLC(NearestPrototype):
     def __init__(self, build: BuildArguments, options: MLCOptions) -> None:
         super().__init__(options.scale)
         self.options = options
+        learning = replace(self.learning, backbone_affine=options.learn_bn_affine)
+        self.learning = learning.with_stored_statistics(options.fix_bn)
+
+    def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
+        return {"feature": self.embedding(features)}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
-        feature = features["signed"]
+        feature = self.embedding(features)
         return {
             name: pool_at_image_resolution(feature, mask == value, align_corners=True)
             for value, name in enumerate(("background", "foreground"))
         }
 
+    def embedding(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the features [B,C,h,w] that are compared."""
+        return features["signed"].relu() if self.options.last_relu else features["signed"]
+
 
 @dataclass(frozen=True)
 class MLCReconstructionOptions(MLCOptions):
-    """Options of the reconstruction; every default except that of ``scale`` is an assumption of this project.
+    """Options of the reconstruction; all defaults but those of ``MLCOptions`` are assumptions of ours.
 
     Attributes:
-        scale: see ``MLCOptions``.
+        scale, last_relu, fix_bn, learn_bn_affine: see ``MLCOptions``.
         mining_weight: weight of the loss on mined labels.
         min_area: regions with at most this many positions are ignored.
         prototype_source: the prototypes with which mined images are compared: those of ``other`` images that
@@ -123,7 +141,7 @@ class MLCReconstruction(MLC):
     def encode_auxiliary(self, features: Mapping[str, Tensor], label: Tensor | None) -> Encoding:
         if label is None:
             raise ValueError("mlc-reconstruction learns from mined labels: pass them with auxiliary images")
-        feature = features["signed"]
+        feature = self.embedding(features)
         return {"auxiliary": feature, "auxiliary_label": at_positions(label, feature.shape[-2:])}
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
