@@ -29,6 +29,10 @@ SHOT_WEIGHTS = "shot_weights"
 SHOT_LOGITS = "shot_logits"
 """Parts of a prediction: logits of every shot [B,K,2,h,w], which are upsampled before they are joined."""
 
+ROUND_LOGITS, CHOSEN_ROUND = "round_logits", "round"
+"""Parts of an adapted prediction: the logits of the unadapted model and of every round [B,1+R,2,H,W], and the
+number of the round that is returned, 0 for the unadapted model, int64 [B]."""
+
 META_LOGITS = "meta"
 """Parts of a prediction with an ensemble: the meta-learner's own logits, [B,2,H,W]."""
 

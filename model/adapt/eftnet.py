@@ -16,8 +16,10 @@ from dataclasses import fields, replace
 import torch
 from torch import nn
 
-from fewseg.model.adapt.episode import AdaptedEpisode
+from fewseg.model.adapt.episode import AdaptedEpisode, Outcome
 from fewseg.model.adapt.options import EFTNetOptions
+from fewseg.model.adapt.support_tuning import SupportTunedEpisode
+from fewseg.model.encoding import CHOSEN_ROUND, ROUND_LOGITS
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.records import SupportView
@@ -32,7 +34,8 @@ class EFTNet:
 
     Attributes:
         Options: the type of its options.
-        Adapted: the type of an episode under adaptation.
+        Adapted: the type of an episode under adaptation that learns from its query.
+        rounds: number of rounds, each of which gives a prediction.
         oracle: whether the choice of the round uses the query's ground truth, which results must report.
 
     Raises:
@@ -46,6 +49,7 @@ class EFTNet:
         _check_adaptable(model)
         self.model = model
         self.options = options
+        self.rounds = options.rounds
         self.oracle = options.discrimination_mask == "ground_truth"
         if self.oracle:
             warnings.warn(
@@ -57,8 +61,9 @@ class EFTNet:
         """Segment the queries of ``episode``, each after a separate adaptation.
 
         Returns:
-            Logits and parts of the chosen round, and as further parts ``round`` [B], 0 for the unadapted
-            model, and ``scores`` [B,rounds].
+            Logits and parts of the chosen round, and as further parts ``round`` [B] and ``round_logits``
+            [B,1+rounds,2,H,W] (see ``CHOSEN_ROUND``, ``ROUND_LOGITS``), and ``scores`` [B,rounds], NaN where
+            none was computed.
         """
         singles = [self._adapt(single) for single in _split(episode)]
         parts = {
@@ -71,16 +76,18 @@ class EFTNet:
     @contextmanager
     def adaptation(self, episode: Episode) -> Iterator[AdaptedEpisode]:
         """Return a context of the adaptation to an episode with one query; it restores the parameters."""
-        model, parameters = self.model, self.tuned_parameters()
+        model = self.model
+        parameters = self.tuned_parameters() if self.options.lr > 0 else []
+        kind = self.Adapted if self.options.learn_from == "query" else SupportTunedEpisode
         saved = [parameter.detach().clone() for parameter in parameters]
         trained = [parameter.requires_grad for parameter in parameters]
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.set_grad_enabled(bool(parameters)):
                 for parameter in parameters:
                     parameter.requires_grad_(True)
-                yield self.Adapted(model, self.options, episode, parameters)
+                yield kind(model, self.options, episode, parameters)
         finally:
             with torch.no_grad():
                 for parameter, value, requires_grad in zip(parameters, saved, trained, strict=True):
@@ -103,20 +110,35 @@ class EFTNet:
 
     def _adapt(self, episode: Episode) -> Prediction:
         with self.adaptation(episode) as adapted:
-            before = adapted.unadapted()
-            chosen, chosen_round, best, scores = before, 0, 0.0, []
-            if self.options.include_zero_round:
-                best = adapted.score(before)
+            chosen = before = adapted.unadapted()
+            chosen_round, logits, scores = 0, [before.logits], []
+            best = adapted.score(before) if self.options.include_zero_round and self._compares else 0.0
             for current in range(1, self.options.rounds + 1):
                 outcome = adapted.round(before)
-                scores.append(outcome.score)
-                if outcome.score >= best:  # of equal scores the later one, as published
+                if self._is_better(outcome, current, best):
                     chosen, chosen_round, best = outcome.prediction, current, outcome.score
                 if current < self.options.rounds:
                     adapted.step(outcome, self.options.rate(current))
                 before = outcome.prediction
-        choice = {"round": torch.tensor([chosen_round]), "scores": torch.tensor([scores])}
-        return Prediction(chosen.logits, {**chosen.parts, **choice})
+                logits.append(before.logits)
+                scores.append(outcome.score)
+        parts = {
+            CHOSEN_ROUND: torch.tensor([chosen_round]),
+            "scores": torch.tensor([scores]),
+            ROUND_LOGITS: torch.stack(logits, 1),
+        }
+        return Prediction(chosen.logits, {**chosen.parts, **parts})
+
+    @property
+    def _compares(self) -> bool:
+        """Whether scores are compared."""
+        return self.options.fixed_round is None
+
+    def _is_better(self, outcome: Outcome, number: int, best: float) -> bool:
+        """Return whether the outcome of a round takes the place of those before it."""
+        if self.options.fixed_round is not None:
+            return number <= self.options.fixed_round and outcome.is_finite
+        return outcome.score >= best  # of equal scores the later one, as published
 
 
 def _check_adaptable(model: FewShotModel) -> None:

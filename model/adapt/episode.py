@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,11 +26,12 @@ class Outcome:
 
     Attributes:
         prediction: prediction of the query, with the parameters before the round's step.
-        pseudo_label: the label that the round learns from, int64 [1,H,W] of 0, 1, 255.
+        pseudo_label: the predicted label of the query before the round, int64 [1,H,W] of 0, 1, 255, from
+            which the round learns.
         confident_mask: the query's mask as a further support, int64 [1,H,W]; None if no pixel is confident.
         losses: weighted losses by name.
         score: mean IoU of the supports when they are segmented with the query as a support; NaN if the
-            fine-tuning diverged.
+            fine-tuning diverged, or if no scores are compared.
         reverse: the predictions of the supports from which the score was computed.
     """
 
@@ -40,6 +41,11 @@ class Outcome:
     losses: dict[str, Tensor]
     score: float
     reverse: tuple[Prediction, ...]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the prediction holds finite numbers only, so that the fine-tuning has not diverged."""
+        return bool(self.prediction.logits.isfinite().all())
 
 
 @dataclass(frozen=True)
@@ -103,14 +109,29 @@ class AdaptedEpisode:
         further = None if confident is None else self._query_as_support(confident)
         prediction = self._predict(0, supports, further)
         losses = self._losses(prediction, label)
-        score, reverse = self._score(label, [_detached_support(s) for s in supports], alone=False)
+        return self._outcome(prediction, label, confident, losses, supports)
+
+    def _outcome(
+        self,
+        prediction: Prediction,
+        label: Tensor,
+        confident: Tensor | None,
+        losses: dict[str, Tensor],
+        supports: list[Support],
+        *,
+        alone: bool = False,
+    ) -> Outcome:
+        """Return the outcome of a round, scored if the scores decide; see ``_score`` for ``alone``."""
         prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
-        score = score if prediction.logits.isfinite().all() else math.nan
-        return Outcome(prediction, label, confident, losses, score, reverse)
+        outcome = Outcome(prediction, label, confident, losses, math.nan, ())
+        if self.options.fixed_round is not None:
+            return outcome
+        score, reverse = self._score(label, [_detached_support(s) for s in supports], alone=alone)
+        return replace(outcome, score=score if outcome.is_finite else math.nan, reverse=reverse)
 
     def step(self, outcome: Outcome, rate: float) -> None:
-        """Update the parameters by the losses of a round."""
-        if self.optimizer is None:
+        """Update the parameters by the losses of a round; nothing is learnt at the rate 0."""
+        if self.optimizer is None or rate == 0:
             return
         gradients = torch.autograd.grad(total(outcome.losses), self.parameters, allow_unused=True)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):

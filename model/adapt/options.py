@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fewseg.model.options import Between, Count, Share, Weight
+from fewseg.model.options import Between, Count, CountOrNone, OptionError, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class EFTNetOptions:
 
     Attributes:
         rounds: number of predictions that are compared, with one learning step between two of them.
-        lr: learning rate of the first step.
+        lr: learning rate of the first step; with 0 nothing is learnt, and the rounds only blend.
         power: power of the polynomial decay of the learning rate; 0 for no decay.
         weighting: shares of the supports' guidance and of the query's own in the blend.
         q2s_filt_para: share of the predicted foreground that is treated as confident.
@@ -28,6 +28,12 @@ class EFTNetOptions:
         q2s_empty: the confident region if too little foreground is predicted: the ``whole_image``, as
             published, or ``none``, so that nothing is blended in.
         include_zero_round: whether the unadapted model's prediction takes part in the comparison.
+        choice: the round whose prediction is returned: the one with the best ``score``, as published, the
+            ``last`` one, or the number of a fixed one, 0 for the unadapted model. Without scores the supports
+            are not segmented, which halves the time. A round that diverged is replaced by the one before it.
+        learn_from: the ``query``, as published, or the ``supports``: the rival that learns from the annotated
+            supports only. Every support is segmented with the other ones and compared with its own mask, the
+            mean loss over the supports is minimised, and nothing of the query is blended in.
     """
 
     rounds: Count = 5
@@ -41,7 +47,25 @@ class EFTNetOptions:
     discrimination_mask: Literal["pseudo", "ground_truth"] = "pseudo"
     q2s_empty: Literal["whole_image", "none"] = "whole_image"
     include_zero_round: bool = False
+    choice: Literal["score", "last"] | CountOrNone = "score"
+    learn_from: Literal["query", "supports"] = "query"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.choice, int) and self.choice > self.rounds:
+            raise OptionError(
+                "options.choice",
+                f"option 'choice' must be at most the number of rounds, {self.rounds}, got {self.choice}",
+            )
+
+    @property
+    def fixed_round(self) -> int | None:
+        """The number of the round that is returned whatever its score; None where the score decides."""
+        if self.choice == "score":
+            return None
+        return self.rounds if self.choice == "last" else int(self.choice)
 
     def rate(self, round_number: int) -> float:
-        """Return the learning rate of the step after a round, counted from 1."""
+        """Return the learning rate of the step after a round, counted from 1; exactly 0 if ``lr`` is 0."""
+        if self.lr == 0:
+            return 0.0
         return self.lr * (1 - (round_number - 1) / (self.rounds + 1)) ** self.power + 1e-10
