@@ -131,7 +131,8 @@ def test_or_read(
         yield from stored
         left += [] if stored else [plan]
     for plan in left:
-        log.info("testing %s", plan)
+        result = plan.results[0]
+        log.info("testing %s: %s, with the weights %s", plan, result.method, result.checkpoint)
     for measurements in measure_plans(left, device, session) if left else ():
         results = [measurement.result for measurement in measurements]
         if distributed.is_main():

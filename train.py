@@ -85,7 +85,7 @@ def train(
         overwrite: begin anew where an earlier training lies.
         allow_changes: go on under other settings than the run had so far.
     """
-    log, config = get_log("train"), settled(config)
+    log, config = get_log("train"), settled(without_adaptation(config))
     with RunFolder(config, overwrite) as folder:
         log.info(
             *("training %s on %s fold %d in %s", config.Method.arch, config.Data.data_set),
@@ -100,6 +100,15 @@ def train(
         news = "done" if reached.epoch > start else "nothing left to do"
         log.info("%s after %d epochs%s; weights in %s", news, reached.epoch, score, folder.path)
     return reached
+
+
+def without_adaptation(config: Config) -> Config:
+    """Return the config of the training, which is the same whether its weights are to be adapted or not."""
+    adapt = config.Test_Finetune.adapt
+    if adapt is None:
+        return config
+    get_log("train").info("adapt: %s changes tests only; %s itself is trained", adapt, config.Method.arch)
+    return config.with_values(Test_Finetune={"adapt": None, "adapt_options": {}})
 
 
 def prepare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy as np
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
-from fewseg.engine.setup.run_path import name_suffix, result_key, shipped_config
+from fewseg.engine.setup.run_path import name_suffix, result_key, shipped_adaptation, shipped_config
+from fewseg.model.create import ADAPTERS
 from fewseg.util.config import Config
 from fewseg.util.config.differences import TRAINING
 from fewseg.util.config.types import Effect
@@ -90,9 +92,29 @@ def variant_of(config: Config) -> str | None:
         },
         Train={"weight": without_fold(config.Train.weight)},
         Method={"base_weight": without_fold(config.Method.base_weight)},
-        Test_Finetune={name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE},
+        Test_Finetune={name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE}
+        | {"adapt_options": _unusual_adaptation(config)},
     )
     return name_suffix(plain, (*TRAINING, Effect.TEST)) or None
+
+
+def _unusual_adaptation(config: Config) -> dict[str, Any]:
+    """Return the options of the adaptation that differ from the shipped config's, or from the defaults."""
+    test = config.Test_Finetune
+    if test.adapt is None:
+        return test.adapt_options
+    defaults = {field.name: field.default for field in fields(ADAPTERS[test.adapt].Options)}
+    usual = defaults | shipped_adaptation(config).Test_Finetune.adapt_options
+    own = defaults | test.adapt_options
+    return {
+        name: _listed(value)
+        for name, value in own.items()
+        if name not in usual or _listed(value) != _listed(usual[name])
+    }
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def counts_of(scores: Sequence[Scores]) -> EpisodeCounts | None:

@@ -166,20 +166,15 @@ def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
     """Wrap ``model`` in the adaptation that the config names; None where it names none.
 
     Raises:
-        ConfigError: the adaptation or an option of it does not exist, the method cannot be adapted, or the
-            precision is reduced.
+        ConfigError: the adaptation or an option of it does not exist, or the method or the kind of test
+            cannot be combined with it.
     """
     test = config.Test_Finetune
     if test.adapt is None:
         if test.adapt_options:
             get_log("test").info("Test_Finetune.adapt_options have no effect: adapt is not set")
         return None
-    if test.precision != "float32":
-        raise ConfigError(
-            f"{config.where('Test_Finetune.precision')}: Test_Finetune.precision: {test.precision} cannot be "
-            f"combined with adapt: {test.adapt}, which learns from the predictions and whose gradients need "
-            "float32; leave out one of the two keys"
-        )
+    _require_adaptable_test(config)
     try:
         return create_adapter(test.adapt, model, **test.adapt_options)
     except ValueError as failure:
@@ -187,6 +182,28 @@ def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
         if isinstance(failure, OptionError) and failure.key.startswith("options."):
             key += f"_{failure.key}"
         raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
+
+
+def _require_adaptable_test(config: Config) -> None:
+    """Raise ConfigError if episodes or precision of the test cannot be combined with an adaptation."""
+    test, protocol = config.Test_Finetune, test_protocol(config)
+    if test.precision != "float32":
+        raise ConfigError(
+            f"{config.where('Test_Finetune.precision')}: Test_Finetune.precision: {test.precision} cannot be "
+            f"combined with adapt: {test.adapt}, which learns from the predictions and whose gradients need "
+            "float32; leave out one of the two keys"
+        )
+    if config.Data.ways > 1:
+        raise ConfigError(
+            f"{config.where('Data.ways')}: Data.ways: {config.Data.ways} ways cannot be combined with adapt: "
+            f"{test.adapt}, which adapts to one way at a time; set ways 1"
+        )
+    if protocol.resize == "native":
+        key = "Data.protocol" if test.test_protocol is None else "Test_Finetune.test_protocol"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {protocol.name} tests images at their own size, and adapt: "
+            f"{test.adapt} needs query and supports of one size; set Data.protocol_options.resize letterbox"
+        )
 
 
 def _key_of(failure: ValueError, config: Config) -> str:

@@ -121,6 +121,19 @@ def shipped_config(config: Config) -> Config:
     return _shipped(config.Data.data_set, config.Method.arch, config.Method.backbone)
 
 
+def shipped_adaptation(config: Config) -> Config:
+    """Return the config that this project ships for a method under the adaptation of ``config``.
+
+    Where none is shipped, or none for this method, it is ``shipped_config``.
+    """
+    data, method, adapt = config.Data, config.Method, config.Test_Finetune.adapt
+    if adapt is not None:
+        shipped = _shipped(data.data_set, adapt, method.backbone)
+        if shipped.Method.arch == method.arch:
+            return shipped
+    return shipped_config(config)
+
+
 def shipped_path(config: Config) -> Path:
     """Return the path of the config for the data set, the method and the backbone of ``config``.
 

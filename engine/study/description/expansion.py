@@ -49,8 +49,8 @@ def jobs_of(study: StudyFile) -> StudyJobs:
     )
 
 
-_Group = tuple[str, tuple[str, ...]]
-"""Key of a training, and the settings of a test of it except for the number of shots."""
+_Group = tuple[str, str, tuple[str, ...]]
+"""Key of a training, and config and changes of a test of it except for the number of shots."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Expansion:
         config = _loaded(cell.config, tuple(opts))
         if shot != config.Data.shot:
             config = _loaded(cell.config, tuple(with_changes(opts, {"shot": shot})))
-        group = training.key, tuple(opts)
+        group = training.key, cell.config, tuple(opts)
         test = self.tests.setdefault(
             group, _Test(training, cell.tested, cell.config, tuple(opts), config, {})
         )

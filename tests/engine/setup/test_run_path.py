@@ -36,7 +36,8 @@ def test_every_key_is_classified_once() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_config_keeps_the_name_by_custom(path: Path) -> None:
     shot = "" if path.stem.startswith("pspnet") else "_shot1"
-    assert folder_of(path) == Path("exp") / path.parent.name / path.stem / f"split0{shot}"
+    method = path.stem.replace("eftnet_", "msanet_")  # whose weights it adapts
+    assert folder_of(path) == Path("exp") / path.parent.name / method / f"split0{shot}"
 
 
 def test_fold_shot_and_what_changes_no_outcome_keep_it_too() -> None:

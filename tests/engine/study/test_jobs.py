@@ -90,6 +90,16 @@ def test_tests_of_one_checkpoint_are_one_job(expand) -> None:
     ]  # fmt: skip
 
 
+def test_an_adapted_method_shares_the_training_of_the_method(expand) -> None:
+    jobs = expand(shapes(method=["msanet", "eftnet", "bam"]))
+    assert len(of_kind(jobs, Kind.TRAIN)) == 2
+    plain, adapted, other = of_kind(jobs, Kind.TEST)
+    assert plain.needs == adapted.needs != other.needs and plain.folder == adapted.folder
+    assert plain.key != adapted.key and plain.results != adapted.results
+    assert [job.config.Test_Finetune.adapt for job in (plain, adapted)] == [None, "eftnet"]
+    assert [result for _, _, result in jobs.cells] == [*plain.results, *adapted.results, *other.results]
+
+
 def test_weights_of_ones_own_tell_trainings_apart(expand) -> None:
     jobs = expand(shapes(base_weight=["a/run1/best.safetensors", "a/run2/best.safetensors"]))
     assert Counter(job.kind for job in jobs.jobs.values()) == {Kind.TRAIN: 2, Kind.TEST: 2}
