@@ -5,6 +5,7 @@ python tools/prepare_data.py pascal                              # downloads VOC
 python tools/prepare_data.py pascal --voc VOCdevkit --masks SegmentationClassAug
 python tools/prepare_data.py coco --source /data/coco
 python tools/prepare_data.py fss1000 --source fewshot_data
+python tools/prepare_data.py deepglobe --source land-train      # also isic and chest-xray, for CD-FSS
 python tools/prepare_data.py folder --source my_photographs --root data/mine
 python tools/prepare_data.py folder --root data/mine --verify    # reports everything that is wrong
 """
@@ -23,6 +24,7 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 from fewseg.dataset.prepare.doctor import EXAMPLES, to_table
 from fewseg.dataset.prepare.options import Options
 from fewseg.dataset.prepare.run import prepare_fss1000, prepare_pascal
+from fewseg.dataset.prepare.run_cdfss import prepare_chest_xray, prepare_deepglobe, prepare_isic
 from fewseg.dataset.prepare.run_coco import prepare_coco
 from fewseg.dataset.prepare.run_folder import prepare_folder
 from fewseg.dataset.prepare.verify import verify
@@ -36,6 +38,9 @@ ROOTS = {
     "pascal": "data/VOCdevkit2012/VOC2012",
     "coco": "data/MSCOCO2014",
     "fss1000": "data/fss1000",
+    "deepglobe": "data/deepglobe",
+    "isic": "data/isic",
+    "chest-xray": "data/chest_xray",
     "folder": "data/folder",
 }
 """Where the configs look for each data set."""
@@ -44,6 +49,10 @@ ROOTS = {
 NEED_SOURCE = {
     "fss1000": "its images are published on a personal drive only; fetch them from the page that "
     "https://github.com/HKUSTCV/FSS-1000 names, and give the folder or archive by --source",
+    "deepglobe": "fetch the land cover data set that http://deepglobe.org names; give it by --source",
+    "isic": "fetch images and masks of task 1 of https://challenge.isic-archive.com/data, 2018; give them by "
+    "--source",
+    "chest-xray": "fetch the X-rays of Montgomery and Shenzhen with masks; give them by --source",
     "folder": "give the folder of your images and masks by --source",
 }
 """What is said where ``--source`` is missing."""
@@ -76,6 +85,12 @@ def prepare(args: argparse.Namespace) -> str:
     if args.data_set == "fss1000":
         classes = args.test_classes, args.validation_classes
         return prepare_fss1000(options, args.source, *classes, args.seed)
+    if args.data_set == "deepglobe":
+        return prepare_deepglobe(options, args.source)
+    if args.data_set == "isic":
+        return prepare_isic(options, args.source, args.classes)
+    if args.data_set == "chest-xray":
+        return prepare_chest_xray(options, args.source)
     folds = args.folds, args.folds_file
     return prepare_folder(options, args.source, args.classes, *folds, args.val_share, args.seed)
 
@@ -114,6 +129,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--test-classes", type=Path, help="the official list; default: downloaded")
     add("--validation-classes", type=Path, help="a published list; default: drawn by --seed")
     add("--seed", type=int, default=0)
+    add = command("deepglobe", "DeepGlobe's land cover, for CD-FSS")
+    add("--source", type=Path, help="folder or archive of the images, or of tiles in <1..6>/test")
+    add = command("isic", "ISIC 2018, for CD-FSS")
+    add("--source", type=Path, help="folder with the challenge's two folders of task 1, or their zips")
+    add("--classes", type=Path, help="table image,class; default: folders 1 to 3 hold the images")
+    add = command("chest-xray", "chest X-rays of Montgomery and Shenzhen, for CD-FSS")
+    add("--source", type=Path, help="folder or archive with CXR_png and masks")
     add = command("folder", "your own images and masks")
     add("--source", type=Path, help="folder of images and masks; docs/data.md shows the layouts")
     add("--classes", type=Path, help="class names, one per line; default: classes.txt in it")
@@ -132,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.verify:
             print(prepare(args))
             return 0
-        findings = verify(args.data_set, args.root, subset=args.subset, workers=args.workers)
+        data_set = args.data_set.replace("-", "_")
+        findings = verify(data_set, args.root, subset=args.subset, workers=args.workers)
         table = to_table(findings, None if args.all else EXAMPLES)
         print(table if findings else f"{args.root}: nothing is wrong")
         return 1 if any(finding.serious for finding in findings) else 0

@@ -14,7 +14,10 @@ from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList, read_image_list
 from fewseg.util.errors import DataError
 
-CLASS_FOLDER_DATA_SETS = frozenset({"fss1000"})
+TARGET_DATA_SETS = frozenset({"deepglobe", "isic", "chest_xray"})
+"""The data sets of CD-FSS that only test: all of their classes are novel, and they have no training list."""
+
+CLASS_FOLDER_DATA_SETS = frozenset({"fss1000", *TARGET_DATA_SETS})
 """The data sets that are read so: by their lists, with fold 0 only."""
 
 
@@ -52,8 +55,12 @@ class ClassFolders:
             raise DataError(f"{images.root}: the list names folder {unknown}, but classes.txt does not")
         return replace(images, class_ids=tuple(self.ids[folder] for folder in folders))
 
-    def split(self, fold: int, train_list: Path, test_list: Path) -> ClassSplit:
+    def split(self, fold: int, train_list: Path | None, test_list: Path) -> ClassSplit:
         """Return base and novel classes: those of the training list and those of the test list.
+
+        Args:
+            fold: 0, the only fold.
+            train_list, test_list: the lists; without a training list there are no base classes.
 
         Raises:
             DataError: the fold is not 0, or a class is in both lists.
@@ -62,7 +69,7 @@ class ClassFolders:
             raise DataError(
                 f"split {fold}: the data set has fixed classes for training and test: fold 0 only"
             )
-        base, novel = (self._classes(path) for path in (train_list, test_list))
+        base, novel = (set() if path is None else self._classes(path) for path in (train_list, test_list))
         if shared := base & novel:
             raise DataError(
                 f"{test_list}: tests {len(shared)} classes that {train_list} trains on, first "

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fewseg.dataset.classes.class_folders import CLASS_FOLDER_DATA_SETS, ClassFolders
+from fewseg.dataset.classes.class_folders import (
+    CLASS_FOLDER_DATA_SETS,
+    TARGET_DATA_SETS,
+    ClassFolders,
+)
 from fewseg.dataset.classes.folds_file import FOLDS_FILE, read_folds
 from fewseg.dataset.classes.own_names import CLASSES_FILE, read_class_names
 from fewseg.dataset.classes.split import ClassSplit, class_split
@@ -25,6 +29,7 @@ from fewseg.dataset.lists.image_lists import (
     read_image_list,
 )
 from fewseg.dataset.reading.transform import Resize, square_label
+from fewseg.util.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,15 @@ class Fold:
 
     @cached_property
     def train_images(self) -> ImageList:
-        """All training images of the data set."""
+        """All training images of the data set.
+
+        Raises:
+            DataError: the list cannot be read, or the data set only tests.
+        """
+        if self.data_set in TARGET_DATA_SETS:
+            raise DataError(
+                f"{self.data_set}: has no classes to train on: it tests models that other data trained"
+            )
         return self._images(self.train_list)
 
     @cached_property
@@ -72,7 +85,7 @@ class Fold:
     @property
     def resize(self) -> Resize:
         """How the protocol brings an image to the network's input."""
-        return Resize(self.protocol.input_size, self.protocol.resize)
+        return Resize(self.protocol.input_size, self.protocol.resize, self.protocol.antialias)
 
     def scored_label(self, mask: np.ndarray) -> np.ndarray:
         """Return the label that predictions are scored against, for a query with mask [H,W]."""
@@ -144,6 +157,7 @@ class Fold:
             ways=ways,
             episodes=self.protocol.episodes if episodes is None else episodes,
             query_order="list" if generalized else self.protocol.query_order,
+            repeat_supports=self.protocol.repeat_supports,
             generalized=generalized,
         )
 
@@ -185,7 +199,8 @@ def open_fold(
     train, val = (Path(path) if path else default_list(data_set, root, key) for key, path in given.items())
     if data_set in CLASS_FOLDER_DATA_SETS:
         folders = ClassFolders.read(root)
-        split = _with_held_out(folders.split(number, train, val), protocol)
+        trained = None if data_set in TARGET_DATA_SETS else train
+        split = _with_held_out(folders.split(number, trained, val), protocol)
         return Fold(data_set, number, split, protocol, root, train, val, folders)
     if interleaved is None:
         interleaved = protocol.interleaved_folds

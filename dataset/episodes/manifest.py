@@ -20,7 +20,7 @@ from fewseg.dataset.lists.image_lists import EpisodeLists
 from fewseg.util.errors import DataError
 from fewseg.util.files import read_text, write_text
 
-QUERY_ORDERS = ("list", "uniform", "class", "pairs")
+QUERY_ORDERS = ("list", "uniform", "class", "pairs", "in_turn")
 
 
 def train_order(length: int, seed: int, epoch: int) -> list[int]:
@@ -111,6 +111,7 @@ def test_episodes(
     episodes: int,
     ways: int = 1,
     query_order: str = "list",
+    repeat_supports: bool = False,
     generalized: bool = False,
 ) -> Manifest:
     """Draw the test episodes of one seed.
@@ -124,29 +125,32 @@ def test_episodes(
         query_order: ``list`` repeats the list in order and draws one of the classes that the query shows.
             ``uniform`` draws the query, then a class in the same way. ``class`` draws a class, then an image
             listed for it. ``pairs`` repeats all pairs of an image and a class that it is listed for.
+            ``in_turn`` takes the classes in turn, and draws an image listed for the class.
+        repeat_supports: draw supports one by one, each different from the query only.
         generalized: written into the manifest.
     """
     if query_order not in QUERY_ORDERS:
         raise DataError(f"query_order {query_order}: known are {', '.join(QUERY_ORDERS)}")
     specs = tuple(
-        _test_episode(lists, query_order, index, shot, ways, generator("test", seed, index))
+        _test_episode(lists, query_order, index, shot, generator("test", seed, index), ways, repeat_supports)
         for index in range(episodes)
     )
     return Manifest(data_set, fold, protocol, seed, shot, ways, query_order, generalized, specs)
 
 
 def _test_episode(
-    lists: EpisodeLists, query_order: str, index: int, shot: int, ways: int, rng: random.Random
+    lists: EpisodeLists, query_order: str, index: int, shot: int, rng: random.Random, ways: int, repeat: bool
 ) -> EpisodeSpec:
     if query_order == "list":
-        return draw_for_query(lists, index % len(lists.queries), shot, rng, ways)
+        return draw_for_query(lists, index % len(lists.queries), shot, rng, ways, repeat)
     if query_order == "uniform":
-        return draw_for_query(lists, rng.randrange(len(lists.queries)), shot, rng, ways)
-    if query_order == "class":
-        class_id = rng.choice(lists.classes)
-        return complete(lists, rng.choice(lists.supports[class_id]), class_id, shot, rng, ways)
-    query, class_id = lists.pairs[index % len(lists.pairs)]
-    return complete(lists, query, class_id, shot, rng, ways)
+        return draw_for_query(lists, rng.randrange(len(lists.queries)), shot, rng, ways, repeat)
+    if query_order == "pairs":
+        query, class_id = lists.pairs[index % len(lists.pairs)]
+        return complete(lists, query, class_id, shot, rng, ways, repeat)
+    in_turn = query_order == "in_turn"
+    class_id = lists.classes[index % len(lists.classes)] if in_turn else rng.choice(lists.classes)
+    return complete(lists, rng.choice(lists.supports[class_id]), class_id, shot, rng, ways, repeat)
 
 
 def read_manifest(path: str | Path) -> Manifest:

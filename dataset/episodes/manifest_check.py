@@ -66,7 +66,8 @@ def _check_episodes(manifest: Manifest, fold: Fold, path: str | Path) -> None:
         if shape != (manifest.ways, manifest.ways, {manifest.shot}):
             raise DataError(f"{where}: is not {manifest.ways}-way {manifest.shot}-shot; write it anew")
         for class_id, supports in zip(spec.class_ids, spec.supports, strict=True):
-            if len({spec.query, *supports}) <= len(supports):
+            repeated = len(set(supports)) < len(supports) and not fold.protocol.repeat_supports
+            if spec.query in supports or repeated:
                 raise DataError(f"{where}: an image is in it twice; write it anew")
             blank = [name for name in supports if not shows[position[name], novel[class_id]]]
             if blank:

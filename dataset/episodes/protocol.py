@@ -1,7 +1,7 @@
 """The evaluation protocols of papers: how images are listed and resized, episodes drawn and results scored.
 
 ``PROTOCOLS`` holds the settings for PASCAL-5i and for any data set without its own; ``load_protocol`` applies
-the changes for COCO-20i. Results under different protocols must never stand in the same column.
+the changes for others. Results under different protocols must never stand in the same column.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Protocol:
         min_area: pixels at original resolution that a class must cover to be listed; 0: no minimum.
         small_classes: a class with images, but too few for an episode, is an error or left out.
         query_order: how query and class of a test episode are chosen (see ``dataset.episodes.manifest``).
+        repeat_supports: supports are drawn one by one, so that an episode may hold the same one twice.
         episodes: test episodes per seed.
         seeds: seeds of the test runs.
         interleaved_folds: a COCO fold takes every fourth class instead of twenty consecutive ones.
@@ -48,6 +49,7 @@ class Protocol:
             a square at the original scale, ``crop_flip`` also flips.
         input_size: side of the network's square input in testing, in pixels.
         resize: how an image is resized to it (see ``dataset.reading.transform.Resize``).
+        antialias: test images are shrunk by Pillow, which smooths, instead of OpenCV's linear interpolation.
         label_size: what a prediction is compared with: the label at ``original`` size, the same padded to a
             ``square`` with void, or the label at ``input`` size.
         ignore: void pixels of the query count in no metric; otherwise they are background.
@@ -69,13 +71,15 @@ class Protocol:
     test_images: Source = "val"
     min_area: NotNegative = MIN_AREA
     small_classes: Literal["error", "leave_out"] = "error"
-    query_order: Literal["list", "uniform", "class", "pairs"] = "list"
+    query_order: Literal["list", "uniform", "class", "pairs", "in_turn"] = "list"
+    repeat_supports: bool = False
     episodes: Positive = 1000
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (321,)
     interleaved_folds: bool = True
     train_chain: Literal["augment", "stretch", "stretch_flip", "crop", "crop_flip"] = "augment"
     input_size: Positive = 473
     resize: Literal["letterbox", "shrink", "stretch", "native"] = "letterbox"
+    antialias: bool = False
     label_size: Literal["square", "original", "input"] = "square"
     ignore: bool = True
     support_void: Literal["keep", "background"] = "keep"
@@ -194,17 +198,36 @@ PROTOCOLS = {
             fb_iou=False,
             backbone="trained",
         ),
+        Protocol(
+            "cdfss",
+            train_images="trainaug",
+            min_area=0,
+            query_order="in_turn",
+            repeat_supports=True,
+            episodes=600,
+            seeds=(0, 1, 2, 3, 4),
+            train_chain="stretch",
+            input_size=400,
+            resize="stretch",
+            antialias=True,
+            label_size="input",
+            support_void="background",
+            selection="last",
+        ),
     )
 }
 
-_COCO: dict[str, dict[str, Any]] = {
-    "bam": {"input_size": 641},
-    "pfenet": {"input_size": 641, "episodes": 20000},
-    "hsnet": {"ignore": False, "query_order": "class"},
-    "panet": {"test_images": "train"},
-    "mlc": {"episodes": 4000},
+_ON: dict[str, dict[str, dict[str, Any]]] = {
+    "coco": {
+        "bam": {"input_size": 641},
+        "pfenet": {"input_size": 641, "episodes": 20000},
+        "hsnet": {"ignore": False, "query_order": "class"},
+        "panet": {"test_images": "train"},
+        "mlc": {"episodes": 4000},
+    },
+    "fss1000": {"cdfss": {"query_order": "pairs", "episodes": 2400}},
 }
-"""The values of each protocol that differ for COCO-20i."""
+"""The values of each protocol that differ on a data set."""
 
 LISTED: dict[str, dict[str, Any]] = {"pascal": {}, "coco": {"train_images": "train"}}
 """Data sets with the lists that protocols name, and their changes; others have only ``own`` lists."""
@@ -219,6 +242,5 @@ def load_protocol(name: str, data_set: str = "pascal", **changes: Any) -> Protoc
     if name not in PROTOCOLS:
         raise ConfigError(f"protocol {name}: known are {', '.join(PROTOCOLS)}")
     settings = dict(LISTED.get(data_set, {"train_images": "own", "test_images": "own"}))
-    if data_set == "coco":
-        settings |= _COCO.get(name, {})
+    settings |= _ON.get(data_set, {}).get(name, {})
     return PROTOCOLS[name].with_overrides(**(settings | changes))

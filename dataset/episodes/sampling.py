@@ -37,10 +37,15 @@ def draw_class(candidates: Sequence[int], rng: random.Random) -> int:
     return candidates[rng.randint(1, len(candidates)) - 1]
 
 
-def draw_supports(pool: Sequence[int], query: int, shot: int, rng: random.Random) -> list[int]:
-    """Draw ``shot`` different positions from ``pool`` without ``query``, by rejection sampling.
+def draw_supports(
+    pool: Sequence[int], query: int, shot: int, rng: random.Random, repeat: bool = False
+) -> list[int]:
+    """Draw ``shot`` positions from ``pool`` without ``query``, by rejection sampling.
 
     As in the published sampler, the first number drawn for every support is not used.
+
+    Args:
+        repeat: whether the same position may be drawn twice.
 
     Raises:
         DataError: the pool is too small; the published sampler would never end.
@@ -53,21 +58,28 @@ def draw_supports(pool: Sequence[int], query: int, shot: int, rng: random.Random
     for _ in range(shot):
         rng.randint(1, len(pool))
         support = pool[rng.randint(1, len(pool)) - 1]
-        while support == query or support in drawn:
+        while support == query or (support in drawn and not repeat):
             support = pool[rng.randint(1, len(pool)) - 1]
         drawn.append(support)
     return drawn
 
 
 def draw_for_query(
-    lists: EpisodeLists, index: int, shot: int, rng: random.Random, ways: int = 1
+    lists: EpisodeLists, index: int, shot: int, rng: random.Random, ways: int = 1, repeat: bool = False
 ) -> EpisodeSpec:
     """Draw an episode for ``lists.queries[index]``; its first way is one of the query's candidates."""
-    return complete(lists, lists.queries[index], draw_class(lists.candidates[index], rng), shot, rng, ways)
+    class_id = draw_class(lists.candidates[index], rng)
+    return complete(lists, lists.queries[index], class_id, shot, rng, ways, repeat)
 
 
 def complete(
-    lists: EpisodeLists, query: int, class_id: int, shot: int, rng: random.Random, ways: int = 1
+    lists: EpisodeLists,
+    query: int,
+    class_id: int,
+    shot: int,
+    rng: random.Random,
+    ways: int = 1,
+    repeat: bool = False,
 ) -> EpisodeSpec:
     """Draw the further ways among the other classes of the fold, then the supports of every way."""
     others = [c for c in lists.classes if c != class_id]
@@ -76,7 +88,7 @@ def complete(
     class_ids = (class_id, *rng.sample(others, ways - 1)) if ways > 1 else (class_id,)
     names = lists.source.names
     supports = tuple(
-        tuple(names[position] for position in draw_supports(lists.supports[c], query, shot, rng))
+        tuple(names[position] for position in draw_supports(lists.supports[c], query, shot, rng, repeat))
         for c in class_ids
     )
     return EpisodeSpec(names[query], class_ids, supports)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from fewseg.dataset.lists.image_lists import IMAGE_FOLDER, IMAGE_SUFFIXES
+from fewseg.dataset.lists.image_lists import IMAGE_SUFFIXES
+from fewseg.dataset.prepare.class_pairs import Pairs, as_word
 from fewseg.dataset.prepare.download import Archive
-from fewseg.dataset.prepare.files import place, read_lines, write_png
-from fewseg.dataset.reading.own_mask import read_binary
+from fewseg.dataset.prepare.files import read_lines
 from fewseg.util.errors import DataError
-from fewseg.util.parallel import parallel_map
 
 TEST_LIST = Archive(
     "fss_test_set.txt",
@@ -26,11 +24,8 @@ TEST_LIST = Archive(
     ),
 )
 COUNTS = {"train": 520, "val": 240, "test": 240}
-MASKS = "SegmentationClass"
 DEPTH = 3
 """Number of folder levels below the source within which class folders are searched."""
-
-Pairs = dict[str, list[tuple[Path, Path]]]
 
 
 def find_classes(source: Path) -> Pairs:
@@ -44,17 +39,13 @@ def find_classes(source: Path) -> Pairs:
     """
     folders = [source]
     for _ in range(DEPTH + 1):
-        classes = {_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
+        classes = {as_word(folder.name): pairs for folder in folders if (pairs := _pairs(folder))}
         if classes:
             return dict(sorted(classes.items()))
         folders = sorted(child for folder in folders for child in folder.iterdir() if child.is_dir())
     raise DataError(
         f"{source}: no class folders with images <n>.jpg and masks <n>.png; give the folder that holds them"
     )
-
-
-def _word(name: str) -> str:
-    return "_".join(name.split())
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -117,25 +108,4 @@ def split_classes(
 
 def read_classes(path: Path) -> list[str]:
     """Read a list of class names, one per line."""
-    return [_word(line) for line in read_lines(path, "the list of classes")]
-
-
-def place_images(pairs: Pairs, root: Path, *, workers: int | None = None) -> dict[str, list[str]]:
-    """Link the images and write masks of 0 and 1, except those that are already there.
-
-    Returns:
-        The lines of an image list, by class.
-    """
-    jobs = [(name, image, mask) for name, found in pairs.items() for image, mask in found]
-    lines = parallel_map(partial(_place, root), jobs, title="placing FSS-1000", workers=workers)
-    return {name: [next(lines) for _ in found] for name, found in pairs.items()}
-
-
-def _place(root: Path, job: tuple[str, Path, Path]) -> str:
-    name, image, mask = job
-    to_image = f"{IMAGE_FOLDER}/{name}/{image.stem}{image.suffix.lower()}"
-    to_mask = f"{MASKS}/{name}/{image.stem}.png"
-    place(image, root / to_image)
-    if not (root / to_mask).is_file():
-        write_png(root / to_mask, read_binary(mask))
-    return f"{to_image} {to_mask}"
+    return [as_word(line) for line in read_lines(path, "the list of classes")]

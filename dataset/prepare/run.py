@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fewseg.dataset.classes.shared_names import VOC_NAMES
 from fewseg.dataset.prepare import fss1000, pascal
+from fewseg.dataset.prepare.class_pairs import place_images
 from fewseg.dataset.prepare.files import is_archive, link_folder, require_folder, require_root
 from fewseg.dataset.prepare.options import Options, is_half_unpacked
 from fewseg.dataset.prepare.pascal import Sources
@@ -85,7 +86,7 @@ def prepare_fss1000(
     test = fss1000.read_classes(test_classes or options.fetch(fss1000.TEST_LIST))
     validation = None if validation_classes is None else fss1000.read_classes(validation_classes)
     parts = fss1000.split_classes(sorted(pairs), test, validation, seed=seed, subset=options.subset)
-    lines = fss1000.place_images(pairs, root, workers=options.workers)
+    lines = place_images(pairs, root, "FSS-1000", workers=options.workers)
     lists = {
         f"{part}.txt": [line for name in names for line in lines[name]]
         for part, names in parts.items()

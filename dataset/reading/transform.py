@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fewseg.dataset.labels import VOID
@@ -186,10 +187,13 @@ class Resize:
         rule: ``letterbox``: the longer side becomes ``size``, both sides are rounded down to multiples of 8,
             the rest is padding. ``shrink``: the same, but smaller images keep their size. ``stretch``: both
             sides become ``size``. ``native``: the image keeps its size.
+        antialias: shrink images as Pillow does, which averages over all pixels, instead of OpenCV's linear
+            interpolation, which skips some.
     """
 
     size: int
     rule: str = "letterbox"
+    antialias: bool = False
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the resized image, which is at the top left of the network's input."""
@@ -208,7 +212,11 @@ class Resize:
     def image(self, image: np.ndarray) -> Tensor:
         """Resize uint8 [h,w,3] to a normalised tensor [3,H,W]; padding is 0 before normalisation."""
         height, width = self.content(*image.shape[:2])
-        resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
+        if self.antialias:
+            small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            resized = np.asarray(small, np.float32)
+        else:
+            resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
         out = np.empty((3, *self.canvas(*image.shape[:2])), np.float32)
         fill_around(out, slice(0, height), slice(0, width), (0, 0, 0))
         normalise(resized, out[:, :height, :width])

@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from fewseg.util.config import types as t
 from fewseg.util.config.types import METHOD_OPTION, AnyCase, Effect, Unset
 
-FOLDS: dict[str, int] = {"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1}
+FOLDS: dict[str, int] = {
+    **{"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1},
+    **{"deepglobe": 1, "isic": 1, "chest_xray": 1},
+}
 """Number of folds of a data set. A data set of one's own (``folder``) may have any number."""
 
 
@@ -30,9 +33,11 @@ class Section(BaseModel):
 class Data(Section):
     """What is read and how it is cut: data set, fold, episode form, image sizes, augmentation."""
 
-    data_set: Annotated[Literal["pascal", "coco", "fss1000", "shapes", "folder"], AnyCase, Effect.NAME] = (
-        "pascal"
-    )
+    data_set: Annotated[
+        Literal["pascal", "coco", "fss1000", "shapes", "folder", "deepglobe", "isic", "chest_xray"],
+        AnyCase,
+        Effect.NAME,
+    ] = "pascal"
     """The data set; ``folder`` is data of your own."""
     data_root: Annotated[t.OptionalPath, Effect.NAME] = None
     """The folder of the data set."""

@@ -121,7 +121,7 @@ def test_a_train_episode_takes_the_next_number_of_its_order_unless_told_which(li
         assert episodes.train_episode(lists, 2, 1, 2, index, query_index=7).query == "image7"
 
 
-ORDERS = ("list", "uniform", "class", "pairs")
+ORDERS = ("list", "uniform", "class", "pairs", "in_turn")
 
 
 @pytest.mark.parametrize("query_order", ORDERS)
@@ -143,7 +143,7 @@ def test_queries_follow_the_list_or_the_pairs(lists):
         manifest(lists, query_order="sorted")
 
 
-def plain_episode(lists, order, index, shot):
+def plain_episode(lists, order, index, shot, repeat=False):
     """The query's number and the class of an episode of seed 3, and its supports, drawn step by step."""
     digest = hashlib.sha256(f"test/3/{index}".encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))
@@ -151,8 +151,8 @@ def plain_episode(lists, order, index, shot):
     if order in ("list", "uniform"):
         query = index % 10 if order == "list" else rng.randrange(10)
         class_id = shown[query][rng.randint(1, len(shown[query])) - 1]
-    elif order == "class":
-        class_id = rng.choice((1, 2, 3))
+    elif order in ("class", "in_turn"):
+        class_id = rng.choice((1, 2, 3)) if order == "class" else 1 + index % 3
         query = rng.choice(lists.supports[class_id])
     else:
         pairs = [(query, c) for query in range(10) for c in shown[query]]
@@ -161,7 +161,7 @@ def plain_episode(lists, order, index, shot):
     while len(supports) < shot:
         rng.randint(1, len(pool))
         support = query
-        while support == query or support in supports:
+        while support == query or (support in supports and not repeat):
             support = pool[rng.randint(1, len(pool)) - 1]
         supports.append(support)
     return f"image{query}", (class_id,), (tuple(f"image{support}" for support in supports),)
@@ -173,6 +173,15 @@ def test_test_episodes_are_drawn_as_a_plain_loop_draws_them(lists, query_order):
     wanted = [plain_episode(lists, query_order, index, 2) for index in range(60)]
     assert [(spec.query, spec.class_ids, spec.supports) for spec in drawn] == wanted
     assert episodes.QUERY_ORDERS == ORDERS
+
+
+def test_supports_may_repeat_where_the_protocol_says_so(lists):
+    drawn = manifest(lists, query_order="in_turn", repeat_supports=True, shot=3, episodes=60)
+    wanted = [plain_episode(lists, "in_turn", index, 3, repeat=True) for index in range(60)]
+    assert [(spec.query, spec.class_ids, spec.supports) for spec in drawn] == wanted
+    assert [spec.class_ids[0] for spec in drawn[:4]] == [1, 2, 3, 1]
+    assert any(len(set(spec.supports[0])) < 3 for spec in drawn)
+    assert all(spec.query not in spec.supports[0] for spec in drawn)
 
 
 def test_a_manifest_says_what_it_was_drawn_for_and_its_file_is_plain_json(lists, tmp_path):

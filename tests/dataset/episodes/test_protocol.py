@@ -13,24 +13,30 @@ from fewseg.util.errors import ConfigError
 
 
 def test_the_presets_are_those_of_the_comparison_table():
-    assert list(PROTOCOLS) == ["bam", "pfenet", "hsnet", "panet", "mlc"]
+    assert list(PROTOCOLS) == ["bam", "pfenet", "hsnet", "panet", "mlc", "cdfss"]
     removed = [name for name, preset in PROTOCOLS.items() if preset.novel_in_train == "remove"]
     assert removed == ["bam"]
     assert PROTOCOLS["bam"].seeds == (510, 365, 382, 322, 988)
-    assert [preset.episodes for preset in PROTOCOLS.values()] == [1000, 5000, 1000, 1000, 1000]
-    assert [preset.input_size for preset in PROTOCOLS.values()] == [473, 473, 400, 417, 473]
+    assert [preset.episodes for preset in PROTOCOLS.values()] == [1000, 5000, 1000, 1000, 1000, 600]
+    assert [preset.input_size for preset in PROTOCOLS.values()] == [473, 473, 400, 417, 473, 400]
 
 
 def test_coco_changes_sizes_episodes_and_void():
     assert load_protocol("bam", "coco").input_size == 641
-    assert [load_protocol(name, "coco").episodes for name in PROTOCOLS] == [1000, 20000, 1000, 1000, 4000]
+    assert [load_protocol(name, "coco").episodes for name in PROTOCOLS] == [
+        *(1000, 20000, 1000, 1000, 4000, 600),
+    ]
     assert [load_protocol(name, "coco").interleaved_folds for name in PROTOCOLS] == [
         True,
         True,
         True,
         False,
         False,
+        True,
     ]
+    assert load_protocol("cdfss").query_order == "in_turn"
+    assert load_protocol("cdfss", "fss1000").query_order == "pairs"
+    assert load_protocol("cdfss", "fss1000").episodes == 2400
     assert load_protocol("hsnet").ignore and not load_protocol("hsnet", "coco").ignore
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fewseg.dataset.reading.crop import draw_crop
 from fewseg.dataset.reading.mask import read_image, read_mask
@@ -298,3 +299,16 @@ def test_padding_is_normalised_like_the_image():
     normalise(np.zeros((2, 2, 3), np.float32), out[:, 1:3, 2:4])
     np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1, :1], out.shape))
     np.testing.assert_allclose(out[:, 0, 0], -np.array(MEAN) / STD, rtol=1e-6)
+
+
+def test_antialiased_resizing_is_pillow_s():
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    pillow = np.array(Image.fromarray(image).resize((20, 20), Image.Resampling.BILINEAR))
+    smooth, plain = (Resize(20, "stretch", antialias).image(image) for antialias in (True, False))
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    wanted = (torch.from_numpy(pillow).permute(2, 0, 1) / 255 - mean) / std
+    torch.testing.assert_close(smooth, wanted, atol=1e-5, rtol=0)
+    assert smooth.std() < 0.7 * plain.std()  # noise is averaged, not sampled
+    assert torch.equal(Resize(60, "native", True).image(image), Resize(60, "native").image(image))
