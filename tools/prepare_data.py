@@ -1,6 +1,6 @@
 """Prepare a data set, or check one that is prepared.
 
-python tools/prepare_data.py shapes
+python tools/prepare_data.py shapes                              # or shapes1000
 python tools/prepare_data.py pascal                              # downloads VOC 2012 and SBD
 python tools/prepare_data.py pascal --voc VOCdevkit --masks SegmentationClassAug
 python tools/prepare_data.py coco --source /data/coco
@@ -29,12 +29,14 @@ from fewseg.dataset.prepare.run_coco import prepare_coco
 from fewseg.dataset.prepare.run_folder import prepare_folder
 from fewseg.dataset.prepare.verify import verify
 from fewseg.dataset.shapes.files import draw_shapes
+from fewseg.dataset.shapes.thousand import draw_shapes1000
 from fewseg.util.command_line import command_line
 from fewseg.util.errors import UserError
 from fewseg.util.log import log_warnings, start_log, stop_log
 
 ROOTS = {
     "shapes": "data/shapes",
+    "shapes1000": "data/shapes1000",
     "pascal": "data/VOCdevkit2012/VOC2012",
     "coco": "data/MSCOCO2014",
     "fss1000": "data/fss1000",
@@ -45,6 +47,12 @@ ROOTS = {
 }
 """Where the configs look for each data set."""
 
+
+DRAWN = {
+    "shapes": ("Shapes", draw_shapes, "images"),
+    "shapes1000": ("Shapes-1000", draw_shapes1000, "images per class"),
+}
+"""The embedded data sets: title, what draws them, and what is counted."""
 
 NEED_SOURCE = {
     "fss1000": "its images are published on a personal drive only; fetch them from the page that "
@@ -74,9 +82,10 @@ def prepare(args: argparse.Namespace) -> str:
     """Prepare the data set that is named; return what to say about it."""
     if args.data_set in NEED_SOURCE and args.source is None:
         raise UserError(f"{args.data_set}: {NEED_SOURCE[args.data_set]}")
-    if args.data_set == "shapes":
-        drawn = draw_shapes(args.root, args.images, args.size, args.seed, args.workers)
-        return f"{args.root}: Shapes, {args.images} images, {'drawn' if drawn else 'already there'}"
+    if args.data_set in DRAWN:
+        title, draw, counted = DRAWN[args.data_set]
+        drawn = draw(args.root, args.images, args.size, args.seed, args.workers)
+        return f"{args.root}: {title}, {args.images} {counted}, {'drawn' if drawn else 'already there'}"
     options = options_of(args)
     if args.data_set == "pascal":
         return prepare_pascal(options, args.voc, args.sbd, args.masks)
@@ -117,6 +126,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = command("shapes", "draw the embedded data set (some seconds)")
     add("--images", type=int, default=1500, help="pictures, a quarter of them validation")
     add("--size", type=int, default=144, help="side of the pictures in pixels")
+    add("--seed", type=int, default=0)
+    add = command("shapes1000", "draw the embedded data set of 250 classes (some seconds)")
+    add("--images", type=int, default=10, help="pictures per class")
+    add("--size", type=int, default=96, help="side of the pictures in pixels")
     add("--seed", type=int, default=0)
     add = command("pascal", "PASCAL-5i: VOC 2012 and SBD", Path("lists/pascal"))
     add("--voc", type=Path, help="VOC 2012 that you have: folder or archive")

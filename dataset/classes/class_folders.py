@@ -17,7 +17,7 @@ from fewseg.util.errors import DataError
 TARGET_DATA_SETS = frozenset({"deepglobe", "isic", "chest_xray"})
 """The data sets of CD-FSS that only test: all of their classes are novel, and they have no training list."""
 
-CLASS_FOLDER_DATA_SETS = frozenset({"fss1000", *TARGET_DATA_SETS})
+CLASS_FOLDER_DATA_SETS = frozenset({"fss1000", "shapes1000", *TARGET_DATA_SETS})
 """The data sets that are read so: by their lists, with fold 0 only."""
 
 

@@ -23,6 +23,7 @@ MIN_AREA = 2 * 32 * 32
 IMAGE_FOLDER = "JPEGImages"
 LIST_FOLDER = "ImageSets/Segmentation"
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
+OBJECT_FOLDER = "SegmentationObject"
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 

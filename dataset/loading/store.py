@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import numpy as np
 
-from fewseg.dataset.lists.image_lists import ImageList
-from fewseg.dataset.reading.mask import read_image, read_pair
+from fewseg.dataset.lists.image_lists import OBJECT_FOLDER, ImageList
+from fewseg.dataset.reading.mask import read_image, read_mask, read_pair
 
 
 class ImageStore:
@@ -55,6 +57,18 @@ class ImageStore:
         if position in self._kept:
             return self._kept[position][0]
         return read_image(self.source.root / self.source.images[position])
+
+    def objects(self, name: str) -> np.ndarray | None:
+        """Return the numbers of all objects in an image, uint8 [H,W], 0 between them and 255 void.
+
+        They lie in ``SegmentationObject``, as VOC has them; None where there is no such file.
+
+        Raises:
+            DataError: the file is unreadable.
+        """
+        _, *below = PurePosixPath(self.source.masks[self.source.position[name]]).parts
+        path = self.source.root.joinpath(OBJECT_FOLDER, *below)
+        return read_mask(path) if path.is_file() else None
 
     def named(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the pair of an image by its name."""

@@ -16,7 +16,7 @@ import numpy as np
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.image_lists import ImageList
 from fewseg.dataset.reading.mask import label_counts, read_image, read_mask
-from fewseg.dataset.shapes.files import voc_palette
+from fewseg.dataset.shapes.drawing import voc_palette
 from fewseg.util.errors import DataError
 from fewseg.util.parallel import parallel_map
 

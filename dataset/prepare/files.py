@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from fewseg.dataset.shapes.files import voc_palette
+from fewseg.dataset.shapes.drawing import voc_palette
 from fewseg.util.errors import DataError, shortened
 from fewseg.util.files import is_inside, is_path, read_text
 from fewseg.util.progress import progress

@@ -1,4 +1,4 @@
-"""Forms and textures of the Shapes data set, in integer arithmetic only.
+"""Forms, textures and cut-outs of the drawn data sets, in integer arithmetic only.
 
 All random draws use the raw bits of PCG64, whose stream NumPy guarantees, and no value is a floating-point
 number: the same seed gives the same pixels on every machine and with every library version.
@@ -78,6 +78,32 @@ def _bar(u: Integers, v: Integers) -> Inside:
     return (np.abs(u) <= 960) & (np.abs(v) <= 380)
 
 
+def _disc(u: Integers, v: Integers) -> Inside:
+    return u * u + v * v <= _UNIT * _UNIT
+
+
+def _square(u: Integers, v: Integers) -> Inside:
+    return np.maximum(np.abs(u), np.abs(v)) <= 720
+
+
+def _dome(u: Integers, v: Integers) -> Inside:
+    return (v >= -370) & (u * u + (v + 370) * (v + 370) <= 930 * 930)
+
+
+def _ell(u: Integers, v: Integers) -> Inside:
+    return (np.maximum(np.abs(u), np.abs(v)) <= 700) & ((u <= 150) | (v >= -150))
+
+
+def _tee(u: Integers, v: Integers) -> Inside:
+    beam = (np.abs(u) <= 760) & (v >= -680) & (v <= -30)
+    return beam | ((np.abs(u) <= 330) & (v >= -30) & (v <= 760))
+
+
+def _zed(u: Integers, v: Integers) -> Inside:
+    upper = (u >= -760) & (u <= 300) & (v >= -560) & (v <= 60)
+    return upper | ((u >= -300) & (u <= 760) & (v >= -60) & (v <= 560))
+
+
 # The second entry is the area in 1/1000 of the squared radius, so that all forms have the same mean area.
 _FORM: dict[str, tuple[Callable[[Integers, Integers], Inside], int]] = {
     "ring": (_ring, 2560),
@@ -85,11 +111,34 @@ _FORM: dict[str, tuple[Callable[[Integers, Integers], Inside], int]] = {
     "cross": (_cross, 1950),
     "triangle": (_triangle, 1300),
     "bar": (_bar, 1390),
+    "disc": (_disc, 3142),
+    "square": (_square, 1978),
+    "dome": (_dome, 1296),
+    "ell": (_ell, 1581),
+    "tee": (_tee, 1439),
+    "zed": (_zed, 1185),
 }
 
 
-FORMS = tuple(_FORM)
+FORMS = ("ring", "star", "cross", "triangle", "bar")
+"""The forms of Shapes."""
+
+SOLID_FORMS = tuple(form for form in _FORM if form != "ring")
+"""The forms that hold their centre, from which something can be cut out: those of Shapes-1000."""
+
 TEXTURES = ("plain", "striped", "checked", "speckled")
+"""The textures of Shapes. Shapes-1000 has a fifth, ``dotted``."""
+
+WHOLE = "whole"
+_CUT_OUT: dict[str, Callable[[Integers, Integers], Inside]] = {
+    WHOLE: lambda u, v: np.zeros(u.shape, bool),
+    "holed": lambda u, v: u * u + v * v <= 330 * 330,
+    "split": lambda u, v: np.abs(v) <= 110,
+    "quartered": lambda u, v: np.minimum(np.abs(u), np.abs(v)) <= 90,
+    "notched": lambda u, v: (u >= 0) & (2 * np.abs(v) <= u),
+}
+CUT_OUTS = tuple(_CUT_OUT)
+"""What is cut out of a form, so that the background shows there."""
 
 
 def form_and_texture(class_id: int) -> tuple[str, str]:
@@ -118,6 +167,11 @@ def inside_form(form: str, x: Integers, y: Integers, radius: int, stretch: int) 
     return _FORM[form][0](x * _UNIT * stretch // (radius * 100), y * _UNIT * 100 // (radius * stretch))
 
 
+def inside_cut_out(cut_out: str, x: Integers, y: Integers, radius: int) -> Inside:
+    """Return whether points are in a cut-out, in the coordinates of ``inside_form``."""
+    return _CUT_OUT[cut_out](x * _UNIT // radius, y * _UNIT // radius)
+
+
 def second_tone(draws: Draws, texture: str, x: Integers, y: Integers, size: int) -> Inside:
     """Return where a texture shows the second of its two tones; x and y are in 1/16 pixel."""
     u, v = turn(x, y, draws.between(0, 359))
@@ -131,6 +185,10 @@ def second_tone(draws: Draws, texture: str, x: Integers, y: Integers, size: int)
     if texture == "checked":
         cell = draws.between(unit // 22, unit // 17)
         return (u // cell + v // cell) % 2 == 0
+    if texture == "dotted":
+        period = draws.between(unit // 11, unit // 9)
+        across, along = u % period - period // 2, v % period - period // 2
+        return across * across + along * along <= period * period // 9
     cell = unit // 48
     table = draws.grid((64, 64), 0, 1) == 1
     return table[u // cell % 64, v // cell % 64]

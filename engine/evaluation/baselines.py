@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.dataset.labels import BACKGROUND, VOID
 from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.engine.evaluation.outcome import result_of
 from fewseg.engine.evaluation.scores import Scores
@@ -39,7 +40,7 @@ def score_baselines(config: Config, episodes: EpisodeSet, check: Check = nothing
         return copied_mask(relabel(support, class_table(spec.class_ids[:1])), label.shape)
 
     def objects(spec: EpisodeSpec, label: np.ndarray) -> np.ndarray:
-        return every_object(label)
+        return every_object(known_objects(episodes.store, spec.query, label))
 
     for name, predict in zip(BASELINES, (copied, objects), strict=True):
         started = time.perf_counter()
@@ -68,11 +69,23 @@ def copied_mask(support_mask: NDArray[np.uint8], query_shape: tuple[int, int]) -
     return (support_mask[rows[:, None], columns] == 1).astype(np.uint8)
 
 
+def known_objects(store: ImageStore, name: str, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the numbers of all objects of an image, if its mask shows one class only and they are known.
+
+    Args:
+        store: reads the images.
+        name: name of the image.
+        label: [H,W] its dataset ids, which are returned otherwise.
+    """
+    objects = store.objects(name) if store.source.class_ids is not None else None
+    return label if objects is None else objects
+
+
 def every_object(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Predict every labelled object of the query, like a perfect segmentation that ignores classes.
 
     Args:
-        label: [H,W] dataset ids of the query, 0 background, 255 void.
+        label: [H,W] dataset ids, or numbers of objects, of the query, 0 background, 255 void.
 
     Returns:
         A prediction of 0 and 1.

@@ -1,8 +1,9 @@
-"""Load ImageNet weights into a backbone, which says where they are and how to rename them."""
+"""Load pretrained weights into a backbone, which says where ImageNet's are and how to rename them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +18,9 @@ FOLDER = Path("initmodel")
 RANDOM = "random weights"
 """What ``load_pretrained`` returns if it loads no weights."""
 
+_OURS = "backbone."
+"""What the names of a backbone's weights begin with in checkpoints of networks that were trained here."""
+
 _WITHOUT = "or go on without: --opts pretrained none"
 
 
@@ -30,7 +34,8 @@ def load_pretrained(
 
     Args:
         backbone: the backbone.
-        source: ``none``, ``imagenet`` (the default), or the path of a file.
+        source: ``none``, ``imagenet`` (the default), or the path of a file. A checkpoint of a network that
+            was trained here, on any data set, gives the weights of its backbone.
         folder: folder of the published files.
         network: network whose other parts may be initialised with these weights too.
 
@@ -43,7 +48,7 @@ def load_pretrained(
     origin, weights = _public_weights(backbone, Path(folder)) if source == "imagenet" else _read(source)
     plain = {name.removeprefix("module."): value for name, value in weights.items()}
     try:
-        load_strict(backbone, backbone.with_own_channels(backbone.from_public(plain)))
+        load_strict(backbone, backbone.with_own_channels(_of_backbone(backbone, plain)))
     except ValueError as failure:
         raise CheckpointError(
             f"{origin}: not the weights of this {backbone.spec.name} ({failure}); mind its stem and width, "
@@ -52,6 +57,15 @@ def load_pretrained(
     if network is not None:
         network.initialise(weights)
     return origin
+
+
+def _of_backbone(backbone: Backbone, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the backbone's entries of its public weights or of a checkpoint that was trained here."""
+    theirs = {name.removeprefix(_OURS): value for name, value in weights.items() if name.startswith(_OURS)}
+    if not theirs:
+        return backbone.from_public(weights)
+    # A backbone without its last stage needs only a part of another one's weights.
+    return {name: theirs[name] for name in backbone.state_dict() if name in theirs}
 
 
 def _read(path: str | Path) -> tuple[str, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from fewseg.util.config import types as t
 from fewseg.util.config.types import METHOD_OPTION, AnyCase, Effect, Unset
 
 FOLDS: dict[str, int] = {
-    **{"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1},
+    **{"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1, "shapes1000": 1},
     **{"deepglobe": 1, "isic": 1, "chest_xray": 1},
 }
 """Number of folds of a data set. A data set of one's own (``folder``) may have any number."""
@@ -34,7 +34,9 @@ class Data(Section):
     """What is read and how it is cut: data set, fold, episode form, image sizes, augmentation."""
 
     data_set: Annotated[
-        Literal["pascal", "coco", "fss1000", "shapes", "folder", "deepglobe", "isic", "chest_xray"],
+        Literal[
+            "pascal", "coco", "fss1000", "shapes", "shapes1000", "folder", "deepglobe", "isic", "chest_xray"
+        ],
         AnyCase,
         Effect.NAME,
     ] = "pascal"
@@ -178,7 +180,7 @@ class Method(Section):
     ensemble: Annotated[t.OptionalName, Effect.TRAINING] = None
     """How the predictions of base and meta-learner are merged, or ``none``."""
     pretrained: Annotated[t.OptionalPath, Effect.TRAINING] = None
-    """The backbone's weights at the start: ``none``, ``imagenet``, or a file."""
+    """The backbone's weights at the start: ``none``, ``imagenet``, or a file, which may be a run's."""
     base_weight: Annotated[t.OptionalPath, Effect.TRAINING] = None
     """The base learner's checkpoint for stage 2; ``None`` or ``auto``: the one trained here that fits."""
     low_fea: Annotated[t.OptionalName, Effect.TRAINING] = None

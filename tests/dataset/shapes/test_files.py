@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from fewseg.dataset.classes.split import class_split
-from fewseg.dataset.shapes.files import draw_shapes, voc_palette
+from fewseg.dataset.shapes.drawing import voc_palette
+from fewseg.dataset.shapes.files import draw_shapes
 from fewseg.dataset.shapes.forms import CLASS_NAMES, form_and_texture
 from fewseg.dataset.shapes.scene import draw_scene
 from fewseg.util.errors import DataError

@@ -6,9 +6,10 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fewseg.engine.setup.pretrained import load_pretrained
-from fewseg.model import create_backbone, create_model
+from fewseg.model import create_backbone, create_base_learner, create_model
 from fewseg.util.errors import CheckpointError
 
 SEMSEG_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
@@ -54,6 +55,18 @@ def test_a_backbone_without_its_last_stage_leaves_that_stage_out(tmp_path):
         load_pretrained(target, str(path))
         own = source.state_dict()
         assert all(torch.equal(value, own[name]) for name, value in target.state_dict().items())
+
+
+def test_a_checkpoint_of_a_network_trained_here_gives_its_backbone(tmp_path):
+    learner = create_base_learner("pspnet", backbone="resnet18", classes=3, backbone_options={"width": 8})
+    save_file(learner.state_dict(), tmp_path / "best.safetensors")
+    shorter = create_model("mlc", backbone="resnet18", backbone_options={"width": 8}).backbone
+    load_pretrained(shorter, str(tmp_path / "best.safetensors"))
+    theirs = learner.backbone.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in shorter.state_dict().items())
+    wider = create_backbone("resnet18", width=16)
+    with pytest.raises(CheckpointError, match="not the weights of this resnet18"):
+        load_pretrained(wider, str(tmp_path / "best.safetensors"))
 
 
 @pytest.mark.parametrize(
