@@ -6,6 +6,7 @@ python test.py --config ... --folds 0 1 --weight 'models/fold{fold}_shot{shot}.s
 python test.py --config ... --episodes 100 --seeds 321        # shorter than the protocol says
 python test.py --config ... --protocol hsnet                  # under another protocol than the training's
 python test.py --config ... --generalized                     # base and novel classes at once
+python test.py --config ... --data config/_base_/dataset/folder.yaml data_root data/mine    # on other data
 
 All weights are looked up before anything is measured, and every result is written when it is measured. What
 the folder holds already of the same weights, settings and episodes is read; --again measures it anew. A test
@@ -32,7 +33,7 @@ from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
 from fewseg.engine.setup.stage import require_few_shot
 from fewseg.util import distributed
-from fewseg.util.command_line import add_config, add_runs, command_line
+from fewseg.util.command_line import add_config, add_runs, command_line, other_data
 from fewseg.util.config import Config
 from fewseg.util.live import Live
 from fewseg.util.lock import lock_folder
@@ -87,6 +88,7 @@ def runs_of(args: argparse.Namespace) -> Iterator[Config]:
     chosen = {
         "episodes": args.episodes,
         "seeds": args.seeds,
+        **other_data(args.data),
         "test_protocol": args.protocol,
         "generalized": args.generalized or None,
         "untrained": args.untrained or None,
@@ -188,6 +190,7 @@ def log_result(result: Result) -> None:
         f"{name} {100 * value:.2f} ± {100 * result.std[name]:.2f}" for name, value in result.mean.items()
     )
     kind = "" if result.setting == "few-shot" else f", {result.setting}"
+    kind += f", trained on {result.trained_on}, tested on {result.data_set}" if result.trained_on else ""
     get_log("test").info("fold %d, %d-shot%s: %s", result.fold, result.shot, kind, figures)
     classes = ", ".join(
         f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in result.class_iou.items()

@@ -28,7 +28,7 @@ from fewseg.dataset.lists.hsnet_lists import read_hsnet_list
 from fewseg.engine.setup.data import test_fold_of
 from fewseg.engine.setup.script import configs_of_runs, run_script, with_changes
 from fewseg.engine.setup.weights import fill
-from fewseg.util.command_line import add_config, add_runs, command_line
+from fewseg.util.command_line import add_config, add_runs, command_line, other_data
 from fewseg.util.config import Config, load_config
 from fewseg.util.errors import UserError
 
@@ -73,6 +73,7 @@ def runs_of(args: argparse.Namespace) -> Iterator[Config]:
     chosen = {
         "episodes": args.episodes,
         "seeds": args.seeds,
+        **other_data(args.data),
         "test_protocol": args.protocol,
         "generalized": args.generalized or None,
     }
@@ -90,8 +91,8 @@ def drawn(config: Config, hsnet_list: str | None) -> Iterator[Manifest]:
         lists, order = read_hsnet_list(fill(hsnet_list, config), fold)
         yield test_episodes(
             lists,
-            data_set=data.data_set,
-            fold=data.split,
+            data_set=fold.data_set,
+            fold=fold.number,
             protocol=fold.protocol.name,
             seed=seed,
             shot=data.shot,

@@ -47,6 +47,7 @@ def score_baselines(config: Config, episodes: EpisodeSet, check: Check = nothing
         scores = _score(episodes, predict, name, check)
         seconds = time.perf_counter() - started
         own = {"method": name, "backbone": "-", "seconds": seconds, "key": None}
+        own |= {"trained_on": None, "training_data": {}}
         result = result_of(config, episodes, scores, **own)
         # Only the config's changes to the protocol affect a baseline.
         yield result.model_copy(update={"variant": departures_in_words(result) or None})

@@ -19,6 +19,7 @@ from fewseg.engine.evaluation.outcome import counts_of
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally
+from fewseg.engine.setup.tested_data import tests_other_data
 from fewseg.model.contract import Prediction
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
@@ -97,8 +98,14 @@ def expected_generalized(run: Run) -> list[Result]:
     """Return the results of a test run before the test, without metrics: one per merge.
 
     Raises:
-        ConfigError: the model has no base learner, or episodes have several ways.
+        ConfigError: the model has no base learner, episodes have several ways, or the data are not those of
+            the training.
     """
+    if tests_other_data(run.config):
+        raise ConfigError(
+            f"generalized: the base classes of the training on {run.config.Data.data_set} are no classes of "
+            f"{run.episodes.fold.data_set}; leave out generalized, or test on the data of the training"
+        )
     if run.config.Data.ways > 1:
         raise ConfigError("generalized: an episode asks for one novel class; set ways 1")
     if not run.model.holds_base_learner:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fewseg.dataset.classes.fold import Fold
+from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.baselines import score_baselines
 from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_together
@@ -21,10 +22,11 @@ from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
-from fewseg.engine.setup.build import Adapter, build_adapter, build_few_shot
-from fewseg.engine.setup.data import test_episodes, test_fold_of
+from fewseg.engine.setup.build import Adapter, build_adapter
+from fewseg.engine.setup.data import classes_of_training, test_episodes, test_fold_of
 from fewseg.engine.setup.lookup import find_trained
 from fewseg.engine.setup.run_path import result_key
+from fewseg.engine.setup.tested_network import build_tested
 from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights, unusual_weights
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.checkpoint import file_hash
@@ -63,6 +65,7 @@ class Run:
     Attributes:
         config: config of the test.
         options: options of the method, with those that the checkpoint requires.
+        trained: the classes of the training.
         model: the model with its trained weights, on the CPU at first.
         episodes: episodes of the fold, under the protocol of the test.
         path, checkpoint_hash: path and hash of the checkpoint.
@@ -71,6 +74,7 @@ class Run:
 
     config: Config
     options: dict[str, Any]
+    trained: ClassSplit
     model: FewShotModel
     episodes: EpisodeSet
     path: Path
@@ -107,12 +111,14 @@ def open_run(config: Config) -> Run:
     """Open the fold, the trained model and the episodes that ``config`` names."""
     fold = test_fold_of(config)
     path = weight_path(config, fold)
-    model = build_few_shot(config, fold.classes)
+    trained = classes_of_training(config, fold)
+    model = build_tested(config, trained, fold)
     checkpoint_hash = file_hash(path)
-    options = {**config.Method.options, **load_trained(model, path, describe(config, fold.classes))}
+    options = {**config.Method.options, **load_trained(model, path, describe(config, trained))}
     return Run(
         config,
         options,
+        trained,
         model,
         test_episodes(config, fold),
         path,
@@ -205,7 +211,7 @@ def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
 def _measure_untrained(run: Run, device: torch.device, session: Session) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
     set_seed(run.config.Train.manual_seed or 0)
-    model = on_device(build_few_shot(run.config, run.episodes.fold.classes), device)
+    model = on_device(build_tested(run.config, run.trained, run.episodes.fold), device)
     kept = session.kept(_untrained(run, None, 0.0), beside=run.adapted_result())
     tally = Tally(run.episodes, observe=session.watch(), kept=kept)
     _evaluate(run.config, [Task(model, tally)], session)

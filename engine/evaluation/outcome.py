@@ -13,7 +13,14 @@ import numpy as np
 from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.scores import Scores
 from fewseg.engine.setup.protocols import Difference, test_difference, training_difference
-from fewseg.engine.setup.run_path import name_suffix, result_key, shipped_adaptation, shipped_config
+from fewseg.engine.setup.run_path import (
+    name_suffix,
+    result_key,
+    shipped_adaptation,
+    shipped_config,
+    tested_root,
+)
+from fewseg.engine.setup.tested_data import as_tested, trained_on, training_place
 from fewseg.model.create import ADAPTERS
 from fewseg.util.config import Config
 from fewseg.util.config.differences import TRAINING
@@ -22,7 +29,8 @@ from fewseg.util.results.episode_counts import EpisodeCounts
 from fewseg.util.results.result import Result, SeedResult
 
 _TOLD_ELSEWHERE = (
-    *("weight", "test_protocol", "generalized", "episodes_file", "episodes", "seeds", "adapt"),
+    *("weight", "data", "data_opts", "test_protocol", "generalized"),
+    *("episodes_file", "episodes", "seeds", "adapt"),
 )
 """Keys of ``Test_Finetune`` that other entries of a result contain."""
 
@@ -45,12 +53,14 @@ def result_of(
         departures["query_order"] = (fold.protocol.query_order, f"episodes of {', '.join(foreign)}")
     common = {
         "backbone": config.Method.backbone,
-        "data_set": data.data_set,
-        "fold": data.split,
+        "data_set": fold.data_set,
+        "fold": fold.number,
         "shot": data.shot,
         "ways": data.ways,
         "protocol": fold.protocol.name,
         "protocol_difference": plain(departures),
+        "trained_on": trained_on(config),
+        "training_data": training_place(config),
         "trained_under": data.protocol,
         "training_difference": plain(training_difference(config, fold.protocol)),
         "novel_in_train": fold.protocol.novel_in_train,
@@ -58,7 +68,7 @@ def result_of(
         "annotation": data.ann_type,
         "variant": variant_of(config),
         "episodes": len(manifests[0]),
-        "config": config.as_dict(),
+        "config": as_tested(config).as_dict(),
         "key": result_key(config),
     }
     measured: Sequence[Scores | None] = scores or [None] * len(manifests)
@@ -95,7 +105,9 @@ def variant_of(config: Config) -> str | None:
         Test_Finetune={name: getattr(usual.Test_Finetune, name) for name in _TOLD_ELSEWHERE}
         | {"adapt_options": _unusual_adaptation(config)},
     )
-    return name_suffix(plain, (*TRAINING, Effect.TEST)) or None
+    place = tested_root(config)
+    parts = [f"on-{place}" if place else "", name_suffix(plain, (*TRAINING, Effect.TEST))]
+    return "_".join(filter(None, parts)) or None
 
 
 def _unusual_adaptation(config: Config) -> dict[str, Any]:

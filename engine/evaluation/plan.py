@@ -9,14 +9,20 @@ from pathlib import Path
 
 import torch
 
+from fewseg.dataset.classes.fold import Fold
 from fewseg.engine.evaluation.generalized import expected_generalized, measure_generalized
 from fewseg.engine.evaluation.measure import Measurement, expected, measure, open_run
 from fewseg.engine.evaluation.session import Session
 from fewseg.engine.setup.run_path import run_folder
+from fewseg.engine.setup.tested_data import tests_other_data
 from fewseg.util import distributed
 from fewseg.util.config import Config
+from fewseg.util.log import get_log
 from fewseg.util.results.folder import ResultFolder
 from fewseg.util.results.result import Result
+
+_NAMED = 20
+"""The most classes that are named in the log."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class Plan:
     untrained: Result | None
 
     def __str__(self) -> str:
-        return f"fold {self.config.Data.split}, {self.config.Data.shot}-shot"
+        words = f"fold {self.results[0].fold}, {self.config.Data.shot}-shot"
+        trained_on = self.results[0].trained_on
+        return words if trained_on is None else f"{words}, trained on {trained_on}"
 
     def stored(self, folder: ResultFolder) -> list[Path]:
         """Return the files of an earlier identical test; empty unless all of them exist."""
@@ -81,8 +89,18 @@ def look_up(config: Config) -> Plan:
         UserError: something is missing or does not match.
     """
     run = open_run(config)
+    if tests_other_data(config):
+        _tell_classes(run.episodes.fold)
     folder = run.path.parent if config.Test_Finetune.weight is None else run_folder(config)
     if config.Test_Finetune.generalized:
         return Plan(config, folder, tuple(expected_generalized(run)), None)
     result, *untrained = expected(run)
     return Plan(config, folder, (result,), untrained[0] if untrained else None)
+
+
+def _tell_classes(fold: Fold) -> None:
+    """Log which classes of other data than the training's are tested."""
+    names = [fold.classes.label(class_id) for class_id in fold.classes.novel]
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    listed = ", ".join(names[:_NAMED])
+    get_log("test").info("%s: %d classes are tested: %s%s", fold.data_set, len(names), listed, rest)

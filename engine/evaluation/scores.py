@@ -86,8 +86,11 @@ class Scores:
         self.episodes[part][index, :classes] = torch.stack(counts, dim=1)
 
     def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
-        """Count the base learner's prediction, which is the same in every episode of a query."""
-        if "base" not in prediction.parts:
+        """Count the base learner's prediction, which is the same in every episode of a query.
+
+        None without a base learner, and where other data than its own are tested, which have no base classes.
+        """
+        if "base" not in prediction.parts or not self.fold.classes.base:
             return None
         return self.count(prediction.parts["base"], self.target(label, self.fold.classes.base_table))
 

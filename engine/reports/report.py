@@ -118,12 +118,16 @@ def _section(name: str, section: Section, page: Path) -> str:
 def _heading(section: Section) -> str:
     methods = ", ".join(dict.fromkeys(result.method for result in section.results.values()))
     data_sets = ", ".join(dict.fromkeys(result.data_set for result in section.results.values()))
-    return f"{methods} on {data_sets}"
+    trainings = ", ".join(
+        dict.fromkeys(result.trained_on or data_sets for result in section.results.values())
+    )
+    return f"{methods} on {data_sets}" + (f", trained on {trainings}" if trainings != data_sets else "")
 
 
 def _title(result: Result) -> str:
     variant = f" {result.variant}" if result.variant else ""
-    return f"{result.method}{variant}, fold {result.fold}, {result.shot}-shot"
+    trained = f", trained on {result.trained_on}" if result.trained_on else ""
+    return f"{result.method}{variant}{trained}, fold {result.fold}, {result.shot}-shot"
 
 
 def _table(text: str) -> str:

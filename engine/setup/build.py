@@ -25,7 +25,7 @@ from fewseg.util.word_vectors import HASHED, load_word_vectors, with_background
 _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
 """Published keys for the weights of the losses in addition to an ensemble's."""
 
-_WORDS = "embeddings"
+WORDS = "embeddings"
 """The option of methods that read word vectors of class names."""
 
 
@@ -52,7 +52,7 @@ def name_class(config: Config, class_names: Sequence[str], name: str | None) -> 
         raise UserError(f"{arch} reads the name of the class that it segments; give it: --class-name cat")
     if name in names[1:]:  # the background is no class
         return names, names.index(name, 1)
-    source = str(config.Method.options.get(_WORDS))
+    source = str(config.Method.options.get(WORDS))
     if source != HASHED:
         raise UserError(
             f"--class-name {name}: {source} has word vectors of the data set's classes only; give the "
@@ -241,6 +241,6 @@ def _method_options(config: Config, class_names: Sequence[str]) -> dict[str, Any
             _tell_unused(config, section, key)
     options |= config.Method.options
     reads_words = method is not None and method.inputs.text is TextInput.WORD_VECTORS
-    if reads_words and isinstance(options.get(_WORDS), str):
-        options[_WORDS] = load_word_vectors(options[_WORDS], class_names)
+    if reads_words and isinstance(options.get(WORDS), str):
+        options[WORDS] = load_word_vectors(options[WORDS], class_names)
     return options

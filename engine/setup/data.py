@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fewseg.dataset.classes.fold import Fold, open_fold
+from fewseg.dataset.classes.namesakes import fold_of_other_data, unseen_classes
+from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.episodes.manifest import Manifest, read_manifest
 from fewseg.dataset.episodes.manifest_check import check_manifest
 from fewseg.dataset.episodes.protocol import Protocol
@@ -19,6 +22,7 @@ from fewseg.engine.setup.interrupt import leave_signals_to_run
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.setup.protocols import list_of, test_protocol, training_protocol
 from fewseg.engine.setup.stage import trains_base_learner
+from fewseg.engine.setup.tested_data import tested_data, tested_fold
 from fewseg.engine.setup.weights import fill
 from fewseg.util import distributed
 from fewseg.util.config import Config
@@ -51,8 +55,31 @@ def _fold_under(config: Config, protocol: Protocol) -> Fold:
 
 
 def test_fold_of(config: Config) -> Fold:
-    """Open the fold that the config names, under the protocol of testing."""
-    return _fold_under(config, test_protocol(config))
+    """Open the fold that the config tests, under the protocol of testing.
+
+    Of other data than those of the training, its novel classes are those of the fold that is named, or else
+    all classes whose names the training has not seen; there are no base classes.
+
+    Raises:
+        DataError: the training has seen all classes.
+    """
+    protocol, tested = test_protocol(config), tested_data(config)
+    if tested is config:
+        return _fold_under(config, protocol)
+    # Fold system and selection of the protocol are those of the training.
+    system = {"interleaved_folds": tested.Data.use_split_coco, "selection": "novel"}
+    fold = replace(_fold_under(tested, protocol.with_overrides(**system)), protocol=protocol)
+    trained, number = fold_of(config).classes, tested_fold(config)
+    words = f"{tested.Data.data_set}", f"{config.Data.data_set} fold {config.Data.split}"
+    if number is not None:
+        return replace(fold, classes=fold_of_other_data(fold.classes, trained, *words))
+    offered = fold.classes if fold.class_folders is None else replace(fold.classes, base=())
+    return replace(fold, number=config.Data.split, classes=unseen_classes(offered, trained, *words))
+
+
+def classes_of_training(config: Config, tested: Fold) -> ClassSplit:
+    """Return the classes of the training; those of the tested fold, unless other data are tested."""
+    return tested.classes if tested_data(config) is config else fold_of(config).classes
 
 
 def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:

@@ -14,6 +14,7 @@ from fewseg.dataset.episodes.protocol import (
     Protocol,
     load_protocol,
 )
+from fewseg.engine.setup.tested_data import is_given, tested_data, tests_other_data
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError, shortened
 
@@ -23,6 +24,9 @@ Difference = dict[str, tuple[Any, Any]]
 
 DATA_POINTS = ("min_area", "small_classes")
 """Points that config files set for a data set, for all protocols."""
+
+_OF_DATA_SET = (*DATA_POINTS, "episodes")
+"""Points that a config of other data than the tested ones does not set."""
 
 LIST_KEYS = {"train_images": "train_list", "test_images": "val_list"}
 
@@ -34,6 +38,9 @@ _KEYS = {
     "novel_in_train": "Data.novel_in_train",
 }
 """Point -> the published key for it."""
+
+_COMMAND_LINE = "--opts"
+"""The beginning of the source of a key that was given on the command line."""
 
 _SETTLED = ("input_size", "interleaved_folds")
 """Points that a key with a default sets in both directions, but only where a config gives it."""
@@ -69,27 +76,61 @@ def test_protocol(config: Config) -> Protocol:
     """Return the protocol that models are tested under: that of their training, or another one.
 
     Sizes and scores that a config file sets belong to its own protocol. Under another ``test_protocol``, such
-    points count only if they are given on the command line.
+    points count only if they are given on the command line. Where other data are tested, the file of these
+    data may name the protocol, and its ``protocol_options`` replace what the training's config sets for its
+    own data.
     """
-    trained, test, data = training_protocol(config), config.Test_Finetune, config.Data
+    trained, tested, test = training_protocol(config), tested_data(config), config.Test_Finetune
+    other = tested is not config
+    named = tested.Data.protocol if other and is_given(tested, "protocol") else config.Data.protocol
+    name = test.test_protocol or named
     protocol = trained
-    if test.test_protocol is not None and test.test_protocol != data.protocol:
-        _require_known(config, "Test_Finetune.test_protocol", test.test_protocol)
-        points = {
-            point: value
-            for point, value in (_published_keys(config) | data.protocol_options).items()
-            if point in DATA_POINTS or _on_command_line(config, point)
-        }
-        protocol = load_protocol(test.test_protocol, data.data_set, **points).trained_under(trained)
-        if not list_of(config, "test_images", protocol).is_file():
-            protocol = protocol.with_overrides(test_images=source_of(config, "test_images"))
+    if other or name != config.Data.protocol:
+        _require_known(config, "Test_Finetune.test_protocol", name)
+        points = _carried_points(config, name)
+        if other:
+            points |= _points_of_data(config, whole=test.test_protocol is None or name == named)
+        protocol = load_protocol(name, tested.Data.data_set, **points).trained_under(trained)
+        chosen = other and tested.where("Data.val_list").startswith(_COMMAND_LINE)
+        if chosen or not list_of(tested, "test_images", protocol).is_file():
+            protocol = protocol.with_overrides(test_images=source_of(tested, "test_images"))
     counts = {"episodes": test.episodes, "seeds": test.seeds}
     return protocol.with_overrides(**{key: value for key, value in counts.items() if value is not None})
 
 
+def _carried_points(config: Config, name: str) -> dict[str, Any]:
+    """Return the points of the training's config that also hold for a test of other data or protocol."""
+    other = tests_other_data(config)
+
+    def holds(point: str) -> bool:
+        if other:
+            return name == config.Data.protocol and point not in _OF_DATA_SET
+        return point in DATA_POINTS
+
+    given = _published_keys(config) | config.Data.protocol_options
+    return {point: value for point, value in given.items() if holds(point) or _on_command_line(config, point)}
+
+
+def _points_of_data(config: Config, *, whole: bool) -> dict[str, Any]:
+    """Return the points that the file of other tested data sets, except for those that ``config`` was told.
+
+    Args:
+        config: config of the test.
+        whole: whether the test is under the protocol that the file means; if not, only the points of the
+            data count, and those that were changed on the command line.
+    """
+    tested = tested_data(config)
+    return {
+        point: value
+        for point, value in tested.Data.protocol_options.items()
+        if (whole or point in DATA_POINTS or _on_command_line(tested, point))
+        and not _on_command_line(config, point)
+    }
+
+
 def test_difference(config: Config, protocol: Protocol) -> Difference:
     """Return the differences of testing from the preset of the protocol's name."""
-    departures = protocol.difference(load_protocol(protocol.name, config.Data.data_set))
+    departures = protocol.difference(load_protocol(protocol.name, tested_data(config).Data.data_set))
     return {point: pair for point, pair in departures.items() if point not in TRAINING_POINTS}
 
 
@@ -141,4 +182,4 @@ def _published_keys(config: Config) -> dict[str, Any]:
 
 def _on_command_line(config: Config, point: str) -> bool:
     keys = [f"Data.protocol_options.{point}", _KEYS.get(point, "")]
-    return any(config.where(key).startswith("--opts") for key in keys)
+    return any(config.where(key).startswith(_COMMAND_LINE) for key in keys)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from fewseg.engine.setup.protocols import settled
 from fewseg.engine.setup.stage import trains_base_learner
+from fewseg.engine.setup.tested_data import tested_data
 from fewseg.util.config import Config, load_config
 from fewseg.util.config.differences import TRAINING, differences, in_file_name, readable, short_key
 from fewseg.util.config.types import Effect
@@ -61,6 +62,18 @@ def name_suffix(config: Config, effects: Collection[Effect]) -> str:
     root = _root_name(config)
     name = [_root_in_name(root)] if root not in ("", _root_name(shipped_config(config))) else []
     return "_".join(part for part in (*name, label(config, effects)) if part)
+
+
+def tested_root(config: Config) -> str:
+    """Return the name of the root of other tested data, where it is not that of the shipped file of the data.
+
+    Empty for a test on the data of the training.
+    """
+    tested = tested_data(config)
+    shipped = _SHIPPED / "_base_/dataset" / f"{tested.Data.data_set}.yaml"
+    if tested is config or (shipped.is_file() and _root_name(load_config(shipped)) == _root_name(tested)):
+        return ""
+    return _root_in_name(_root_name(tested))
 
 
 def label(config: Config, effects: Collection[Effect]) -> str:

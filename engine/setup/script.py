@@ -108,9 +108,14 @@ def one_line(error: Exception) -> str:
 
 
 def with_changes(opts: Sequence[str], changes: Mapping[str, object]) -> list[str]:
-    """Return ``--opts`` pairs in which ``changes`` replace the pairs of the same keys."""
+    """Return ``--opts`` pairs in which ``changes`` replace the pairs of the same keys, but no options."""
     pairs = list(zip(opts[::2], opts[1::2], strict=False))
-    kept = [part for key, value in pairs if key.rpartition(".")[2] not in changes for part in (key, value)]
+    kept = [
+        part
+        for key, value in pairs
+        if key.count(".") > 1 or key.rpartition(".")[2] not in changes
+        for part in (key, value)
+    ]
     rest = list(opts[2 * len(pairs) :])  # a key without its value, which the config will refuse
     return [*kept, *(str(part) for pair in changes.items() for part in pair), *rest]
 

@@ -91,9 +91,12 @@ def load_trained(
         if differing:
             theirs = ", ".join(f"{key} {as_word(meta[key])}" for key in differing)
             wanted = ", ".join(f"{key} {expected[key]}" for key in differing)
-            raise CheckpointError(
-                f"{path}: is of {theirs}, but {wanted} is wanted; choose its own checkpoint"
-            )
+            cure = "choose its own checkpoint"
+            if "data_set" in differing:
+                cure += (
+                    ", or test it on other data: test.py --config (that of its training) --data (the other)"
+                )
+            raise CheckpointError(f"{path}: is of {theirs}, but {wanted} is wanted; {cure}")
     else:
         state = load_weights(path)
     try:

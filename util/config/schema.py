@@ -202,8 +202,14 @@ class TestFinetune(Section):
 
     weight: Annotated[t.OptionalPath, Effect.TEST] = None
     """The checkpoint to test; ``None``: the run's best."""
+    data: Annotated[t.OptionalPath, Effect.TEST] = None
+    """A config of the data to test on ([protocols.md](protocols.md)); ``None``: those of the training."""
+    data_opts: Annotated[dict[str, Any], Effect.TEST] = Field(default_factory=dict)
+    """Changes to the keys of that file, such as ``data_root``; with ``split``, only that fold is tested."""
+    embeddings: Annotated[t.OptionalPath, Effect.TEST] = None
+    """The word vectors of the classes of ``data``, for methods that read them; see ``Method.options``."""
     test_protocol: Annotated[t.Name | None, Unset, Effect.TEST] = None
-    """The protocol to test under; ``None``: ``Data.protocol``, that of the training."""
+    """The protocol to test under; ``None``: that of ``data`` if it names one, or else ``Data.protocol``."""
     generalized: Annotated[bool, Effect.TEST] = False
     """Whether base classes are segmented too (generalised few-shot segmentation), with both ways to merge."""
     untrained: Annotated[bool, Effect.NOTHING] = False
@@ -241,6 +247,7 @@ FREE_MAPPINGS = (
     "Data.protocol_options",
     "Method.options",
     "Method.backbone_options",
+    "Test_Finetune.data_opts",
     "Test_Finetune.adapt_options",
 )
 """Keys whose mappings are checked elsewhere; several files' mappings are merged option by option."""

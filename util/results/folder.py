@@ -175,7 +175,9 @@ def baselines_of(results: Sequence[Result], baselines: Iterable[Result]) -> list
     They differ from ``results`` in the method only, because nothing of a training concerns them.
     """
     episodes = {result.episode_hash for result in results}
-    shared: dict[str, Any] = {"variant": None, "trained_under": None, "training_difference": {}}
+    shared: dict[str, Any] = {
+        **{"variant": None, "trained_on": None, "trained_under": None, "training_difference": {}},
+    }
     for name in shared:
         if all(getattr(result, name) == getattr(results[0], name) for result in results):
             shared[name] = getattr(results[0], name)

@@ -19,7 +19,7 @@ from fewseg.util.results.result import Result
 
 _IDENTITY = (
     *("method", "backbone", "data_set", "fold", "shot", "ways", "protocol", "protocol_difference"),
-    *("trained_under", "training_difference", "novel_in_train", "absent_classes"),
+    *("trained_on", "trained_under", "training_difference", "novel_in_train", "absent_classes"),
     *("setting", "annotation", "oracle", "episodes", "checkpoint_hash"),
 )
 """Entries in which, besides seeds, episodes and settings, two measurements may differ."""
@@ -90,6 +90,7 @@ def file_name(result: Result) -> str:
     variant = result.variant or ""
     parts = [
         *(result.method, result.backbone, result.data_set, result.protocol),
+        *_training(result),
         *(f"fold{result.fold}", f"{result.shot}shot", *([f"{result.ways}way"] if result.ways > 1 else [])),
         *_kind(result, result.setting),
         *([variant if len(variant) <= _VARIANT else _shortened(variant)] if variant else []),
@@ -101,9 +102,8 @@ def table_name(result: Result) -> str:
     """Return a name for the table of the results that were tested like this one."""
     family = "generalised" if result.setting.startswith("generalised") else result.setting
     changes = departures_in_words(result)
-    return _joined(
-        [result.data_set, result.protocol, *_kind(result, family), *([changes] if changes else [])]
-    )
+    parts = [result.data_set, result.protocol, *_training(result), *_kind(result, family)]
+    return _joined([*parts, *([changes] if changes else [])])
 
 
 def departures(result: Result) -> dict[str, Any]:
@@ -155,6 +155,11 @@ def _settings(result: Result) -> Iterator[tuple[str, str, Any]]:
                         yield section, f"{entry.key}.{option}", plain
             elif entry.key not in UNUSED:
                 yield section, entry.key, entry.value
+
+
+def _training(result: Result) -> list[str]:
+    """Return the data of the training as a part of a name, where they are not those of the test."""
+    return [f"trained-on-{result.trained_on}"] if result.trained_on else []
 
 
 def _kind(result: Result, setting: str) -> list[str]:

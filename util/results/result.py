@@ -63,6 +63,10 @@ class Result(BaseModel):
     """The protocol of the test."""
     protocol_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     """Points of the test in which the run departs from its protocol: name -> (preset, run)."""
+    trained_on: str | None = None
+    """The data set of the training, with its fold where ``fold`` is another; None: that of the test."""
+    training_data: dict[str, Any] = Field(default_factory=dict)
+    """Where the data of the training are, as its config says; empty: those of the test."""
     trained_under: str | None = None
     training_difference: dict[str, tuple[Any, Any]] = Field(default_factory=dict)
     """Points in which the training departs from ``trained_under``, the protocol of the training."""

@@ -18,6 +18,7 @@ _TRAITS: dict[str, Trait] = {
     "shot": lambda result: result.shot,
     "way": lambda result: result.ways,
     "protocol": lambda result: with_changes(result.protocol, result.protocol_difference),
+    "trained on": lambda result: result.trained_on or "-",
     "trained under": lambda result: _training(result),
     "novel in train": lambda result: result.novel_in_train or "-",
     "setting": lambda result: result.setting + (" (oracle)" if result.oracle else ""),

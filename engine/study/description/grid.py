@@ -145,10 +145,13 @@ def _config_of(study: StudyFile, labels: Mapping[str, str]) -> tuple[str, set[st
 
 
 def _only_tests(name: str, axis: Axis) -> bool:
-    keys = {
-        key.rpartition(".")[2] if key.count(".") == 1 else key for value in axis.values() for key in value
-    }
+    keys = {_test_key(key) for value in axis.values() for key in value}
     return name == TEST_SHOT or (bool(keys) and keys <= _TEST_KEYS)
+
+
+def _test_key(key: str) -> str:
+    """Return the name of a key without the section of tests and without an option: ``data_opts``."""
+    return key.removeprefix("Test_Finetune.").partition(".")[0]
 
 
 def _words(labels: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from fewseg.engine.setup.tested_data import tested_data
 from fewseg.engine.study.description.grid import AXES, TEST_SHOT, axes_of
 from fewseg.engine.study.description.jobs import StudyJobs
 from fewseg.engine.study.description.study_file import StudyFile, TableLayout
@@ -64,7 +65,7 @@ def _groups(points: Sequence[Point], layout: TableLayout, study: StudyFile) -> I
     """
     by_data: dict[str, list[Point]] = {}
     for point in points:
-        by_data.setdefault(point.config.Data.data_set, []).append(point)
+        by_data.setdefault(tested_data(point.config).Data.data_set, []).append(point)
     told = _telling(layout)
     for group in by_data.values():
         separating = [kind for kind in KINDS if not _is_told(kind, group, told)]
@@ -210,7 +211,7 @@ class _Builder:
         hidden = {"run", "data set", *(axis for axis in ("shot", "backbone") if axis in self.study.grid)}
         hidden |= {"shot"} if TEST_SHOT in self.study.grid else set()
         results = [point.result for point in self.points if point.result is not None]
-        data_set = f"data set {self.points[0].config.Data.data_set}"
+        data_set = f"data set {tested_data(self.points[0].config).Data.data_set}"
         shared = shared_traits(results, leave_out=hidden) if results else ()
         return ", ".join([*self.figures, data_set, *shared])
 

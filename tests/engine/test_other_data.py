@@ -1,0 +1,383 @@
+"""Tests of a checkpoint on other data than those of its training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from fewseg.dataset.classes.own_names import read_class_names, to_lines
+from fewseg.engine.evaluation.encode_once import evaluate
+from fewseg.engine.evaluation.measure import build_tested, open_run
+from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
+from fewseg.engine.setup.data import classes_of_training, test_episodes, test_fold_of
+from fewseg.engine.setup.protocols import test_protocol
+from fewseg.engine.setup.run_path import result_key, run_key
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.util.config import load_config
+from fewseg.util.errors import UserError
+from fewseg.util.log import stop_log
+from fewseg.util.results.result import Result, read_result
+from fewseg.util.results.tables import build_table
+from tests.engine.conftest import ROOT, Configure
+
+NAMES = [f"form {number}" for number in range(1, 19)]
+"""Names of the first classes of the folder; the last two are called as in Shapes."""
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawings as a folder whose classes have names of their own, except for the last two."""
+    root = shutil.copytree(shapes, tmp_path_factory.mktemp("other") / "mine")
+    path = root / "classes.txt"
+    _, *drawn = read_class_names(path)
+    path.write_text("\n".join(to_lines(["background", *NAMES, *drawn[len(NAMES) :]])) + "\n")
+    return root
+
+
+@pytest.fixture
+def other(folder: Path, tmp_path: Path) -> Path:
+    """A config file of these data."""
+    path = tmp_path / "mine.yaml"
+    lists = f"val_list: {folder}/ImageSets/Segmentation/train.txt"
+    points = "protocol_options: {min_area: 256, small_classes: leave_out}"
+    path.write_text(f"Data: {{data_set: folder, data_root: {folder}, {lists}, {points}}}\n")
+    return path
+
+
+@pytest.fixture
+def same(shapes: Path, tmp_path: Path) -> Path:
+    """A config file of the data of the training."""
+    path = tmp_path / "same.yaml"
+    lists = f"val_list: {shapes}/ImageSets/Segmentation/train.txt"
+    path.write_text(f"Data: {{data_set: shapes, data_root: {shapes}, {lists}}}\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    yield
+    stop_log()
+
+
+def results_in(folder: Path) -> dict[str, Result]:
+    return {path.name: read_result(path) for path in sorted(folder.glob("*shot*.json"))}
+
+
+class TestFold:
+    def test_all_classes_with_names_that_the_training_has_not_seen(
+        self, configure: Configure, other: Path
+    ) -> None:
+        fold = test_fold_of(configure("bam", **{"Test_Finetune.data": other}))
+        assert (fold.data_set, fold.number) == ("folder", 0)
+        assert fold.classes.novel == tuple(range(1, 19)) and fold.classes.base == ()
+
+    def test_the_fold_of_the_training_decides_what_is_new(self, configure: Configure, other: Path) -> None:
+        fold = test_fold_of(configure("bam", split=3, **{"Test_Finetune.data": other}))
+        assert fold.number == 3 and fold.classes.novel == tuple(range(1, 21))
+
+    def test_a_fold_that_is_named_is_tested_alone(self, configure: Configure, other: Path) -> None:
+        changes = {"Test_Finetune.data": other, "Test_Finetune.data_opts": "{split: 1}"}
+        fold = test_fold_of(configure("bam", **changes))
+        assert fold.number == 1 and fold.classes.novel == (6, 7, 8, 9, 10)
+
+    def test_the_classes_of_the_training_stay_those_of_its_fold(
+        self, configure: Configure, other: Path
+    ) -> None:
+        config = configure("bam", split=1, **{"Test_Finetune.data": other})
+        assert len(classes_of_training(config, test_fold_of(config)).base) == 15
+
+    def test_held_out_classes_of_the_training_are_no_rule_for_the_tested_data(
+        self, configure: Configure, other: Path
+    ) -> None:
+        given = {"Data.protocol_options.selection": "held_out_base", "Test_Finetune.data": other}
+        config = configure("bam", **given)
+        fold = test_fold_of(config)
+        assert fold.classes.held_out == () and fold.protocol.selection == "held_out_base"
+        assert len(classes_of_training(config, fold).base) == 12
+
+
+class TestProtocol:
+    def test_points_of_the_data_come_from_their_file_and_sizes_from_the_training(self) -> None:
+        config = load_config(
+            ROOT / "config/shapes/bam_resnet18.yaml",
+            ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")],
+        )
+        protocol = test_protocol(config)
+        assert (protocol.name, protocol.min_area, protocol.test_images) == ("bam", 2048, "val")
+        assert protocol.input_size == config.Data.val_size != 473
+
+    def test_a_file_may_name_its_protocol(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/fss1000.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes, protocol.input_size) == ("hsnet", 2400, 400)
+        assert protocol.novel_in_train == "remove"  # a point of the training
+        given += ["test_protocol", "bam"]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes, protocol.input_size) == ("bam", 1000, 473)
+
+    def test_the_number_of_episodes_of_the_training_s_data_does_not_follow(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/fss1000/panet_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes) == ("hsnet", 1000)
+
+    def test_what_a_method_s_schedule_sets_follows(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/coco.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/canet_resnet50.yaml", given))
+        assert (protocol.resize, protocol.label_size) == ("stretch", "original")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            ["Data.protocol_options.min_area", "7"],
+            ["Test_Finetune.data_opts", "{protocol_options.min_area: 7}"],
+            ["Test_Finetune.data_opts", "{protocol_options: {min_area: 7}}"],
+        ],
+    )
+    def test_the_command_line_changes_points(
+        self, configure: Configure, other: Path, given: list[str]
+    ) -> None:
+        changes = dict(zip(given[::2], given[1::2], strict=True))
+        protocol = test_protocol(configure("bam", **{"Test_Finetune.data": other, **changes}))
+        assert (protocol.min_area, protocol.small_classes) == (7, "leave_out")
+
+
+def undecided(configure: Configure, **changes: object):
+    """Return a network that is not sure of anything, and the episodes that a config tests."""
+    config = configure("bam", **changes)
+    fold = test_fold_of(config)
+    torch.manual_seed(0)
+    model = build_tested(config, classes_of_training(config, fold), fold).eval()
+    episodes = test_episodes(config, fold)
+    episode = episodes.load(next(iter(episodes)))[0]
+    with torch.no_grad():
+        for parameter in model.base_head.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        logits = model(episode).parts["meta"].movedim(-3, 0)
+        last = next(m for m in model.meta.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 2)
+        last.bias[1] -= (logits[1] - logits[0]).median()
+    return model, episodes
+
+
+def counts(scores) -> list[dict[str, list]]:
+    return [{part: own.tolist() for part, own in score.episodes.items()} for score in scores]
+
+
+class TestScores:
+    @pytest.mark.parametrize("changes", [{}, {"ways": 2}], ids=str)
+    def test_encoding_once_equals_the_plain_loop(
+        self, configure: Configure, other: Path, changes: dict[str, object]
+    ) -> None:
+        arguments = undecided(configure, **{"Test_Finetune.data": other, **changes})
+        once, plain = counts(evaluate(*arguments)), counts(evaluate_one_by_one(*arguments))
+        assert once == plain
+        assert sum(hits for _, *classes in once[0]["final"] for hits, *_ in classes) > 0
+
+    def test_the_base_learner_is_not_scored_on_classes_that_are_not_its_own(
+        self, configure: Configure, other: Path
+    ) -> None:
+        (scores, _) = evaluate(*undecided(configure, **{"Test_Finetune.data": other}))
+        assert "mIoU_base" not in scores.metrics() and "mIoU_meta" in scores.metrics()
+        assert list(scores.class_iou()) == NAMES
+
+    def test_the_base_learner_still_marks_known_objects(self, configure: Configure, other: Path) -> None:
+        model, episodes = undecided(configure, **{"Test_Finetune.data": other})
+        (scores, _) = evaluate(model, episodes)
+        assert (
+            model.base_head is not None
+            and scores.episodes["final"].tolist() != scores.episodes["meta"].tolist()
+        )
+
+    def test_data_of_the_training_give_the_figures_of_the_plain_test(
+        self, configure: Configure, same: Path
+    ) -> None:
+        plain, again = (undecided(configure, **changes) for changes in ({}, {"Test_Finetune.data": same}))
+        assert [manifest.hash for manifest in again[1].manifests] == [one.hash for one in plain[1].manifests]
+        first, second = (counts(evaluate(*arguments)) for arguments in (plain, again))
+        for one, other in zip(first, second, strict=True):
+            assert one["final"] == other["final"] and one["meta"] == other["meta"]
+
+
+class TestScript:
+    def test_results_say_both_data_sets(
+        self, script: ModuleType, weights, command: Command, tmp_path: Path, other: Path, capsys
+    ) -> None:
+        weights()
+        script.main(command("--data", other, "--seeds", 1))
+        script.main(command("--data", other, "split", 1, "--seeds", 1))
+        script.main(command("--seeds", 1))
+        found = results_in(tmp_path / "out")
+        by_training = {result.trained_on: (name, result) for name, result in found.items()}
+        assert set(by_training) == {"shapes", "shapes fold 0", None}
+        name, result = by_training["shapes"]
+        assert "_folder_bam_trained-on-shapes_fold0_1shot_" in name and "on-mine" in name
+        assert (result.data_set, result.fold, [*result.class_iou]) == ("folder", 0, NAMES)
+        assert result.config["Data"]["data_set"] == "folder" and result.training_data["data_set"] == "shapes"
+        assert result.protocol_difference["min_area"] == (2048, 256)
+        assert by_training["shapes fold 0"][1].fold == 1
+        said = capsys.readouterr().out
+        assert f"folder: 18 classes are tested: {', '.join(NAMES)}" in said
+        assert "trained on shapes, tested on folder: mIoU" in said
+        assert "trained on shapes" in (tmp_path / "out/report.html").read_text()
+
+    def test_the_same_test_is_read_and_not_measured_again(
+        self, script: ModuleType, weights, command: Command, tmp_path: Path, other: Path
+    ) -> None:
+        weights()
+        for _ in range(2):
+            script.main(command("--data", other, "--seeds", 1))
+        assert "tested before" in (tmp_path / "out/test.log").read_text()
+        assert len(results_in(tmp_path / "out")) == 1
+
+    def test_baselines_know_no_training(
+        self, script: ModuleType, weights, command: Command, tmp_path: Path, other: Path
+    ) -> None:
+        weights()
+        script.main([*command("--data", other, "--seeds", 1, "--untrained")])
+        found = results_in(tmp_path / "out/baselines").values()
+        assert {result.method: result.trained_on for result in found} == {
+            "support mask copied": None,
+            "every object": None,
+            "untrained bam": "shapes",
+        }
+        (table,) = (tmp_path / "out/tables").glob("*/mIoU.csv")
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        assert len(rows) == 4
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["missing.yaml"], r"^--data: no such config file: missing.yaml; check the path$"),
+            (["{other}", "split"], r"^--data: split has no value; give pairs behind the file"),
+            (
+                ["{other}", "shot", "5"],
+                r"data_opts: shot is no key of the tested data, which are data_set, data_r",
+            ),
+            (["{other}", "split", "4"], r"^split 4: data set folder has the folds 0 to 3$"),
+            (["{other}", "min_area", "4"], r"data_opts: min_area is no key of the tested data"),
+            (["{other}", "val_list", "[1]"], r"^--data val_list: Data.val_list: must be text, got"),
+            (["{other}", "data_root", "gone"], r"^gone/classes.txt: "),
+        ],
+    )
+    def test_refusals_of_the_data(
+        self, script: ModuleType, weights, command: Command, other: Path, words: list[str], message: str
+    ) -> None:
+        weights()
+        with pytest.raises(UserError, match=message):
+            script.main(command("--data", *(word.format(other=other) for word in words)))
+
+    def test_generalised_tests_are_refused(
+        self, script: ModuleType, weights, command: Command, other: Path
+    ) -> None:
+        weights()
+        with pytest.raises(
+            UserError, match=r"^generalized: the base classes of the training on shapes are no cl"
+        ):
+            script.main(command("--data", other, "--generalized"))
+
+    def test_changes_without_a_file_are_refused(self, script: ModuleType, weights, command: Command) -> None:
+        weights()
+        with pytest.raises(
+            UserError, match=r"split would change the file of Test_Finetune.data, which is unset"
+        ):
+            script.main([*command(), "Test_Finetune.data_opts.split", "1"])
+
+    def test_a_checkpoint_of_other_data_is_refused_with_the_remedy(
+        self, script: ModuleType, weights, command: Command, folder: Path
+    ) -> None:
+        weights()
+        with pytest.raises(
+            UserError, match=r"is of data_set shapes, but data_set folder is wanted; .* --data"
+        ):
+            script.main([*command(), "data_set", "folder", "data_root", str(folder)])
+
+
+class TestWordVectors:
+    def config(self, configure: Configure, other: Path, **changes: object):
+        given = {"Method.options.embeddings": "shapes.npy", "Test_Finetune.data": other, **changes}
+        return configure("mianet", base="none", ensemble="none", **given)
+
+    def test_those_of_the_training_are_refused(self, configure: Configure, other: Path) -> None:
+        config = self.config(configure, other)
+        fold = test_fold_of(config)
+        with pytest.raises(
+            UserError, match=r"^Test_Finetune.embeddings: unset; shapes.npy has word vectors for"
+        ):
+            build_tested(config, classes_of_training(config, fold), fold)
+
+    @pytest.mark.parametrize(
+        "given", [{"Test_Finetune.embeddings": "hashed"}, {"Method.options.embeddings": "hashed"}]
+    )
+    def test_the_tested_classes_have_their_own(
+        self, configure: Configure, other: Path, given: dict[str, object]
+    ) -> None:
+        config = self.config(configure, other, **given)
+        fold = test_fold_of(config)
+        model = build_tested(config, classes_of_training(config, fold), fold)
+        expected = configure(
+            "mianet", base="none", ensemble="none", **{"Method.options.embeddings": "hashed"}
+        )
+        shapes = test_fold_of(expected)
+        others = build_tested(expected, shapes.classes, shapes)
+        assert torch.equal(model.meta.embeddings[19:], others.meta.embeddings[19:])  # the same two names
+        assert not torch.isclose(model.meta.embeddings[1:19], others.meta.embeddings[1:19]).all(dim=1).any()
+
+
+class TestStudies:
+    def test_tests_on_several_data_share_their_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(ROOT)
+        path = tmp_path / "study.yaml"
+        path.write_text(
+            "config: config/shapes/bam_resnet18.yaml\n"
+            "grid:\n"
+            "  fold: [0]\n"
+            "  tested:\n"
+            "    shapes: {}\n"
+            "    folder: {Test_Finetune.data: config/_base_/dataset/folder.yaml}\n"
+            "    fold1: {data: config/_base_/dataset/folder.yaml, Test_Finetune.data_opts.split: 1}\n"
+        )
+        jobs = jobs_of(read_study(path)).jobs.values()
+        tests = [job for job in jobs if job.kind is Kind.TEST]
+        assert sum(job.kind is Kind.TRAIN for job in jobs) == 1 and len({job.results for job in tests}) == 3
+        assert len({run_key(job.config) for job in tests}) == 1
+        assert len({result_key(job.config) for job in tests}) == 3
+
+
+def test_rows_of_other_trainings_are_never_one(tmp_path: Path) -> None:
+    seed = {"seed": 1, "episode_hash": "a", "metrics": {"mIoU": 0.5}}
+    common = {"method": "bam", "backbone": "resnet50", "data_set": "pascal", "shot": 1, "protocol": "bam"}
+    common |= {"episodes": 9, "seeds": (seed,), "seconds": 1.0}
+    own, first, second = (
+        Result(**common, fold=0),
+        Result(**common, fold=0, trained_on="coco"),
+        Result(**common, fold=1, trained_on="coco"),
+    )
+    table = build_table([own, first, second])
+    assert table.label_columns == ("method", "trained on")
+    assert [row.labels for row in table.rows] == [("bam", "-"), ("bam", "coco")]
+    assert "trained on" not in build_table([own]).label_columns
+    old = {
+        key: value for key, value in json.loads(own.model_dump_json()).items() if not key.startswith("train")
+    }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert read_result(path).trained_on is None
+
+
+def test_a_run_keeps_the_classes_of_its_training(configure: Configure, weights, other: Path) -> None:
+    config = configure("bam", **{"Test_Finetune.data": other, "Test_Finetune.weight": weights()})
+    run = open_run(config)
+    assert len(run.trained.base) == 15 and run.episodes.fold.data_set == "folder"
