@@ -4,7 +4,8 @@
         --support cat1.jpg cat1.png cat2.jpg cat2.png --query photos --out found
 
 Every query gives a mask (0 and 255) and an overlay; ``panel.png`` shows the first one beside the examples.
-An image that cannot be read is reported and left out; the exit status is 1 then.
+With ``--opts adapt eftnet`` the model is adapted to every image. An image that cannot be read is reported and
+left out; the exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.reading.mask import read_image
 from fewseg.engine.evaluation.measure import weight_path
+from fewseg.engine.prediction.adapted import AdaptedSegmenter
 from fewseg.engine.prediction.predict import (
     Example,
     Segmenter,
@@ -31,7 +33,7 @@ from fewseg.engine.prediction.predict import (
 )
 from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
-from fewseg.engine.setup.build import build_few_shot, name_class
+from fewseg.engine.setup.build import build_adapter, build_few_shot, name_class
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.stage import require_few_shot
@@ -99,7 +101,7 @@ def outputs(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def segment(
-    segmenter: Segmenter, examples: Sequence[Example], paths: Sequence[Path], out: Path
+    segmenter: Segmenter | AdaptedSegmenter, examples: Sequence[Example], paths: Sequence[Path], out: Path
 ) -> tuple[int, int]:
     """Segment every image that can be read and write the results.
 
@@ -126,18 +128,23 @@ def segment(
 
 def build_segmenter(
     config: Config, examples: list[Example], auxiliary: list[np.ndarray], class_name: str | None = None
-) -> Segmenter:
-    """Load the model and show it the examples and the auxiliary images."""
+) -> Segmenter | AdaptedSegmenter:
+    """Load the model, in the adaptation that the config names, and show it examples and auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
     names, class_id = name_class(config, fold.classes.names, class_name)
     model = build_few_shot(config, fold.classes, names)
+    adapter = build_adapter(config, model)
     if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
     load_trained(model, weight_path(config, fold), describe(config, fold.classes))
-    return Segmenter(model.to(device), examples, fold.resize, auxiliary, class_id)
+    model.to(device)
+    if adapter is None:
+        return Segmenter(model, examples, fold.resize, auxiliary, class_id)
+    get_log("predict").info("the model is adapted to every image by %s", config.Test_Finetune.adapt)
+    return AdaptedSegmenter(adapter, device, examples, fold.resize, auxiliary, class_id)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def expected_generalized(run: Run) -> list[Result]:
             f"generalized: {run.config.Method.arch} has no base learner to segment the base classes; "
             "test a method with one, such as bam"
         )
-    return [run.result(setting=f"generalised-{merge}") for merge in MERGES]
+    return [run.adapted_result(setting=f"generalised-{merge}") for merge in MERGES]
 
 
 def measure_generalized(
@@ -143,5 +143,5 @@ def _measured(run: Run, scores: Sequence[Scores], merge: str, seconds: float) ->
     for score in scores:
         assert isinstance(score, GeneralizedScores)  # as the tally makes them
         score.choose(merge)
-    result = run.result(scores, setting=f"generalised-{merge}", seconds=seconds)
+    result = run.adapted_result(scores, setting=f"generalised-{merge}", seconds=seconds)
     return Measurement(result, (), {}, counts_of(scores))

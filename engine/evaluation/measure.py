@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from fewseg.engine.evaluation.baselines import score_baselines
 from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_together
 from fewseg.engine.evaluation.one_by_one import count_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of, variant_of
-from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.round_scores import RoundScores
+from fewseg.engine.evaluation.scores import MakeScores, Scores
 from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.reports.panels import Panels
@@ -85,6 +86,11 @@ class Run:
     def adapter(self) -> Adapter | None:
         """The model in the adaptation that the config names, if any."""
         return build_adapter(self.config, self.model)
+
+    @property
+    def scores_of(self) -> MakeScores:
+        """What counts the predictions of the model: those of every round too, if it is adapted."""
+        return partial(RoundScores, rounds=self.adapter.rounds) if self.adapter else Scores
 
     def result(self, scores: Sequence[Scores] | None = None, **given: Any) -> Result:
         """Return the result of the trained model; it has no metrics where there are no scores yet."""
@@ -154,6 +160,7 @@ def measure(
     tallies = [
         Tally(
             run.episodes,
+            run.scores_of,
             observe=session.watch(panel),
             kept=session.kept(run.adapted_result()),
             pictures=panel.pictures,

@@ -78,6 +78,7 @@ def result_of(
             episode_hash=manifest.hash,
             metrics=score.metrics() if score else {},
             class_iou=score.class_iou() if score else {},
+            rounds=score.by_round() if score else (),
         )
         for manifest, score in zip(manifests, measured, strict=True)
     )

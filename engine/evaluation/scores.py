@@ -16,6 +16,7 @@ from fewseg.dataset.reading.transform import class_table, look_up
 from fewseg.model.contract import Prediction
 from fewseg.util.distributed import all_sum
 from fewseg.util.metrics import Counts, IoUMeter, count_logits
+from fewseg.util.results.result import RoundResult
 
 HEADLINE = "mIoU"
 """The metric that selects snapshots and fills tables."""
@@ -135,6 +136,10 @@ class Scores:
         if self.counted("base"):
             metrics["mIoU_base"] = self.meter("base").mean_iou(present_only=True)
         return metrics
+
+    def by_round(self) -> tuple[RoundResult, ...]:
+        """Return the figures of every round of an adaptation; there are none without one."""
+        return ()
 
     def class_iou(self) -> dict[str, float | None]:
         """Return the IoU of every novel class by its name; None for a class that no query shows."""

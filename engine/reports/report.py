@@ -19,6 +19,7 @@ from fewseg.util.errors import ResultError
 from fewseg.util.files import write_bytes, write_text
 from fewseg.util.results.formats import FORMATS, to_terminal
 from fewseg.util.results.result import Result
+from fewseg.util.results.rounds_table import build_rounds_table
 from fewseg.util.results.tables import Table, build_class_table, build_table
 
 TABLES = {
@@ -31,6 +32,11 @@ TABLES = {
     "mIoU_t": "generalised: all classes",
 }
 """Metric -> title of its table."""
+
+ROUNDS = "rounds"
+"""Name of the table of the rounds of an adaptation."""
+
+_TITLES = {**TABLES, ROUNDS: "adaptation: every round"}
 
 CLASSES = "classes"
 """File name of the table of all classes, without suffix."""
@@ -52,13 +58,14 @@ class Section:
 
     @cached_property
     def tables(self) -> dict[str, Table]:
-        """One table per metric, of the results and baselines that have the metric."""
+        """One table per metric, of the results and baselines that have the metric, and one of the rounds."""
         tables = {}
         for metric in TABLES:
             if any(metric in result.mean for result in self.results.values()):
                 rows = [row for row in (*self.results.values(), *self.baselines) if metric in row.mean]
                 tables[metric] = build_table(rows, metric, "FB-IoU" if metric in ("mIoU", "mIoU_t") else None)
-        return tables
+        adapted = [result for result in self.results.values() if result.rounds]
+        return tables | ({ROUNDS: build_rounds_table(adapted)} if adapted else {})
 
 
 def write_tables(folder: Path, sections: Mapping[str, Section]) -> None:
@@ -72,7 +79,7 @@ def write_tables(folder: Path, sections: Mapping[str, Section]) -> None:
         folder,
         *(path for path in folder.iterdir() if path.is_dir() and path.name not in sections),
     ):
-        for table_name in (*TABLES, CLASSES):
+        for table_name in (*_TITLES, CLASSES):
             for suffix, _ in FORMATS.values():
                 (other / f"{table_name}.{suffix}").unlink(missing_ok=True)
         if other != folder and not any(other.iterdir()):
@@ -103,8 +110,8 @@ def write_report(path: Path, sections: Mapping[str, Section]) -> Path:
 def _section(name: str, section: Section, page: Path) -> str:
     parts = [f"<h1>{html.escape(_heading(section))}</h1><p>{html.escape(name)}</p>"]
     parts += [
-        f"<h2>{html.escape(TABLES[metric])}</h2>{_table(to_terminal(table))}"
-        for metric, table in section.tables.items()
+        f"<h2>{html.escape(_TITLES[name])}</h2>{_table(to_terminal(table))}"
+        for name, table in section.tables.items()
     ]
     parts.append("<h2>classes</h2>")
     parts += [_classes(result) for result in section.results.values()]

@@ -154,9 +154,11 @@ class Adapter(Protocol):
 
     Attributes:
         oracle: whether it uses the query's ground truth, which results must state.
+        rounds: number of rounds, whose predictions are the part ``ROUND_LOGITS`` of each prediction.
     """
 
     oracle: bool
+    rounds: int
 
     def __call__(self, episode: Episode) -> Prediction:
         """Segment the episode and restore the model."""

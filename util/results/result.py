@@ -29,6 +29,20 @@ def versions() -> dict[str, str]:
     return {"fewseg": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
+class RoundResult(BaseModel):
+    """The figures of one round of an adaptation.
+
+    Attributes:
+        metrics: name -> value that the round's predictions of all episodes have: ``mIoU``, ``FB-IoU``, ...
+        chosen: the number of episodes in which the round's prediction was returned.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    metrics: dict[str, float]
+    chosen: int
+
+
 class SeedResult(BaseModel):
     """The figures of one seed.
 
@@ -37,6 +51,7 @@ class SeedResult(BaseModel):
         episode_hash: the hash of the episodes; equal hashes mean equal episodes.
         metrics: name -> value: ``mIoU``, ``FB-IoU``, ``pIoU``, ``mIoU_meta``, ``mIoU_base``, ...
         class_iou: IoU by class name; None for a class that was not tested, because no query shows it.
+        rounds: the figures of every round of an adaptation, the unadapted model's first; else empty.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +60,7 @@ class SeedResult(BaseModel):
     episode_hash: str
     metrics: dict[str, float]
     class_iou: dict[str, float | None] = Field(default_factory=dict)
+    rounds: tuple[RoundResult, ...] = ()
 
 
 class Result(BaseModel):
@@ -98,6 +114,8 @@ class Result(BaseModel):
         for seed in self.seeds:
             if seed.metrics.keys() != first.metrics.keys() or seed.class_iou.keys() != first.class_iou.keys():
                 raise ValueError(f"seed {seed.seed} has other metrics or classes than seed {first.seed}")
+            if len(seed.rounds) != len(first.rounds):
+                raise ValueError(f"seed {seed.seed} has another number of rounds than seed {first.seed}")
         return self
 
     @computed_field
@@ -131,6 +149,19 @@ class Result(BaseModel):
     def episode_hash(self) -> str:
         """One hash for the episodes of all seeds."""
         return hashlib.sha256(" ".join(seed.episode_hash for seed in self.seeds).encode()).hexdigest()[:16]
+
+    @property
+    def rounds(self) -> tuple[RoundResult, ...]:
+        """The rounds of an adaptation: the means of their metrics, and how often each was chosen in all."""
+        return tuple(
+            RoundResult(
+                metrics={
+                    name: statistics.fmean(seed.metrics[name] for seed in seeds) for name in seeds[0].metrics
+                },
+                chosen=sum(seed.chosen for seed in seeds),
+            )
+            for seeds in zip(*(seed.rounds for seed in self.seeds), strict=True)
+        )
 
     @property
     def test(self) -> tuple[str, int, int, int]:
