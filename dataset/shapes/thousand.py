@@ -1,8 +1,8 @@
 """The embedded data set "Shapes-1000", in the manner of FSS-1000: many classes, ten pictures of each.
 
 A class is a form with a texture and a cut-out ("striped holed star"): 10 forms x 5 textures x 5 cut-outs make
-250 classes. One large object of the class lies in front; objects of one or two other classes, which no mask
-of the class shows, belong to the background. Colour, contrast, size, rotation and position do not depend on
+250 classes. One large object of the class lies in front; smaller objects of five or six other classes, which
+no mask of the class shows, belong to the background. Colour, contrast, rotation and position do not depend on
 the class.
 """
 
@@ -28,6 +28,8 @@ VERSION = 1
 """Incremented whenever the same seed gives other pixels."""
 
 _PARTS = ("train", "train", "train", "val", "test")
+_OTHERS = (5, 6)  # number of objects in the background
+_LARGE, _SMALL = (20, 30), (4, 8)  # area of the object of the class, and of the others, in per cent
 _STREAMS = 10_000  # pictures of a class that have random numbers of their own
 
 
@@ -117,17 +119,18 @@ def _draw_class(folder: Path, images: int, size: int, seed: int, kind: Kind) -> 
 def draw_single(seed: int, kind: Kind, number: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return RGB picture [size,size,3] and objects [size,size] of the ``number``-th picture of a class.
 
-    The object of the class has number 1, those of the background have 2 and 3.
+    The object of the class has number 1, those of the background the following ones.
     """
     part, order = _part_and_order(kind)
     draws = Draws(seed, (1 + order) * _STREAMS + number)  # Shapes uses the numbers before
-    rest = [other for other in part if other != kind]
-    shown = [kind] + [rest[draws.between(0, len(rest) - 1)] for _ in range(draws.between(1, 2))]
+    # Others share neither texture nor form nor cut-out: small networks are to tell them apart.
+    rest = [other for other in part if not set(other) & set(kind)]
+    shown = [kind] + [rest[draws.between(0, len(rest) - 1)] for _ in range(draws.between(*_OTHERS))]
     picture, ground = background(draws, size)
     objects = np.zeros((size, size), np.int64)
     placed: list[Placed] = []
     for position, one in enumerate(shown, start=1):
-        area = size * size * draws.between(14, 24) // 100
+        area = size * size * draws.between(*(_LARGE if position == 1 else _SMALL)) // 100
         placed.append(_free_place(draws, objects, one, area, size))
         free = objects[placed[-1].rows, placed[-1].columns] == 0
         objects[placed[-1].rows[free], placed[-1].columns[free]] = position

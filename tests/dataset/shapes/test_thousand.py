@@ -30,9 +30,9 @@ def root(tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "number", "size", "digest"),
     [
-        (STAR, 1, 96, "9ceee779f8228b11"),
-        (Kind("dotted", "notched", "tee"), 10, 96, "758aa3b30ae4ae82"),
-        (Kind("plain", "quartered", "zed"), 3, 64, "7bfb109ce353c846"),
+        (STAR, 1, 96, "dfe54b20d0f401cc"),
+        (Kind("dotted", "notched", "tee"), 10, 96, "ce008b1f82719306"),
+        (Kind("plain", "quartered", "zed"), 3, 64, "a1f3efccf77d3596"),
     ],
 )
 def test_pixels_are_the_same_on_every_machine(kind, number, size, digest):
@@ -71,11 +71,11 @@ def test_the_mask_shows_the_object_of_the_class_alone(root):
             objects = np.array(Image.open(root / "SegmentationObject" / name))
             assert np.array_equal(mask == 1, objects == 1)
             assert set(np.unique(mask)) == {0, 1}
-            assert 2 <= len(set(np.unique(objects)) - {0}) <= 3
+            assert 4 <= len(set(np.unique(objects)) - {0}) <= 7
             shares.append((mask.mean(), mask.sum() / (objects > 0).sum()))
     large, of_objects = np.mean(shares, axis=0)
-    assert 0.12 < large < 0.24
-    assert 0.4 < of_objects < 0.6  # what is drawn does not tell which object is meant
+    assert 0.15 < large < 0.25
+    assert 0.4 < of_objects < 0.6
 
 
 def test_every_object_is_known_beside_those_of_the_class(root):
