@@ -25,7 +25,7 @@ from fewseg.model.meta.mlc.mlc import MLC, MLCReconstruction
 from fewseg.model.meta.msanet.msanet import MSANet
 from fewseg.model.meta.oslsm.oslsm import OSLSM
 from fewseg.model.meta.panet import PANet
-from fewseg.model.meta.pfenet import PFENet
+from fewseg.model.meta.pfenet.pfenet import PFENet
 from fewseg.model.meta.plnet.plnet import PLNet
 from fewseg.model.meta.pmm import PMM
 from fewseg.model.meta.rare import RARE

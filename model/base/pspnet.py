@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from fewseg.model.base.pyramid_pooling import PyramidPooling
 from fewseg.model.contract import Backbone, BaseHead, BaseLearner
 from fewseg.model.layer.loss import pixel_cross_entropy
+from fewseg.model.layer.pyramid_pooling import PyramidPooling
 from fewseg.model.layer.resize import resize
 
 _HIDDEN = 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -23,28 +24,35 @@ class PriorGuided(MetaLearner):
         backbone: the backbone whose features it reads.
         channels: channels of the reduced features and of the prototype.
         dropout: share of channels of the reduced features that are dropped in training.
+        prior: whether the prior is used; without it no high feature is read.
     """
 
     inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("middle", "high")
     adaptation: Adaptation | None = Adaptation(blended=("prototype", "prior"))
     published = Published(names={"query_reduction": "down_query", "support_reduction": "down_supp"})
 
-    def __init__(self, backbone: Backbone, channels: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self, backbone: Backbone, channels: int, dropout: float = 0.5, *, prior: bool = True
+    ) -> None:
         super().__init__()
+        if not prior:
+            self.inputs = replace(self.inputs, view=SupportView.PLAIN).reading("middle")
+        self.reads_prior = prior
         inputs = backbone.spec.channels("middle")
         self.query_reduction = reduction(inputs, channels, dropout)
         self.support_reduction = reduction(inputs, channels, dropout)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return {
-            "feature": self.query_reduction(middle_features(features)),
-            "prior_query": features["high"],
-        }
+        encoding = {"feature": self.query_reduction(middle_features(features))}
+        return encoding | {"prior_query": features["high"]} if self.reads_prior else encoding
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         mask = foreground(mask)
-        feature = self.support_reduction(middle_features(features))
-        return {
-            "prototype": masked_average_pool(feature, resize_like(mask, feature)),
-            "prior_object": object_features(features["high"], mask),
-        }
+        encoding = self.encode_object(self.support_reduction(middle_features(features)), mask)
+        if self.reads_prior:
+            encoding["prior_object"] = object_features(features["high"], mask)
+        return encoding
+
+    def encode_object(self, feature: Tensor, mask: Tensor) -> Encoding:
+        """Encode the object of supports by reduced features [B,C,h,w] and foreground [B,1,H,W]."""
+        return {"prototype": masked_average_pool(feature, resize_like(mask, feature))}

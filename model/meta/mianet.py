@@ -143,7 +143,7 @@ class MIANet(MetaLearner):
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         priors = [guidance[name] for name in self.priors]
-        logits, inner = self.decoder(query["feature"], guidance["prototype"], priors)
+        logits, inner = self.decoder(query["feature"], [guidance["prototype"]], priors)
         return Prediction(logits, {**guidance, **inner})
 
     def losses(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.autograd import grad
 
-from fewseg.model.base.pyramid_pooling import PyramidPooling
+from fewseg.model.layer.pyramid_pooling import PyramidPooling
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])

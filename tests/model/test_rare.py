@@ -4,11 +4,21 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from fewseg.model import create_model
 from fewseg.model.contract import Episode
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.error_prone import error_prone_loss, resampled
 from fewseg.model.layer.pooling import masked_average_pool
 from fewseg.model.layer.resize import resize_like
-from fewseg.model.meta.rare import error_prone_loss, most_similar, resampled
+from fewseg.model.layer.retain_and_recover import most_similar
+from tests.model.strategies import STRATEGIES
 from tests.model.tester import MetaLearnerTester, random_episode
+
+OFF = dict.fromkeys(STRATEGIES, False)
+
+
+def groups_of(model: FewShotModel) -> set[str]:
+    return set(model.param_groups())
 
 
 class TestRARE(MetaLearnerTester):
@@ -53,11 +63,72 @@ class TestRARE(MetaLearnerTester):
         prototype = torch.rand(2, 16)
         rows, columns = support.mean(3), support.mean(2)
         with torch.no_grad():
-            ours = meta._expand_prototype(feature, prototype, rows, columns)
+            ours = meta.strategies.expand(feature, prototype, rows, columns)
             left = meta.rows(feature.mean(3), rows)
             right = meta.columns(columns, feature.mean(2))
         tiled = prototype[:, :, None, None].expand(-1, -1, 5, 7)
         torch.testing.assert_close(ours, left @ tiled @ right, rtol=1e-4, atol=1e-9)
+
+    def test_without_its_strategies_it_is_bam_s_meta_learner(self) -> None:
+        """Equal weights give equal logits and losses; several supports count equally."""
+        for shot in (1, 3):
+            ours = self.build(shot=shot, **OFF, contrast_weight=0.0)
+            torch.manual_seed(1)
+            bam = create_model(
+                "bam",
+                **{"backbone": self.backbone, "backbone_options": self.backbone_options, "base": None},
+                **{"shot": shot, "image_size": 65, "shot_weights": "uniform", **self.options},
+            )
+            ours.load_state_dict(bam.state_dict())
+            episode = random_episode(65, shots=shot)
+            results = []
+            for model in (ours.eval(), bam.eval()):
+                prediction = model(episode)
+                losses = model.losses(prediction, episode)
+                sum(losses.values()).backward()
+                results.append((prediction.logits, losses, model.meta.merge[0].weight.grad))
+            torch.testing.assert_close(*results)
+            assert results[0][1].keys() == {"main"}
+
+    def test_each_strategy_is_a_part_of_its_own(self) -> None:
+        """Adaptive integration has no weights; a part that is switched off has none left."""
+        weights = {"unidirectional_pooling": {"rows", "columns"}, "error_prone_region": {"error_prone_merge"}}
+        everything = groups_of(self.build())
+        for strategy in STRATEGIES:
+            assert everything - groups_of(self.build(**{strategy: False})) == weights.get(strategy, set())
+        assert everything - groups_of(self.build(**OFF)) == set.union(*weights.values())
+
+    def test_each_strategy_changes_the_outcome(self) -> None:
+        episode = random_episode(65, shots=3)
+        fused, shared = {}, self.build(shot=3).state_dict()
+        for strategy in (None, *STRATEGIES):
+            model = self.build(shot=3, **({strategy: False} if strategy else {})).eval()
+            if strategy != "error_prone_region":  # with it, the merge has other inputs
+                model.load_state_dict({name: shared[name] for name in model.state_dict()})
+            with torch.no_grad():
+                prediction = model(episode)
+            fused[strategy] = prediction.parts["fused"] if strategy != "error_prone_region" else None
+            losses = model.losses(prediction, episode)
+            assert ("error_prone" in losses) == (strategy != "error_prone_region")
+            assert ("error_prone_activation" in prediction.parts) == (strategy != "error_prone_region")
+        for strategy in ("unidirectional_pooling", "adaptive_integration"):
+            assert not torch.allclose(fused[None], fused[strategy], rtol=1e-2, atol=0)
+
+    def test_contrast_loss_can_be_left_out(self) -> None:
+        episode = random_episode(65)
+        model = self.build(contrast_weight=0.0).eval()
+        assert list(model.losses(model(episode), episode)) == ["main", "error_prone"]
+
+    def test_softmax_over_the_support_keeps_the_size_of_a_prototype(self) -> None:
+        """Over all pairs, it makes a spread prototype smaller by about the number of positions."""
+        torch.manual_seed(1)
+        feature, prototype, profile = torch.rand(2, 16, 9, 9), torch.rand(2, 16), torch.rand(2, 16, 9)
+        sizes = {}
+        for softmax in ("all", "support"):
+            strategies = self.build(profile_softmax=softmax).meta.strategies
+            with torch.no_grad():
+                sizes[softmax] = strategies.expand(feature, prototype, profile, profile).norm()
+        assert 40 < float(sizes["support"] / sizes["all"]) < 160
 
     def test_losses_have_the_published_names_and_weights(self) -> None:
         episode = random_episode(65)

@@ -9,9 +9,9 @@ from torch import Tensor
 from fewseg.model import create_model
 from fewseg.model.contract import Encoding, Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.layer.error_prone import resampled
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize_like
-from fewseg.model.meta.rare import resampled
 from tests.parity.cases import Figures, load_case
 from tests.parity.comparison import (
     agreement,
@@ -30,7 +30,7 @@ NEAR_TIES = 8
 
 def build(backbone: str, name: str) -> tuple[FewShotModel, object]:
     variant, case = load_case(f"rare/{backbone}", name)
-    model = create_model("rare", backbone=backbone, shot=case.shot, image_size=97)
+    model = create_model("rare", backbone=backbone, shot=case.shot, image_size=97, first_shot_uses_mean=True)
     fill(model, variant, case)
     return model, case
 

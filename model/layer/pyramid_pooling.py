@@ -18,16 +18,19 @@ class PyramidPooling(nn.Module):
         channels: channels of the features.
         reduced: channels of every pooled branch.
         bins: side lengths of the grids.
+        normalise: whether the branches have a BatchNorm.
     """
 
-    def __init__(self, channels: int, reduced: int, bins: Sequence[int] = (1, 2, 3, 6)) -> None:
+    def __init__(
+        self, channels: int, reduced: int, bins: Sequence[int] = (1, 2, 3, 6), *, normalise: bool = True
+    ) -> None:
         super().__init__()
         self.reduced = reduced
         self.features = nn.ModuleList(
             nn.Sequential(
                 nn.AdaptiveAvgPool2d(grid),
                 nn.Conv2d(channels, reduced, 1, bias=False),
-                nn.BatchNorm2d(reduced),
+                *[nn.BatchNorm2d(reduced)] * normalise,
                 nn.ReLU(inplace=True),
             )
             for grid in bins
