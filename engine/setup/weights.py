@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.episodes.protocol import Protocol
@@ -27,6 +27,9 @@ BINDING = ("arch", "backbone", "data_set", "fold", "base_classes")
 """Entries of a checkpoint's metadata that must be those of the network."""
 
 _LOOK_UP = "auto"
+
+_LEFT_OUT = {"base_head": "base learner", "ensemble": "ensemble"}
+"""The parts of a few-shot model that a test may leave out: the meta-learner works without them."""
 
 
 def describe(config: Config, split: ClassSplit) -> dict[str, Any]:
@@ -76,7 +79,8 @@ def load_trained(
         network: a few-shot model or a base learner.
         path: path of the checkpoint: of FewSeg if it ends in ``.safetensors``, otherwise a published one.
         expected: description of the network; see ``describe``.
-        whole: refuse a checkpoint that lacks weights for this number of supports; see ``load_strict``.
+        whole: refuse a checkpoint that lacks weights for this number of supports, see ``load_strict``, or has
+            a base learner or an ensemble and the network has none; a test leaves these out.
 
     Returns:
         The options of the method that replace those that it was built with; see ``load_strict``.
@@ -97,12 +101,25 @@ def load_trained(
                     ", or test it on other data: test.py --config (that of its training) --data (the other)"
                 )
             raise CheckpointError(f"{path}: is of {theirs}, but {wanted} is wanted; {cure}")
+        state = state if whole else _without_absent_parts(network, state, path)
     else:
         state = load_weights(path)
     try:
         return (load_strict if ours else load_published)(network, state, whole=whole)
     except ValueError as failure:
         raise CheckpointError(f"{path}: {failure}") from failure
+
+
+def _without_absent_parts(
+    network: nn.Module, state: dict[str, Tensor], path: str | Path
+) -> dict[str, Tensor]:
+    """Return the weights without those of the known objects' parts that the network was built without."""
+    there = {part for part in _LEFT_OUT if any(name.startswith(f"{part}.") for name in state)}
+    absent = [part for part in there if getattr(network, part, network) is None]
+    if absent:
+        words = " and ".join(_LEFT_OUT[part] for part in _LEFT_OUT if part in absent)
+        get_log("engine").info("%s: its %s is left out, as the config says", path, words)
+    return {name: value for name, value in state.items() if name.partition(".")[0] not in absent}
 
 
 def start_weights(network: Network, config: Config, split: ClassSplit) -> tuple[str, str | None]:

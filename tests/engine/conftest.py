@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from fewseg.dataset.classes.own_names import read_class_names, to_lines
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
@@ -30,6 +32,9 @@ Test_Finetune: {{episodes: 10, seeds: [1, 2], panels: 2}}
 """
 
 Configure = Callable[..., Config]
+
+OTHER_NAMES = [f"form {number}" for number in range(1, 19)]
+"""Names of the first classes of the folder; the last two are called as in Shapes."""
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHS = {"bam": ["arch", "bam"], "pfenet": ["arch", "pfenet", "base", "none", "ensemble", "none"]}
@@ -103,6 +108,26 @@ def command(config_file, tmp_path):
         return [str(part) for part in (*given, *weight, *more, *opts)]
 
     return arguments
+
+
+@pytest.fixture(scope="module")
+def other_root(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawings as a folder whose classes have names of their own, except for the last two."""
+    root = shutil.copytree(shapes, tmp_path_factory.mktemp("other") / "mine")
+    path = root / "classes.txt"
+    _, *drawn = read_class_names(path)
+    path.write_text("\n".join(to_lines(["background", *OTHER_NAMES, *drawn[len(OTHER_NAMES) :]])) + "\n")
+    return root
+
+
+@pytest.fixture
+def other(other_root: Path, tmp_path: Path) -> Path:
+    """A config file of these data."""
+    path = tmp_path / "mine.yaml"
+    lists = f"val_list: {other_root}/ImageSets/Segmentation/train.txt"
+    points = "protocol_options: {min_area: 256, small_classes: leave_out}"
+    path.write_text(f"Data: {{data_set: folder, data_root: {other_root}, {lists}, {points}}}\n")
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,47 +12,20 @@ import pytest
 import torch
 from torch import nn
 
-from fewseg.dataset.classes.own_names import read_class_names, to_lines
 from fewseg.engine.evaluation.encode_once import evaluate
 from fewseg.engine.evaluation.measure import build_tested, open_run
 from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one
-from fewseg.engine.setup.data import classes_of_training, test_episodes, test_fold_of
-from fewseg.engine.setup.protocols import test_protocol
-from fewseg.engine.setup.run_path import result_key, run_key
-from fewseg.engine.study.description.expansion import jobs_of
-from fewseg.engine.study.description.jobs import Kind
-from fewseg.engine.study.description.study_file import read_study
-from fewseg.util.config import load_config
+from fewseg.engine.setup.data import classes_of_training, fold_of, test_episodes, test_fold_of
+from fewseg.engine.setup.weights import describe, load_trained
+from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import UserError
 from fewseg.util.log import stop_log
 from fewseg.util.results.result import Result, read_result
 from fewseg.util.results.tables import build_table
-from tests.engine.conftest import ROOT, Configure
-
-NAMES = [f"form {number}" for number in range(1, 19)]
-"""Names of the first classes of the folder; the last two are called as in Shapes."""
+from tests.engine.conftest import OTHER_NAMES as NAMES
+from tests.engine.conftest import Configure
 
 Command = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawings as a folder whose classes have names of their own, except for the last two."""
-    root = shutil.copytree(shapes, tmp_path_factory.mktemp("other") / "mine")
-    path = root / "classes.txt"
-    _, *drawn = read_class_names(path)
-    path.write_text("\n".join(to_lines(["background", *NAMES, *drawn[len(NAMES) :]])) + "\n")
-    return root
-
-
-@pytest.fixture
-def other(folder: Path, tmp_path: Path) -> Path:
-    """A config file of these data."""
-    path = tmp_path / "mine.yaml"
-    lists = f"val_list: {folder}/ImageSets/Segmentation/train.txt"
-    points = "protocol_options: {min_area: 256, small_classes: leave_out}"
-    path.write_text(f"Data: {{data_set: folder, data_root: {folder}, {lists}, {points}}}\n")
-    return path
 
 
 @pytest.fixture
@@ -75,87 +47,9 @@ def results_in(folder: Path) -> dict[str, Result]:
     return {path.name: read_result(path) for path in sorted(folder.glob("*shot*.json"))}
 
 
-class TestFold:
-    def test_all_classes_with_names_that_the_training_has_not_seen(
-        self, configure: Configure, other: Path
-    ) -> None:
-        fold = test_fold_of(configure("bam", **{"Test_Finetune.data": other}))
-        assert (fold.data_set, fold.number) == ("folder", 0)
-        assert fold.classes.novel == tuple(range(1, 19)) and fold.classes.base == ()
-
-    def test_the_fold_of_the_training_decides_what_is_new(self, configure: Configure, other: Path) -> None:
-        fold = test_fold_of(configure("bam", split=3, **{"Test_Finetune.data": other}))
-        assert fold.number == 3 and fold.classes.novel == tuple(range(1, 21))
-
-    def test_a_fold_that_is_named_is_tested_alone(self, configure: Configure, other: Path) -> None:
-        changes = {"Test_Finetune.data": other, "Test_Finetune.data_opts": "{split: 1}"}
-        fold = test_fold_of(configure("bam", **changes))
-        assert fold.number == 1 and fold.classes.novel == (6, 7, 8, 9, 10)
-
-    def test_the_classes_of_the_training_stay_those_of_its_fold(
-        self, configure: Configure, other: Path
-    ) -> None:
-        config = configure("bam", split=1, **{"Test_Finetune.data": other})
-        assert len(classes_of_training(config, test_fold_of(config)).base) == 15
-
-    def test_held_out_classes_of_the_training_are_no_rule_for_the_tested_data(
-        self, configure: Configure, other: Path
-    ) -> None:
-        given = {"Data.protocol_options.selection": "held_out_base", "Test_Finetune.data": other}
-        config = configure("bam", **given)
-        fold = test_fold_of(config)
-        assert fold.classes.held_out == () and fold.protocol.selection == "held_out_base"
-        assert len(classes_of_training(config, fold).base) == 12
-
-
-class TestProtocol:
-    def test_points_of_the_data_come_from_their_file_and_sizes_from_the_training(self) -> None:
-        config = load_config(
-            ROOT / "config/shapes/bam_resnet18.yaml",
-            ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")],
-        )
-        protocol = test_protocol(config)
-        assert (protocol.name, protocol.min_area, protocol.test_images) == ("bam", 2048, "val")
-        assert protocol.input_size == config.Data.val_size != 473
-
-    def test_a_file_may_name_its_protocol(self) -> None:
-        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/fss1000.yaml")]
-        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
-        assert (protocol.name, protocol.episodes, protocol.input_size) == ("hsnet", 2400, 400)
-        assert protocol.novel_in_train == "remove"  # a point of the training
-        given += ["test_protocol", "bam"]
-        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
-        assert (protocol.name, protocol.episodes, protocol.input_size) == ("bam", 1000, 473)
-
-    def test_the_number_of_episodes_of_the_training_s_data_does_not_follow(self) -> None:
-        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")]
-        protocol = test_protocol(load_config(ROOT / "config/fss1000/panet_resnet50.yaml", given))
-        assert (protocol.name, protocol.episodes) == ("hsnet", 1000)
-
-    def test_what_a_method_s_schedule_sets_follows(self) -> None:
-        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/coco.yaml")]
-        protocol = test_protocol(load_config(ROOT / "config/pascal/canet_resnet50.yaml", given))
-        assert (protocol.resize, protocol.label_size) == ("stretch", "original")
-
-    @pytest.mark.parametrize(
-        "given",
-        [
-            ["Data.protocol_options.min_area", "7"],
-            ["Test_Finetune.data_opts", "{protocol_options.min_area: 7}"],
-            ["Test_Finetune.data_opts", "{protocol_options: {min_area: 7}}"],
-        ],
-    )
-    def test_the_command_line_changes_points(
-        self, configure: Configure, other: Path, given: list[str]
-    ) -> None:
-        changes = dict(zip(given[::2], given[1::2], strict=True))
-        protocol = test_protocol(configure("bam", **{"Test_Finetune.data": other, **changes}))
-        assert (protocol.min_area, protocol.small_classes) == (7, "leave_out")
-
-
 def undecided(configure: Configure, **changes: object):
     """Return a network that is not sure of anything, and the episodes that a config tests."""
-    config = configure("bam", **changes)
+    config = configure("bam", **{"Test_Finetune.episodes": 4, **changes})
     fold = test_fold_of(config)
     torch.manual_seed(0)
     model = build_tested(config, classes_of_training(config, fold), fold).eval()
@@ -198,6 +92,24 @@ class TestScores:
             model.base_head is not None
             and scores.episodes["final"].tolist() != scores.episodes["meta"].tolist()
         )
+
+    @pytest.mark.parametrize("left_out", [["ensemble"], ["ensemble", "base"]], ids=str)
+    def test_without_the_ensemble_the_meta_learner_is_left(
+        self, configure: Configure, other: Path, tmp_path: Path, caplog, left_out: list[str]
+    ) -> None:
+        model, episodes = undecided(configure, **{"Test_Finetune.data": other})
+        path = tmp_path / "bam.safetensors"
+        trained = fold_of(configure("bam")).classes
+        save_checkpoint(path, model.state_dict(), describe(configure("bam"), trained))
+        given = {"Test_Finetune.data": other, "Test_Finetune.weight": path, **dict.fromkeys(left_out, "none")}
+        with caplog.at_level("INFO"):
+            run = open_run(configure("bam", **given))
+        words = "base learner and ensemble" if "base" in left_out else "ensemble"
+        assert f"bam.safetensors: its {words} is left out, as the config says" in caplog.text
+        whole, alone = counts(evaluate(model, episodes)), counts(evaluate(run.model.eval(), run.episodes))
+        assert [one["final"] for one in alone] == [one["meta"] for one in whole]
+        with pytest.raises(UserError, match="does not fit this network"):
+            load_trained(run.model, path, describe(configure("bam"), trained), whole=True)
 
     def test_data_of_the_training_give_the_figures_of_the_plain_test(
         self, configure: Configure, same: Path
@@ -294,66 +206,13 @@ class TestScript:
             script.main([*command(), "Test_Finetune.data_opts.split", "1"])
 
     def test_a_checkpoint_of_other_data_is_refused_with_the_remedy(
-        self, script: ModuleType, weights, command: Command, folder: Path
+        self, script: ModuleType, weights, command: Command, other_root: Path
     ) -> None:
         weights()
         with pytest.raises(
             UserError, match=r"is of data_set shapes, but data_set folder is wanted; .* --data"
         ):
-            script.main([*command(), "data_set", "folder", "data_root", str(folder)])
-
-
-class TestWordVectors:
-    def config(self, configure: Configure, other: Path, **changes: object):
-        given = {"Method.options.embeddings": "shapes.npy", "Test_Finetune.data": other, **changes}
-        return configure("mianet", base="none", ensemble="none", **given)
-
-    def test_those_of_the_training_are_refused(self, configure: Configure, other: Path) -> None:
-        config = self.config(configure, other)
-        fold = test_fold_of(config)
-        with pytest.raises(
-            UserError, match=r"^Test_Finetune.embeddings: unset; shapes.npy has word vectors for"
-        ):
-            build_tested(config, classes_of_training(config, fold), fold)
-
-    @pytest.mark.parametrize(
-        "given", [{"Test_Finetune.embeddings": "hashed"}, {"Method.options.embeddings": "hashed"}]
-    )
-    def test_the_tested_classes_have_their_own(
-        self, configure: Configure, other: Path, given: dict[str, object]
-    ) -> None:
-        config = self.config(configure, other, **given)
-        fold = test_fold_of(config)
-        model = build_tested(config, classes_of_training(config, fold), fold)
-        expected = configure(
-            "mianet", base="none", ensemble="none", **{"Method.options.embeddings": "hashed"}
-        )
-        shapes = test_fold_of(expected)
-        others = build_tested(expected, shapes.classes, shapes)
-        assert torch.equal(model.meta.embeddings[19:], others.meta.embeddings[19:])  # the same two names
-        assert not torch.isclose(model.meta.embeddings[1:19], others.meta.embeddings[1:19]).all(dim=1).any()
-
-
-class TestStudies:
-    def test_tests_on_several_data_share_their_training(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(ROOT)
-        path = tmp_path / "study.yaml"
-        path.write_text(
-            "config: config/shapes/bam_resnet18.yaml\n"
-            "grid:\n"
-            "  fold: [0]\n"
-            "  tested:\n"
-            "    shapes: {}\n"
-            "    folder: {Test_Finetune.data: config/_base_/dataset/folder.yaml}\n"
-            "    fold1: {data: config/_base_/dataset/folder.yaml, Test_Finetune.data_opts.split: 1}\n"
-        )
-        jobs = jobs_of(read_study(path)).jobs.values()
-        tests = [job for job in jobs if job.kind is Kind.TEST]
-        assert sum(job.kind is Kind.TRAIN for job in jobs) == 1 and len({job.results for job in tests}) == 3
-        assert len({run_key(job.config) for job in tests}) == 1
-        assert len({result_key(job.config) for job in tests}) == 3
+            script.main([*command(), "data_set", "folder", "data_root", str(other_root)])
 
 
 def test_rows_of_other_trainings_are_never_one(tmp_path: Path) -> None:

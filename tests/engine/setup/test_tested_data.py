@@ -1,0 +1,150 @@
+"""The data of a test: classes, protocol, word vectors and keys, where they are not those of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewseg.engine.evaluation.measure import build_tested
+from fewseg.engine.setup.data import classes_of_training, test_fold_of
+from fewseg.engine.setup.protocols import test_protocol
+from fewseg.engine.setup.run_path import result_key, run_key
+from fewseg.engine.study.description.expansion import jobs_of
+from fewseg.engine.study.description.jobs import Kind
+from fewseg.engine.study.description.study_file import read_study
+from fewseg.util.config import load_config
+from fewseg.util.errors import UserError
+from tests.engine.conftest import ROOT, Configure
+
+
+class TestFold:
+    def test_all_classes_with_names_that_the_training_has_not_seen(
+        self, configure: Configure, other: Path
+    ) -> None:
+        fold = test_fold_of(configure("bam", **{"Test_Finetune.data": other}))
+        assert (fold.data_set, fold.number) == ("folder", 0)
+        assert fold.classes.novel == tuple(range(1, 19)) and fold.classes.base == ()
+
+    def test_the_fold_of_the_training_decides_what_is_new(self, configure: Configure, other: Path) -> None:
+        fold = test_fold_of(configure("bam", split=3, **{"Test_Finetune.data": other}))
+        assert fold.number == 3 and fold.classes.novel == tuple(range(1, 21))
+
+    def test_a_fold_that_is_named_is_tested_alone(self, configure: Configure, other: Path) -> None:
+        changes = {"Test_Finetune.data": other, "Test_Finetune.data_opts": "{split: 1}"}
+        fold = test_fold_of(configure("bam", **changes))
+        assert fold.number == 1 and fold.classes.novel == (6, 7, 8, 9, 10)
+
+    def test_the_classes_of_the_training_stay_those_of_its_fold(
+        self, configure: Configure, other: Path
+    ) -> None:
+        config = configure("bam", split=1, **{"Test_Finetune.data": other})
+        assert len(classes_of_training(config, test_fold_of(config)).base) == 15
+
+    def test_held_out_classes_of_the_training_are_no_rule_for_the_tested_data(
+        self, configure: Configure, other: Path
+    ) -> None:
+        given = {"Data.protocol_options.selection": "held_out_base", "Test_Finetune.data": other}
+        config = configure("bam", **given)
+        fold = test_fold_of(config)
+        assert fold.classes.held_out == () and fold.protocol.selection == "held_out_base"
+        assert len(classes_of_training(config, fold).base) == 12
+
+
+class TestProtocol:
+    def test_points_of_the_data_come_from_their_file_and_sizes_from_the_training(self) -> None:
+        config = load_config(
+            ROOT / "config/shapes/bam_resnet18.yaml",
+            ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")],
+        )
+        protocol = test_protocol(config)
+        assert (protocol.name, protocol.min_area, protocol.test_images) == ("bam", 2048, "val")
+        assert protocol.input_size == config.Data.val_size != 473
+
+    def test_a_file_may_name_its_protocol(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/fss1000.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes, protocol.input_size) == ("hsnet", 2400, 400)
+        assert protocol.novel_in_train == "remove"  # a point of the training
+        given += ["test_protocol", "bam"]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/bam_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes, protocol.input_size) == ("bam", 1000, 473)
+
+    def test_the_number_of_episodes_of_the_training_s_data_does_not_follow(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/fss1000/panet_resnet50.yaml", given))
+        assert (protocol.name, protocol.episodes) == ("hsnet", 1000)
+
+    def test_what_a_method_s_schedule_sets_follows(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/coco.yaml")]
+        protocol = test_protocol(load_config(ROOT / "config/pascal/canet_resnet50.yaml", given))
+        assert (protocol.resize, protocol.label_size) == ("stretch", "original")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            ["Data.protocol_options.min_area", "7"],
+            ["Test_Finetune.data_opts", "{protocol_options.min_area: 7}"],
+            ["Test_Finetune.data_opts", "{protocol_options: {min_area: 7}}"],
+        ],
+    )
+    def test_the_command_line_changes_points(
+        self, configure: Configure, other: Path, given: list[str]
+    ) -> None:
+        changes = dict(zip(given[::2], given[1::2], strict=True))
+        protocol = test_protocol(configure("bam", **{"Test_Finetune.data": other, **changes}))
+        assert (protocol.min_area, protocol.small_classes) == (7, "leave_out")
+
+
+class TestWordVectors:
+    def config(self, configure: Configure, other: Path, **changes: object):
+        given = {"Method.options.embeddings": "shapes.npy", "Test_Finetune.data": other, **changes}
+        return configure("mianet", base="none", ensemble="none", **given)
+
+    def test_those_of_the_training_are_refused(self, configure: Configure, other: Path) -> None:
+        config = self.config(configure, other)
+        fold = test_fold_of(config)
+        with pytest.raises(
+            UserError, match=r"^Test_Finetune.embeddings: unset; shapes.npy has word vectors for"
+        ):
+            build_tested(config, classes_of_training(config, fold), fold)
+
+    @pytest.mark.parametrize(
+        "given", [{"Test_Finetune.embeddings": "hashed"}, {"Method.options.embeddings": "hashed"}]
+    )
+    def test_the_tested_classes_have_their_own(
+        self, configure: Configure, other: Path, given: dict[str, object]
+    ) -> None:
+        config = self.config(configure, other, **given)
+        fold = test_fold_of(config)
+        model = build_tested(config, classes_of_training(config, fold), fold)
+        expected = configure(
+            "mianet", base="none", ensemble="none", **{"Method.options.embeddings": "hashed"}
+        )
+        shapes = test_fold_of(expected)
+        others = build_tested(expected, shapes.classes, shapes)
+        assert torch.equal(model.meta.embeddings[19:], others.meta.embeddings[19:])  # the same two names
+        assert not torch.isclose(model.meta.embeddings[1:19], others.meta.embeddings[1:19]).all(dim=1).any()
+
+
+class TestStudies:
+    def test_tests_on_several_data_share_their_training(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(ROOT)
+        path = tmp_path / "study.yaml"
+        path.write_text(
+            "config: config/shapes/bam_resnet18.yaml\n"
+            "grid:\n"
+            "  fold: [0]\n"
+            "  tested:\n"
+            "    shapes: {}\n"
+            "    folder: {Test_Finetune.data: config/_base_/dataset/folder.yaml}\n"
+            "    fold1: {data: config/_base_/dataset/folder.yaml, Test_Finetune.data_opts.split: 1}\n"
+        )
+        jobs = jobs_of(read_study(path)).jobs.values()
+        tests = [job for job in jobs if job.kind is Kind.TEST]
+        assert sum(job.kind is Kind.TRAIN for job in jobs) == 1 and len({job.results for job in tests}) == 3
+        assert len({run_key(job.config) for job in tests}) == 1
+        assert len({result_key(job.config) for job in tests}) == 3
