@@ -30,7 +30,7 @@ class EFTNetOptions:
         include_zero_round: whether the unadapted model's prediction takes part in the comparison.
         choice: the round whose prediction is returned: the one with the best ``score``, as published, the
             ``last`` one, or the number of a fixed one, 0 for the unadapted model. Without scores the supports
-            are not segmented, which halves the time. A round that diverged is replaced by the one before it.
+            are not segmented, which saves time. A round that diverged is replaced by the one before it.
         learn_from: the ``query``, as published, or the ``supports``: the rival that learns from the annotated
             supports only. Every support is segmented with the other ones and compared with its own mask, the
             mean loss over the supports is minimised, and nothing of the query is blended in.
