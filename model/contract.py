@@ -33,6 +33,8 @@ from fewseg.model.records import (
     GroupRule,
     Inputs,
     Learning,
+    Map,
+    MapKind,
     Published,
     SupportView,
     TextInput,
@@ -55,6 +57,8 @@ __all__ = [
     "GroupRule",
     "Inputs",
     "Learning",
+    "Map",
+    "MapKind",
     "MetaLearner",
     "Network",
     "Prediction",
@@ -219,7 +223,7 @@ class MetaLearner(nn.Module):
         inputs: the features, images and other inputs that it needs.
         learning: which parts are trained, and how.
         adaptation: what test-time adaptation may change; None if the method cannot be adapted.
-        published: how the published method is composed, and the names in its checkpoints.
+        published: how the published method is composed, the names in its checkpoints, its maps for figures.
         align_corners: whether corners are aligned when its logits are upsampled, in prediction and loss.
         memory: data besides the weights that its training gathers.
     """

@@ -44,6 +44,14 @@ class BaseMetaEnsemble(nn.Module):
         distance = gram_distance(query[GRAM], support[GRAM])
         return distance.mean(1) if weights is None else (weights * distance).sum(1)
 
+    def adjust(self, meta: Tensor, distance: Tensor) -> Tensor:
+        """Mix the scene distance [B] into the meta-learner's probabilities, logits [B,2,h,w] -> [B,2,h,w]."""
+        background, foreground = meta.softmax(1).split(1, 1)
+        distance = distance[:, None, None, None].expand_as(background)
+        background = self.gram_merge(torch.cat([background, distance], 1))
+        foreground = self.gram_merge(torch.cat([foreground, distance], 1))
+        return torch.cat([background, foreground], 1)
+
     def forward(self, meta: Tensor, base: Tensor, distance: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Merge both learners.
 
@@ -62,10 +70,7 @@ class BaseMetaEnsemble(nn.Module):
         if excluded is not None:
             target = (excluded + 1)[:, None, None, None].expand(-1, 1, *base.shape[-2:])
             base_foreground = base_foreground - probability.gather(1, target)
-        background, foreground = meta.softmax(1).split(1, 1)
-        distance = distance[:, None, None, None].expand_as(background)
-        background = self.gram_merge(torch.cat([background, distance], 1))
-        foreground = self.gram_merge(torch.cat([foreground, distance], 1))
+        background, foreground = self.adjust(meta, distance).split(1, 1)
         background = self.cls_merge(torch.cat([background, resize_like(base_foreground, meta)], 1))
         return torch.cat([background, foreground], 1)
 

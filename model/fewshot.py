@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from fewseg.model.contract import Backbone, BaseHead, BaseLearner, MetaLearner, TrainingMemory
 from fewseg.model.encoding import (
+    ADJUSTED,
     BASE_LOGITS,
     CLASS_ID,
     GRAM,
+    LOGITS,
     META_LOGITS,
     QUERY_NUMBER,
     SHOT_WEIGHTS,
@@ -26,7 +28,7 @@ from fewseg.model.episode import Episode, Prediction
 from fewseg.model.feature_reader import FeatureReader
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize
-from fewseg.model.records import BASE_FEATURE, AuxiliarySet, BatchNorm, GroupRule
+from fewseg.model.records import BASE_FEATURE, AuxiliarySet, BatchNorm, GroupRule, Map, MapKind
 
 
 class FewShotModel(FeatureReader):
@@ -88,6 +90,20 @@ class FewShotModel(FeatureReader):
     def holds_base_learner(self) -> bool:
         """Whether it contains the frozen head of a base learner, which is trained in stage 1."""
         return self.base_head is not None
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """The parts of a prediction that figures show as maps over the query, the final prediction first."""
+        final = Map(LOGITS, "foreground probability", MapKind.FOREGROUND)
+        maps = [final if self.ensemble is None else replace(final, title="final foreground")]
+        maps += self.meta.published.maps
+        if self.base_head is not None:
+            maps.append(Map(BASE_LOGITS, "base learner", MapKind.BASE_CLASSES))
+        if self.ensemble is not None:
+            maps.append(Map(META_LOGITS, "ensemble: meta-learner", MapKind.FOREGROUND))
+            maps.append(Map(ADJUSTED, "ensemble: scene distance mixed in", MapKind.FOREGROUND))
+            maps.append(replace(final, title="ensemble: base learner mixed in"))
+        return tuple(maps)
 
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""
@@ -250,6 +266,8 @@ class FewShotModel(FeatureReader):
             return Prediction(upsampled, parts)
         final = self.ensemble(meta, query[BASE_LOGITS], distance, excluded)
         parts |= {META_LOGITS: upsampled, "scene_distance": distance}
+        if not self.training:
+            parts[ADJUSTED] = self.ensemble.adjust(meta, distance)
         return Prediction(resize(final, size), parts)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -145,9 +145,42 @@ class Adaptation:
     fixed: tuple[str, ...] = ()
 
 
+class MapKind(Enum):
+    """How a part of a prediction, [B,C,h,w], is shown over the query."""
+
+    VALUES = "a heat map for each of its channels"
+    MEAN = "a heat map of the mean of its channels"
+    FOREGROUND = "the probability of the foreground, from logits of the background and of the classes"
+    LOGITS = "for each of its channels, the probability that a logit stands for"
+    ASSIGNMENT = "the label with the highest score, of one label per channel"
+    BASE_CLASSES = "likewise, of the background and the fold's base classes"
+
+
+@dataclass(frozen=True)
+class Map:
+    """A part of a prediction that can be shown as a map over the query.
+
+    Attributes:
+        part: name of the part, [B,C,h,w]; a part that a prediction lacks is not shown. ``#`` stands for the
+            numbers 0, 1, 2 and so on of a series of parts.
+        title: what it is called in a picture; ``#`` stands for the number within the series, from 1 on.
+        kind: how it is shown.
+        limits: lowest and highest value of the colours; None for those of the map itself.
+        names: what the channels are called, if there are several; further channels have numbers.
+        weights: name of a part [B,C] with a number for every channel, which is shown with it; None for none.
+    """
+
+    part: str
+    title: str
+    kind: MapKind = MapKind.VALUES
+    limits: tuple[float, float] | None = None
+    names: tuple[str, ...] = ()
+    weights: str | None = None
+
+
 @dataclass(frozen=True)
 class Published:
-    """How the published method is composed, and the names in its checkpoints.
+    """How the published method is composed, the names in its checkpoints, and what its figures show.
 
     Attributes:
         base, ensemble: names of the base learner and the ensemble that it is combined with, or None.
@@ -161,6 +194,10 @@ class Published:
         extra: prefixes of entries in published checkpoints that the network does not need.
         convert: function of the meta-learner and the published entries that converts entries which the
             network stores in another form, and returns all entries; None if there are none.
+        maps: the parts of a prediction that figures show as maps over the query.
+        object_vector: entry of a support's encoding, [B,C] or [B,n,C] of which the last vector counts, that
+            represents the object where encodings are compared; if there is no such entry, the mean of the
+            deepest feature over the object does.
     """
 
     base: str | None = None
@@ -170,3 +207,5 @@ class Published:
     files: Mapping[str, str] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     convert: Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    maps: tuple[Map, ...] = ()
+    object_vector: str = "prototype"

@@ -96,9 +96,7 @@ class Tally:
 
     def seed(self, planned: PlannedEpisode, device: torch.device) -> None:
         """Make the random draws of an episode's prediction depend on its manifest and number alone."""
-        manifest = self.episodes.manifests[planned.manifest_index]
-        rng = generator("evaluation", manifest.seed, planned.episode_index)
-        seed_draws(rng.getrandbits(63), device)
+        seed_episode(self.episodes, planned, device)
 
     def add(self, planned: PlannedEpisode, prediction: Prediction, label: np.ndarray) -> None:
         """Count a prediction.
@@ -179,3 +177,10 @@ class Tally:
         drawn = (name for name in part if name.startswith(_PICTURE))
         self._pictures.update({name.removeprefix(_PICTURE): part[name] for name in drawn})
         self.seconds = max(self.seconds, float(part[_SECONDS]))
+
+
+def seed_episode(episodes: EpisodeSet, planned: PlannedEpisode, device: torch.device) -> None:
+    """Make the random draws of an episode's prediction depend on its manifest and number alone."""
+    manifest = episodes.manifests[planned.manifest_index]
+    rng = generator("evaluation", manifest.seed, planned.episode_index)
+    seed_draws(rng.getrandbits(63), device)

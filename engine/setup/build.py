@@ -11,7 +11,7 @@ from fewseg.dataset.classes.split import ClassSplit
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.stage import require_few_shot, trains_base_learner
 from fewseg.model import create_adapter, create_base_learner, create_model
-from fewseg.model.contract import Backbone, Episode, Network, Prediction, TextInput
+from fewseg.model.contract import Backbone, Episode, Map, Network, Prediction, TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
@@ -155,10 +155,15 @@ class Adapter(Protocol):
     Attributes:
         oracle: whether it uses the query's ground truth, which results must state.
         rounds: number of rounds, whose predictions are the part ``ROUND_LOGITS`` of each prediction.
+        maps: the parts of its predictions that figures show; see ``Published.maps``.
     """
 
     oracle: bool
     rounds: int
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """See above."""
 
     def __call__(self, episode: Episode) -> Prediction:
         """Segment the episode and restore the model."""

@@ -22,7 +22,7 @@ from fewseg.model.adapt.support_tuning import SupportTunedEpisode
 from fewseg.model.encoding import CHOSEN_ROUND, ROUND_LOGITS
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
-from fewseg.model.records import SupportView
+from fewseg.model.records import Map, SupportView
 
 
 class EFTNet:
@@ -56,6 +56,11 @@ class EFTNet:
                 "EFTNet chooses its round by the query's ground truth: these are an oracle's results",
                 stacklevel=3,
             )
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """The parts of its predictions that figures show; see ``Published.maps``."""
+        return self.model.maps
 
     def __call__(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode``, each after a separate adaptation.

@@ -17,6 +17,7 @@ from fewseg.model.layer.error_prone import merge_regions
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import tile
 from fewseg.model.layer.resize import resize_like
+from fewseg.model.records import Map, MapKind
 
 _INNER = "inner"
 
@@ -29,6 +30,9 @@ INTERACTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Name of an inter-scale interaction -> the paths that follow each other: from fine to coarse scales (down,
 as in the published code) or from coarse to fine ones. The second of two paths has layers of its own."""
+
+INNER_MAP = Map(f"{_INNER}#", "foreground at scale #", MapKind.FOREGROUND)
+"""How figures show the inner logits."""
 
 PUBLISHED_NAMES: Mapping[str, str] = {
     "decoder.merge": "init_merge",

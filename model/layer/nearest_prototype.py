@@ -11,7 +11,9 @@ from torch.nn.functional import cosine_similarity
 from fewseg.model.contract import MetaLearner
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Prediction
-from fewseg.model.records import Adaptation
+from fewseg.model.records import Adaptation, Map, MapKind, Published
+
+_NAMES = ("background", "object")
 
 
 class NearestPrototype(MetaLearner):
@@ -25,6 +27,13 @@ class NearestPrototype(MetaLearner):
     """
 
     adaptation = Adaptation(blended=("prototype",))
+    published = Published(
+        maps=(
+            Map("cosine", "cosine with the prototype", names=_NAMES),
+            Map("cosine", "assignment to the prototypes", MapKind.ASSIGNMENT, names=_NAMES),
+        ),
+        object_vector="foreground",
+    )
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -49,7 +58,8 @@ class NearestPrototype(MetaLearner):
         score = cosine_scores(query["feature"], guidance["prototype"], self.scale)
         if "support_feature" in guidance:
             guidance = guidance | {"score": score, "query_feature": query["feature"]}
-        return Prediction(score, dict(guidance))
+        maps = {} if self.training else {"cosine": score / self.scale}
+        return Prediction(score, {**guidance, **maps})
 
 
 def cosine_scores(feature: Tensor, prototype: Tensor, scale: float) -> Tensor:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.layer.resize import resize_like
+from fewseg.model.records import Map
+
+PRIOR_MAP = Map("prior", "prior", limits=(0, 1))
+"""How figures show the prior."""
 
 _EPSILON = 1e-7
 

@@ -12,7 +12,7 @@ from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
-from fewseg.model.layer.prior import object_features
+from fewseg.model.layer.prior import PRIOR_MAP, object_features
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.records import Adaptation, Inputs, Published, SupportView
 
@@ -29,7 +29,9 @@ class PriorGuided(MetaLearner):
 
     inputs = Inputs(view=SupportView.MASKED_LAYER4).reading("middle", "high")
     adaptation: Adaptation | None = Adaptation(blended=("prototype", "prior"))
-    published = Published(names={"query_reduction": "down_query", "support_reduction": "down_supp"})
+    published = Published(
+        names={"query_reduction": "down_query", "support_reduction": "down_supp"}, maps=(PRIOR_MAP,)
+    )
 
     def __init__(
         self, backbone: Backbone, channels: int, dropout: float = 0.5, *, prior: bool = True

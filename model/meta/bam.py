@@ -54,6 +54,7 @@ class BAM(PriorGuided):
             "shot_weights.network": "kshot_rw",
             **published_decoder_names("decoder", "_meta"),
         },
+        maps=PriorGuided.published.maps,
     )
 
     def __init__(self, build: BuildArguments, options: BAMOptions) -> None:

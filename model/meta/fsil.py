@@ -14,7 +14,7 @@ and the unchanged background prototype are this project's proposals.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -31,7 +31,7 @@ from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import masked_average_pool, pool_at_image_resolution
 from fewseg.model.layer.resize import resize
 from fewseg.model.options import Cosine, CountOrNone, Factor, Weight
-from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
+from fewseg.model.records import AuxiliarySet, Inputs, Learning
 
 _EPSILON = 1e-5
 _TOO_LITTLE = 1e-3
@@ -81,7 +81,11 @@ class FSIL(NearestPrototype):
     Options = FSILOptions
     align_corners = False
     inputs = Inputs(multi_way=True, auxiliary=AuxiliarySet.CLASS)
-    published = Published(backbone_variants={"vgg": WITHOUT_LAST_POOLINGS}, names={"backbone.": "encoder."})
+    published = replace(
+        NearestPrototype.published,
+        backbone_variants={"vgg": WITHOUT_LAST_POOLINGS},
+        names={"backbone.": "encoder."},
+    )
 
     def __init__(self, build: BuildArguments, options: FSILOptions) -> None:
         super().__init__(options.scale)

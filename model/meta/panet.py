@@ -9,7 +9,7 @@ predicted query masks (the alignment loss).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from fewseg.model.layer.alignment import alignment_loss
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.options import Factor, Weight
-from fewseg.model.records import Inputs, Learning, Published
+from fewseg.model.records import Inputs, Learning
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class PANet(NearestPrototype):
     align_corners = False
     inputs = Inputs(multi_way=True)
     learning = Learning(backbone=True)
-    published = Published(
+    published = replace(
+        NearestPrototype.published,
         backbone_variants={"vgg": WITHOUT_LAST_POOLINGS},
         names={f"backbone.layer{stage}": f"encoder.backbone.features.{2 * stage}" for stage in range(5)},
     )

@@ -24,7 +24,7 @@ from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Channels
-from fewseg.model.records import Adaptation, GroupRule, Inputs, Learning, Published
+from fewseg.model.records import Adaptation, GroupRule, Inputs, Learning, Map, Published
 
 _EPSILON = 1e-8
 """Added to the area of a mask; in the published code, which adds nothing, an empty mask gives NaN."""
@@ -83,6 +83,7 @@ class SGOne(MetaLearner):
             "classifier": "classifier_6",
             "exit": "exit_layer",
         },
+        maps=(Map("similarity", "cosine with the support's object"),),
     )
 
     def __init__(self, build: BuildArguments, options: SGOneOptions) -> None:

@@ -228,6 +228,8 @@ class TestFinetune(Section):
     """Memory in GiB for encodings that later episodes need again."""
     panels: Annotated[t.Int, Field(ge=0, le=100_000), Effect.NOTHING] = 8
     """Number of episodes that are drawn as pictures."""
+    visualise: Annotated[t.Int, Field(ge=0, le=100), Effect.NOTHING] = 0
+    """Figures after the test: so many best, worst and typical episodes, their maps and encodings; 0: none."""
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Effect.TEST] = "float32"
     """The precision that the network is tested in; a reduced one cannot be combined with ``adapt``."""
     adapt: Annotated[Literal["eftnet"] | None, AnyCase, Unset, Effect.TEST] = None

@@ -26,7 +26,7 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights
 from fewseg.model.meta.hdmnet.matching import LEVELS, MatchingTransformer, published_matching_names
 from fewseg.model.options import Channels, Factor, Weight
-from fewseg.model.records import BASE_FEATURE, Inputs, Learning, Published, SupportView
+from fewseg.model.records import BASE_FEATURE, Inputs, Learning, Map, Published, SupportView
 
 _FAR = -1e9
 
@@ -77,6 +77,10 @@ class HDMNet(MetaLearner):
             "shot_weights.network": "kshot_rw",
             **published_matching_names("transformer", "transformer.mix_transformer"),
         },
+        maps=(
+            Map("similarity", "largest cosine with the object", names=("base learner", "backbone")),
+            Map("score#", "matching score of level #"),
+        ),
     )
 
     def __init__(self, build: BuildArguments, options: HDMNetOptions) -> None:

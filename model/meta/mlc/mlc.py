@@ -23,7 +23,7 @@ from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
 from fewseg.model.meta.mlc.latent_classes import Regions, at_positions, find_regions, mining_loss
 from fewseg.model.options import Between, Cosine, Count, Factor, Share, Weight
-from fewseg.model.records import AuxiliarySet, Inputs, Learning, Published
+from fewseg.model.records import AuxiliarySet, Inputs, Learning
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class MLC(NearestPrototype):
 
     Options = MLCOptions
     learning = Learning(backbone=True, backbone_affine=False)
-    published = Published(
+    published = replace(
+        NearestPrototype.published,
         backbone_variants={
             "resnet": {"dilation": (1, 1, 2, 1), "dilate_first_block": False, "last_stage": "layer3"}
         },

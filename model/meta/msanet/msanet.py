@@ -24,7 +24,7 @@ from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.gram import gram_matrix
 from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
-from fewseg.model.layer.prior import object_features, shot_priors
+from fewseg.model.layer.prior import PRIOR_MAP, object_features, shot_priors
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights, fuse_shots
 from fewseg.model.meta.msanet.multi_similarity import (
@@ -34,7 +34,7 @@ from fewseg.model.meta.msanet.multi_similarity import (
     normalise,
 )
 from fewseg.model.options import Channels
-from fewseg.model.records import Adaptation, Inputs, Learning, Published
+from fewseg.model.records import Adaptation, Inputs, Learning, Map, MapKind, Published
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class MSANet(MetaLearner):
             "shot_weights.network": "kshot_rw",
             **published_decoder_names("decoder", "_meta"),
         },
+        maps=(PRIOR_MAP, Map("similarity", "mean similarity of all blocks", MapKind.MEAN)),
     )
 
     def __init__(self, build: BuildArguments, options: MSANetOptions) -> None:

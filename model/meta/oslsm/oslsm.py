@@ -103,6 +103,7 @@ class OSLSM(MetaLearner):
         },
         extra=("uppred_offset.",),
         convert=_read_hash,
+        object_vector="weight",
     )
 
     def __init__(self, build: BuildArguments, options: OSLSMOptions) -> None:

@@ -17,6 +17,7 @@ from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.enrichment import (
+    INNER_MAP,
     PUBLISHED_NAMES,
     EnrichmentDecoder,
     check_scales,
@@ -81,7 +82,10 @@ class PFENet(PriorGuided):
     """
 
     Options = PFENetOptions
-    published = Published(names={**PriorGuided.published.names, **PUBLISHED_NAMES})
+    published = Published(
+        names={**PriorGuided.published.names, **PUBLISHED_NAMES},
+        maps=(*PriorGuided.published.maps, INNER_MAP),
+    )
 
     def __init__(self, build: BuildArguments, options: PFENetOptions) -> None:
         width = options.channels

@@ -35,9 +35,19 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.plnet.map_head import MapHead
 from fewseg.model.meta.plnet.pair_embedding import Distance, MaskMode, PairEmbedding, closeness
 from fewseg.model.options import Between, Channels, Count
-from fewseg.model.records import IMAGE_FEATURE, Adaptation, GroupRule, Inputs, Learning, Published
+from fewseg.model.records import (
+    IMAGE_FEATURE,
+    Adaptation,
+    GroupRule,
+    Inputs,
+    Learning,
+    Map,
+    MapKind,
+    Published,
+)
 
 _SCORE_EPSILON = 1e-6
+_WAYS = ("background", "object")
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,10 @@ class PLNet(MetaLearner):
     published = Published(
         backbone_variants={"vgg": WITHOUT_LAST_POOLINGS, "resnet": {"last_stage": "layer3"}},
         names={"backbone.": "segmentor.backbone.", "head": "segmentor.head"},
+        maps=(
+            Map("map_logits", "map of the way", MapKind.LOGITS, (0, 1), _WAYS, weights="fusion_weights"),
+            Map("map_logits", "assignment to the ways", MapKind.ASSIGNMENT, names=_WAYS),
+        ),
     )
 
     def __init__(self, build: BuildArguments, options: PLNetOptions) -> None:
