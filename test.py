@@ -7,6 +7,7 @@ python test.py --config ... --episodes 100 --seeds 321        # shorter than the
 python test.py --config ... --protocol hsnet                  # under another protocol than the training's
 python test.py --config ... --generalized                     # base and novel classes at once
 python test.py --config ... --data config/_base_/dataset/folder.yaml data_root data/mine    # on other data
+python test.py --config ... --visualise 5                     # figures: 5 best, 5 worst, 5 typical episodes
 
 All weights are looked up before anything is measured, and every result is written when it is measured. What
 the folder holds already of the same weights, settings and episodes is read; --again measures it anew. A test
@@ -28,6 +29,7 @@ from fewseg.engine.evaluation.measure import Measurement
 from fewseg.engine.evaluation.plan import Plan, look_up, measure_plans, together
 from fewseg.engine.evaluation.record import record, stored_result, write_overview
 from fewseg.engine.evaluation.session import Session
+from fewseg.engine.evaluation.visualise import visualise
 from fewseg.engine.reports.report import Section
 from fewseg.engine.setup.interrupt import Check, Interrupted, StopRequest
 from fewseg.engine.setup.script import configs_of_runs, log_notices, require_writable, run_script
@@ -43,6 +45,9 @@ from fewseg.util.results.formats import to_terminal
 from fewseg.util.results.result import Result
 from fewseg.util.results.tables import Table
 
+_SHOWN = 3
+"""Episodes of each kind that --visualise draws by default."""
+
 _PATIENCE = 600.0
 """Seconds to wait for another test that writes the tables of the same folder."""
 
@@ -57,6 +62,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--episodes-file", nargs="+", metavar="JSONL", help="a manifest per seed; {fold}, {shot} filled in")
     add("--weight", metavar="PATH", help="checkpoint, {fold} and {shot} filled in; the run's best by default")
     add("--out", metavar="FOLDER", help="where results go; below the runs' folder by default")
+    add(
+        "--visualise",
+        nargs="?",
+        type=int,
+        const=_SHOWN,
+        metavar="N",
+        help=f"figures of the N best, worst and typical episodes, {_SHOWN} by default, and of encodings",
+    )
     add("--again", action="store_true", help="measure anew what the folder of results holds already")
     return parser.parse_args(argv)
 
@@ -93,6 +106,7 @@ def runs_of(args: argparse.Namespace) -> Iterator[Config]:
         "generalized": args.generalized or None,
         "untrained": args.untrained or None,
         "episodes_file": args.episodes_file,
+        "visualise": args.visualise,
     }
     weight = [] if args.weight is None else ["Test_Finetune.weight", args.weight]
     for config in configs_of_runs(args.config, [*weight, *args.opts], chosen, args.folds, args.shots):
@@ -130,19 +144,24 @@ def test_or_read(
         for path, wanted in zip(stored, plan.results, strict=False):
             log.info("%s: tested before; %s is read. --again measures it anew", plan, path)
             log_result(stored_result(path, wanted))
+        if stored:
+            draw(plan, folder, stored, device)
         yield from stored
         left += [] if stored else [plan]
     for plan in left:
         result = plan.results[0]
         log.info("testing %s: %s, with the weights %s", plan, result.method, result.checkpoint)
-    for measurements in measure_plans(left, device, session) if left else ():
+    measured = measure_plans(left, device, session) if left else ()
+    for plan, measurements in zip(left, measured, strict=True):
         results = [measurement.result for measurement in measurements]
         if distributed.is_main():
             write(measurements, folder)
             baselines = [baseline for measurement in measurements for baseline in measurement.baselines]
             session.forget([*results, *baselines])
         overview(folder)
-        yield from (folder.find(result) or folder.file_of(result) for result in results)
+        files = [folder.find(result) or folder.file_of(result) for result in results]
+        draw(plan, folder, files, device)
+        yield from files
 
 
 def write(measurements: Sequence[Measurement], folder: ResultFolder) -> None:
@@ -151,6 +170,12 @@ def write(measurements: Sequence[Measurement], folder: ResultFolder) -> None:
         log_result(measurement.result)
         for path in record(folder, measurement):
             get_log("test").info("moved what was there of other weights or settings to %s", path)
+
+
+def draw(plan: Plan, folder: ResultFolder, files: Sequence[Path], device: torch.device) -> None:
+    """Write the figures of a plan's results if its config asks for them, in the first process."""
+    if distributed.is_main():
+        visualise(plan.config, folder, files, device)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ SHOT_LOGITS = "shot_logits"
 ROUND_LOGITS, CHOSEN_ROUND = "round_logits", "round"
 """Parts of an adapted prediction: the logits of the unadapted model and of every round [B,1+R,2,H,W], and the
 number of the round that is returned, 0 for the unadapted model, int64 [B]."""
+
 LOGITS = "logits"
 """The name by which ``Map.part`` refers to the logits of a prediction itself."""
 

@@ -12,9 +12,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fewseg.model.encoding import GRAM, Encoding
+from fewseg.model.encoding import ADJUSTED, GRAM, LOGITS, META_LOGITS, Encoding
 from fewseg.model.layer.gram import gram_distance, scene_gram
 from fewseg.model.layer.resize import resize_like
+from fewseg.model.records import Map, MapKind
+
+ENSEMBLE_MAPS = (
+    Map(META_LOGITS, "meta-learner alone", MapKind.FOREGROUND),
+    Map(ADJUSTED, "with the scene distance", MapKind.FOREGROUND),
+    Map(LOGITS, "with the base learner: final", MapKind.FOREGROUND),
+)
+"""The three steps of the ensemble, as figures show them."""
 
 
 class BaseMetaEnsemble(nn.Module):

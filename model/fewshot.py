@@ -23,12 +23,15 @@ from fewseg.model.encoding import (
     group_encoding,
     repeat_encoding,
 )
-from fewseg.model.ensemble import BaseMetaEnsemble
+from fewseg.model.ensemble import ENSEMBLE_MAPS, BaseMetaEnsemble
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.feature_reader import FeatureReader
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.resize import resize
 from fewseg.model.records import BASE_FEATURE, AuxiliarySet, BatchNorm, GroupRule, Map, MapKind
+
+_BASE_MAP = Map(BASE_LOGITS, "base learner", MapKind.BASE_CLASSES)
+_FINAL_MAPS = (Map(LOGITS, "foreground probability", MapKind.FOREGROUND),)
 
 
 class FewShotModel(FeatureReader):
@@ -93,17 +96,10 @@ class FewShotModel(FeatureReader):
 
     @property
     def maps(self) -> tuple[Map, ...]:
-        """The parts of a prediction that figures show as maps over the query, the final prediction first."""
-        final = Map(LOGITS, "foreground probability", MapKind.FOREGROUND)
-        maps = [final if self.ensemble is None else replace(final, title="final foreground")]
-        maps += self.meta.published.maps
-        if self.base_head is not None:
-            maps.append(Map(BASE_LOGITS, "base learner", MapKind.BASE_CLASSES))
-        if self.ensemble is not None:
-            maps.append(Map(META_LOGITS, "ensemble: meta-learner", MapKind.FOREGROUND))
-            maps.append(Map(ADJUSTED, "ensemble: scene distance mixed in", MapKind.FOREGROUND))
-            maps.append(replace(final, title="ensemble: base learner mixed in"))
-        return tuple(maps)
+        """The parts of a prediction that figures show as maps over the query, the final ones first."""
+        base = () if self.base_head is None else (_BASE_MAP,)
+        final = _FINAL_MAPS if self.ensemble is None else ENSEMBLE_MAPS
+        return (*final, *base, *self.meta.published.maps)
 
     def forward(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode`` -> logits [B,1+N,H,W]."""

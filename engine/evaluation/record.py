@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewseg.engine.evaluation.measure import Measurement
+from fewseg.engine.reports.page import PAGE
 from fewseg.engine.reports.report import Section, write_pictures, write_report, write_tables
 from fewseg.util import distributed
 from fewseg.util.results.folder import ResultFolder, baselines_of, comparable_groups
@@ -56,6 +57,7 @@ def write_overview(folder: ResultFolder) -> dict[str, Section]:
             results,
             baselines_of([*results.values()], baselines),
             {file: sorted(folder.pictures_of(file).glob("*.png")) for file in results},
+            {file: page for file in results if (page := folder.figures_of(file) / PAGE).is_file()},
         )
         for name, results in comparable_groups(folder.results()).items()
     }

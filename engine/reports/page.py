@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 
+PAGE = "index.html"
+"""Name of the page in a folder of figures."""
+
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:85em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.5em 0 1.5em}
 td,th{padding:.25em .65em;border-bottom:1px solid #ddd;text-align:right}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -50,11 +50,13 @@ class Section:
         results: file -> result of a trained model.
         baselines: results of the baselines on the same episodes.
         pictures: file of a result -> its panels.
+        figures: file of a result -> the page of its figures, where there is one.
     """
 
     results: Mapping[Path, Result]
     baselines: Sequence[Result]
     pictures: Mapping[Path, Sequence[Path]]
+    figures: Mapping[Path, Path] = field(default_factory=dict)
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -115,9 +117,12 @@ def _section(name: str, section: Section, page: Path) -> str:
     ]
     parts.append("<h2>classes</h2>")
     parts += [_classes(result) for result in section.results.values()]
+    for file, figures in section.figures.items():
+        title, link = html.escape(title_of(section.results[file])), html.escape(_relative(figures, page))
+        parts.append(f'<p><a href="{link}">Figures of {title}</a></p>')
     for file, pictures in section.pictures.items():
         if pictures:
-            parts.append(f"<h2>episodes of {html.escape(_title(section.results[file]))}</h2>")
+            parts.append(f"<h2>episodes of {html.escape(title_of(section.results[file]))}</h2>")
         parts += [f'<img src="{html.escape(_relative(picture, page))}" alt="">' for picture in pictures]
     return "".join(parts)
 
@@ -131,7 +136,8 @@ def _heading(section: Section) -> str:
     return f"{methods} on {data_sets}" + (f", trained on {trainings}" if trainings != data_sets else "")
 
 
-def _title(result: Result) -> str:
+def title_of(result: Result) -> str:
+    """Return what a result is called in a page."""
     variant = f" {result.variant}" if result.variant else ""
     trained = f", trained on {result.trained_on}" if result.trained_on else ""
     return f"{result.method}{variant}{trained}, fold {result.fold}, {result.shot}-shot"
@@ -146,7 +152,7 @@ def _classes(result: Result) -> str:
     cells = "".join(
         f"<td>{'-' if value is None else f'{100 * value:.2f}'}</td>" for value in result.class_iou.values()
     )
-    title = html.escape(_title(result))
+    title = html.escape(title_of(result))
     note = f"<p>{title}: {result.tested_in_words}</p>" if result.tested_in_words else ""
     return f"<table><tr><th></th>{head}</tr><tr><td>{title}</td>{cells}</tr></table>{note}"
 

@@ -1,8 +1,8 @@
 """A folder of results: the path of every file, the results that it holds, and which of them share a table.
 
-``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures, and ``partial/NAME``
-the counts of a test that has not ended. Baselines are in ``baselines``. A result that is replaced by one of
-the same name is moved to ``earlier``; nothing is deleted.
+``NAME.json`` is a result, ``NAME.npz`` holds its counts, ``pictures/NAME`` its pictures, ``figures/NAME``
+its figures, and ``partial/NAME`` the counts of a test that has not ended. Baselines are in ``baselines``. A
+result that is replaced by one of the same name is moved to ``earlier``; nothing is deleted.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class ResultFolder:
         """Return the folder of the pictures of a result's file."""
         return self.path / "pictures" / file.stem
 
+    def figures_of(self, file: Path) -> Path:
+        """Return the folder of the figures of a result's file."""
+        return self.path / "figures" / file.stem
+
     def partial_of(self, file: Path) -> Path:
         """Return the folder of the counts that a result's test has kept so far."""
         return self.path / "partial" / file.stem
@@ -116,12 +120,21 @@ class ResultFolder:
         return write_result(path, result)
 
     def _put_aside(self, path: Path, result: Result | None) -> Path:
-        """Move a result, its counts and its pictures."""
+        """Move a result, its counts, its pictures and its figures."""
         mark = (result.checkpoint_hash or "")[:8] if result else ""
         stem = "_".join(part for part in (path.stem, mark) if part)
         target = _free(self.path / EARLIER / f"{stem}.json")
-        pictures, aside = self.pictures_of(path), ResultFolder(target.parent).pictures_of(target)
-        moves = {picture: aside / picture.name for picture in sorted(pictures.glob("*.png"))}
+        aside = ResultFolder(target.parent)
+        drawn = {
+            self.pictures_of(path): aside.pictures_of(target),
+            self.figures_of(path): aside.figures_of(target),
+        }
+        moves = {
+            picture: folder / picture.name
+            for own, folder in drawn.items()
+            for picture in sorted(own.glob("*"))
+            if picture.suffix in (".png", ".pdf", ".html")
+        }
         moves |= {counts_path(path): counts_path(target)} if counts_path(path).exists() else {}
         for source, destination in {**moves, path: target}.items():
             try:

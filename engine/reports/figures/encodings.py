@@ -26,7 +26,6 @@ from fewseg.model.object_vector import object_vector
 from fewseg.util.progress import progress
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Projection = Literal["tsne", "pca"]
@@ -36,6 +35,8 @@ FEWEST = 5
 """Objects that a projection needs at least."""
 
 _PERPLEXITY = 30.0
+_MARGIN = 0.04
+"""Space around the points' frame, in inches."""
 _LEGEND = 3
 """Columns of the legend."""
 
@@ -121,25 +122,14 @@ def encodings_figure(objects: ObjectVectors, projection: Projection = "tsne") ->
     height = COLUMN_WIDTH + below
     with paper_style():
         figure = empty_figure(COLUMN_WIDTH, height)
-        edge = 0.04
-        axes: Axes = figure.add_axes(
-            (
-                edge / COLUMN_WIDTH,
-                (below + edge) / height,
-                1 - 2 * edge / COLUMN_WIDTH,
-                1 - (below + 2 * edge) / height,
-            )
-        )
+        margin, side = _MARGIN / COLUMN_WIDTH, COLUMN_WIDTH - 2 * _MARGIN
+        axes = figure.add_axes((margin, (below + _MARGIN) / height, 1 - 2 * margin, side / height))
         for (number, name), colour in zip(classes.items(), colours, strict=True):
             chosen = points[objects.class_ids == number]
             novel = number in objects.novel
-            form = (
-                {"marker": "o", "s": 10, "linewidths": 0}
-                if novel
-                else {"marker": "x", "s": 9, "linewidths": 0.7}
-            )
-            kind = "novel" if novel else "base"
-            axes.scatter(chosen[:, 0], chosen[:, 1], color=[colour], label=f"{name} ({kind})", **form)
+            label, marker = (f"{name} (novel)", "o") if novel else (f"{name} (base)", "x")
+            width = 0 if novel else 0.7
+            axes.scatter(*chosen.T, s=10, color=[colour], label=label, marker=marker, linewidths=width)
         axes.set_xticks([])
         axes.set_yticks([])
         figure.legend(

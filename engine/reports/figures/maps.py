@@ -41,7 +41,7 @@ class HeatMap:
     def caption(self) -> str:
         """The title with the values of the lowest and the highest colour."""
         low, high = self.limits
-        return f"{self.title} ({low:.2g} to {high:.2g})"
+        return f"{self.title} ({_short(low)}\xa0to\xa0{_short(high)})"  # the brackets stay in one line
 
     def over(self, image: np.ndarray) -> np.ndarray:
         """Return the map over the grey version of ``image``, RGB uint8 [H,W,3]."""
@@ -98,7 +98,10 @@ def maps_of(
     for entry, part in _found(maps, {**prediction.parts, LOGITS: prediction.logits}):
         channels = frame(_scores(entry.kind, part))
         if entry.kind in _LABELLED:
-            names = ("background", *base_names) if entry.kind is MapKind.BASE_CLASSES else entry.names
+            names = entry.names
+            if entry.kind is MapKind.BASE_CLASSES:
+                unnamed = [f"base class {number}" for number in range(1, len(channels))]
+                names = ("background", *(base_names or unnamed))
             shown.append(LabelMap(entry.title, channels.argmax(0), _names(names, len(channels))))
         else:
             titles = _titles(entry, len(channels), prediction.parts)
@@ -145,6 +148,10 @@ def _titles(entry: Map, channels: int, parts: Mapping[str, Tensor]) -> list[str]
 def _names(names: Sequence[str], channels: int) -> tuple[str, ...]:
     """Return a name for every channel; those without one have numbers, from 1 on."""
     return (*names[:channels], *(str(number + 1) for number in range(len(names), channels)))
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.3g}"
 
 
 def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:

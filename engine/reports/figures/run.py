@@ -16,7 +16,7 @@ from fewseg.engine.reports.figures.encodings import FEWEST, TITLES, collect_vect
 from fewseg.engine.reports.figures.episode import ShownEpisode, in_rows, shown_episode
 from fewseg.engine.reports.figures.sheet import COLUMNS, sheet
 from fewseg.engine.reports.figures.style import write_figure
-from fewseg.engine.reports.page import html_page
+from fewseg.engine.reports.page import PAGE, html_page
 from fewseg.engine.setup.build import Adapter
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.errors import ResultError
@@ -26,8 +26,6 @@ from fewseg.util.results.episode_counts import EpisodeCounts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PAGE = "index.html"
 
 _ROWS = 6
 """Episodes of an overview."""
@@ -139,15 +137,12 @@ def _cases(tested: Tested, counts: EpisodeCounts, number: int) -> Iterator[tuple
 
 def _shown(tested: Tested, planned: PlannedEpisode, case: Case) -> ShownEpisode:
     """Segment an episode as in the test."""
-    model = tested.model.eval()
-    episode, _ = tested.episodes.load(
-        planned, with_truth=tested.adapter is not None and tested.adapter.oracle
-    )
+    model, adapter = tested.model.eval(), tested.adapter
+    episode, _ = tested.episodes.load(planned, with_truth=adapter is not None and adapter.oracle)
     seed_episode(tested.episodes, planned, model.device)
     episode = episode.to(model.device)
-    prediction = predict(model, episode) if tested.adapter is None else tested.adapter(episode)
-    maps = model.maps if tested.adapter is None else tested.adapter.maps
-    return shown_episode(maps, tested.episodes, planned, prediction, case.iou)
+    prediction = predict(model, episode) if adapter is None else adapter(episode)
+    return shown_episode((adapter or model).maps, tested.episodes, planned, prediction, case.iou)
 
 
 def _html(figure: _Figure) -> str:

@@ -85,7 +85,7 @@ def sheet(rows: Sequence[Sequence[Tile]]) -> Figure:
 def wrapped(text: str, width: float) -> list[str]:
     """Break a text into lines of at most ``width`` inches; a word that is too long is cut."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer) <= width:
             lines[-1] = longer
