@@ -129,7 +129,9 @@ def encodings_figure(objects: ObjectVectors, projection: Projection = "tsne") ->
             novel = number in objects.novel
             label, marker = (f"{name} (novel)", "o") if novel else (f"{name} (base)", "x")
             width = 0 if novel else 0.7
-            axes.scatter(*chosen.T, s=10, color=[colour], label=label, marker=marker, linewidths=width)
+            axes.scatter(
+                chosen[:, 0], chosen[:, 1], s=10, color=[colour], label=label, marker=marker, linewidths=width
+            )
         axes.set_xticks([])
         axes.set_yticks([])
         figure.legend(

@@ -175,5 +175,5 @@ def _content(episode: Episode) -> tuple[int, int]:
 
 def _photograph(image: Tensor) -> np.ndarray:
     """Undo the normalisation of an image [3,H,W] -> uint8 [H,W,3]."""
-    levels = image.detach().cpu().permute(1, 2, 0).numpy() * np.float32(STD) + np.float32(MEAN)
+    levels = image.detach().cpu().permute(1, 2, 0).numpy() * np.array(STD) + np.array(MEAN)
     return np.ascontiguousarray(levels.round().clip(0, 255).astype(np.uint8))

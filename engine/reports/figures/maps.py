@@ -139,7 +139,7 @@ def _titles(entry: Map, channels: int, parts: Mapping[str, Tensor]) -> list[str]
         titles = [entry.title]
     else:
         titles = [f"{entry.title}: {name}" for name in _names(entry.names, channels)]
-    if entry.weights not in parts:
+    if entry.weights is None or entry.weights not in parts:
         return titles
     weights = parts[entry.weights][0].flatten().tolist()
     return [f"{title}, weight {weight:.2f}" for title, weight in zip(titles, weights, strict=False)]
