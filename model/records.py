@@ -163,11 +163,14 @@ class Map:
     Attributes:
         part: name of the part, [B,C,h,w]; a part that a prediction lacks is not shown. ``#`` stands for the
             numbers 0, 1, 2 and so on of a series of parts.
-        title: what it is called in a picture; ``#`` stands for the number within the series, from 1 on.
+        title: what it is called in a picture; ``#`` stands for the number within the series. The series is
+            the second axis of one part, [B,n,C,h,w], if the name of the part has no ``#``; its maps have
+            the same colours.
         kind: how it is shown.
         limits: lowest and highest value of the colours; None for those of the map itself.
         names: what the channels are called, if there are several; further channels have numbers.
         weights: name of a part [B,C] with a number for every channel, which is shown with it; None for none.
+        first: the number of the first of a series.
     """
 
     part: str
@@ -176,6 +179,7 @@ class Map:
     limits: tuple[float, float] | None = None
     names: tuple[str, ...] = ()
     weights: str | None = None
+    first: int = 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fewseg.model.adapt.support_tuning import SupportTunedEpisode
 from fewseg.model.encoding import CHOSEN_ROUND, ROUND_LOGITS
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
-from fewseg.model.records import Map, SupportView
+from fewseg.model.records import Map, MapKind, SupportView
 
 
 class EFTNet:
@@ -60,7 +60,8 @@ class EFTNet:
     @property
     def maps(self) -> tuple[Map, ...]:
         """The parts of its predictions that figures show; see ``Published.maps``."""
-        return self.model.maps
+        rounds = Map(ROUND_LOGITS, "round #", MapKind.FOREGROUND, first=0)
+        return (rounds, *self.model.maps)
 
     def __call__(self, episode: Episode) -> Prediction:
         """Segment the queries of ``episode``, each after a separate adaptation.

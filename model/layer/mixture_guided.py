@@ -15,13 +15,22 @@ from fewseg.model.contract import BuildArguments, MetaLearner
 from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import activated
 from fewseg.model.layer.features import SHALLOWER_FIRST, middle_features
-from fewseg.model.layer.mixture import PrototypeMixture, object_posterior
+from fewseg.model.layer.mixture import PrototypeMixture, mixture_posterior, object_posterior
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.refinement import HistoryRefinement, published_refinement_names
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.options import Channels, Count, Dropout, Factor
-from fewseg.model.records import Adaptation, BatchNorm, GroupRule, Inputs, Learning, Published
+from fewseg.model.records import (
+    Adaptation,
+    BatchNorm,
+    GroupRule,
+    Inputs,
+    Learning,
+    Map,
+    MapKind,
+    Published,
+)
 
 _PUBLISHED_HEADS: Mapping[str, str] = {
     "reduce": "layer5",
@@ -135,7 +144,7 @@ class MixtureGuided(MetaLearner):
             self.adaptation = Adaptation(blended=("object",))
         role, names = _NETWORKS.get(backbone.family, ("middle", {}))
         self.inputs = Inputs(support_first=True).reading(role)
-        self.published = replace(self.published, names={**_PUBLISHED_HEADS, **names})
+        self.published = replace(self.published, names={**_PUBLISHED_HEADS, **names}, maps=_maps(components))
         inputs = backbone.spec.channels(role)
         self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if role == "high" else None
         dropout = 0.0 if normalise else options.dropout
@@ -200,6 +209,20 @@ class MixtureGuided(MetaLearner):
             for place in self.places()
         ]
 
+    def assignments(self, query: Encoding, guidance: Encoding) -> Encoding:
+        """Return the probabilities of the prototypes at every position for figures, [B,2k,h,w] per mixture.
+
+        There are none in training or without prototypes of the background.
+        """
+        if self.training or "background" not in guidance:
+            return {}
+        return {
+            f"assignment{index}": mixture_posterior(
+                query["feature"], guidance["object"][:, place], guidance["background"][:, place]
+            )
+            for index, place in enumerate(self.places())
+        }
+
     def places(self) -> list[slice]:
         """Return the position of every mixture's prototypes among all prototypes."""
         ends = [sum(self.components[: index + 1]) for index in range(len(self.components))]
@@ -209,3 +232,17 @@ class MixtureGuided(MetaLearner):
         if self.project is not None:
             return self.reduce(self.project(features["high"]))
         return self.reduce(middle_features(features, SHALLOWER_FIRST))
+
+
+def _maps(components: tuple[int, ...]) -> tuple[Map, ...]:
+    """Return the maps of mixtures of so many prototypes each."""
+    maps = []
+    for index, count in enumerate(components):
+        regions = [
+            [f"{region} {number + 1}" for number in range(count)] for region in ("object", "background")
+        ]
+        title = f"assignment to {count} + {count} prototypes"
+        names = tuple(name for region in regions for name in region)
+        maps.append(Map(f"assignment{index}", title, MapKind.ASSIGNMENT, names=names))
+    stages = (Map("stage#", "foreground after stage #", MapKind.FOREGROUND, (0, 1)),)
+    return (*maps, *(stages if len(components) > 1 else ()))

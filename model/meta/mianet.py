@@ -21,6 +21,7 @@ from fewseg.model.encoding import CLASS_ID, Encoding
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.enrichment import (
+    INNER_MAP,
     PUBLISHED_NAMES,
     EnrichmentDecoder,
     check_scales,
@@ -32,7 +33,7 @@ from fewseg.model.layer.pooling import foreground, masked_average_pool
 from fewseg.model.layer.prior import scale_to_unit_range, unit
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.options import Channels, Scales, Share, Weight
-from fewseg.model.records import Adaptation, Inputs, Learning, Published, TextInput
+from fewseg.model.records import Adaptation, Inputs, Learning, Map, Published, TextInput
 
 WORD_WIDTH = 300
 _HIDDEN = 128
@@ -99,6 +100,7 @@ class MIANet(MetaLearner):
             **PUBLISHED_NAMES,
         },
         extra=("pspnet.",),  # the base learner; the method uses only its backbone
+        maps=(Map("prior#", "prior at scale #", limits=(0, 1)), INNER_MAP),
     )
 
     def __init__(self, build: BuildArguments, options: MIANetOptions) -> None:

@@ -50,6 +50,7 @@ class PMM(MixtureGuided):
         (compared,), (posterior,) = self.compare(query, guidance), self.classify(query, guidance)
         logits = self.refine(self.match_maps(compared), posterior)
         found = {} if posterior is None else {"posterior0": posterior}
+        found |= self.assignments(query, guidance)
         return Prediction(logits, {**guidance, **found, "stage0": logits})
 
     def losses(

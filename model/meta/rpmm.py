@@ -56,7 +56,7 @@ class RPMM(MixtureGuided):
         feature = query["feature"]
         history = feature.new_zeros(len(feature), 2, *feature.shape[2:])
         compared, posteriors = self.compare(query, guidance), self.classify(query, guidance)
-        parts, stages = dict(guidance), []
+        parts, stages = {**guidance, **self.assignments(query, guidance)}, []
         for index, (matched, posterior) in enumerate(zip(compared, posteriors, strict=True)):
             joined = matched if posterior is None else torch.cat([matched, posterior], 1)
             logits = self.refine(self.match_maps(joined), history)

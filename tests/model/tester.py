@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewseg.engine.reports.figures.maps import maps_of
 from fewseg.model import create_model
 from fewseg.model.checkpoint.published import load_published, load_strict, to_published
 from fewseg.model.contract import BatchNorm, Episode
@@ -115,6 +116,14 @@ class MetaLearnerTester:
             if model.meta.learning.batch_norm is BatchNorm.STORED
             else all(model.meta.learning.backbone or "backbone" in k for k in moved)
         )
+
+    def test_declared_maps_are_parts_of_a_prediction(self) -> None:
+        model, episode = self.build().eval(), random_episode(65, batch=1)
+        with torch.no_grad():
+            prediction = model(episode)
+        for entry in model.maps:
+            found = maps_of([entry], prediction, lambda part: part[0].numpy())
+            assert found, f"{entry.part} is declared as a map, but a prediction lacks it"
 
     def test_save_and_load(self) -> None:
         model, other = self.build().eval(), self.build().eval()

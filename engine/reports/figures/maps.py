@@ -120,9 +120,25 @@ def _found(maps: Sequence[Map], parts: Mapping[str, Tensor]) -> Iterator[tuple[M
             if name not in parts:
                 break
             part = parts[name].detach().float()
+            if _SERIES in entry.title and _SERIES not in entry.part:
+                yield from _along_axis(entry, part)
+                continue
             part = part[:, 0] if part.ndim == 5 else part
             part = part.unsqueeze(1) if part.ndim == 3 else part
-            yield replace(entry, title=entry.title.replace(_SERIES, str(number + 1))), part
+            yield _numbered(entry, number), part
+
+
+def _along_axis(entry: Map, part: Tensor) -> Iterator[tuple[Map, Tensor]]:
+    """Yield the maps of a series along the second axis of a part [1,n,C,h,w], with common limits."""
+    if entry.limits is None:
+        shown = _scores(entry.kind, part[0])
+        entry = replace(entry, limits=(float(shown.min()), float(shown.max())))
+    for number, single in enumerate(part.unbind(1)):
+        yield _numbered(entry, number), single
+
+
+def _numbered(entry: Map, number: int) -> Map:
+    return replace(entry, title=entry.title.replace(_SERIES, str(entry.first + number)))
 
 
 def _scores(kind: MapKind, part: Tensor) -> Tensor:

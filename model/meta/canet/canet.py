@@ -30,7 +30,7 @@ from fewseg.model.layer.tiled import DenseComparison
 from fewseg.model.meta.canet.history import PredictionMemory, Sample
 from fewseg.model.meta.canet.shot_attention import ShotAttention
 from fewseg.model.options import Channels, Count, Dropout, Share
-from fewseg.model.records import Adaptation, Inputs, Learning, Published
+from fewseg.model.records import Adaptation, Inputs, Learning, Map, MapKind, Published
 
 _FIRST_BLOCK = 2
 _FEATURE_FUSIONS = ("attention", "feature_average")
@@ -92,6 +92,7 @@ class CANet(MetaLearner):
             "comparison.conv": "layer55.0",
             **published_refinement_names("refine", "layer6_"),
         },
+        maps=(Map("pass#", "foreground after pass #", MapKind.FOREGROUND, (0, 1)),),
     )
 
     def __init__(self, build: BuildArguments, options: CANetOptions) -> None:

@@ -24,7 +24,7 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.hsnet.centre_pivot import squeeze_block
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from fewseg.model.options import Channels
-from fewseg.model.records import Inputs, Published
+from fewseg.model.records import Inputs, Map, Published
 
 Level = Literal[2, 3, 4]
 
@@ -68,6 +68,7 @@ class HSNet(MetaLearner):
             "vgg": {"batch_norm": False, "pool_stride": (2, 2, 2, 2, 2), "ceil_pool": False},
         },
         extra=("backbone.fc.", "backbone.classifier."),
+        maps=(Map("squeezed#", "squeezed correlations, level #"),),
     )
 
     def __init__(self, build: BuildArguments, options: HSNetOptions) -> None:
@@ -108,14 +109,18 @@ class HSNet(MetaLearner):
             self._squeeze(query, {name: tensor[:, shot] for name, tensor in support.items()})
             for shot in range(shots)  # one by one, because the correlations of a shot need much memory
         ]
-        return {"squeezed": torch.stack(squeezed, 1)}
+        guidance = {"squeezed": torch.stack([result for result, _ in squeezed], 1)}
+        for index, means in enumerate(zip(*(means for _, means in squeezed), strict=True)):
+            guidance[f"squeezed{index}"] = torch.stack(means).mean(0)  # for figures
+        return guidance
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         squeezed = guidance["squeezed"]
         coarse = self.decode_coarse(squeezed.flatten(0, 1))
         fine = self.decode_fine(resize(coarse, (2 * coarse.shape[-2], 2 * coarse.shape[-1])))
         shot_logits = fine.unflatten(0, squeezed.shape[:2])
-        return Prediction(self.join_shots(shot_logits), {SHOT_LOGITS: shot_logits})
+        means = {name: value for name, value in guidance.items() if name != "squeezed"}
+        return Prediction(self.join_shots(shot_logits), {SHOT_LOGITS: shot_logits, **means})
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:
         """Return the logits [B,2,h,w] of one shot unchanged; let K shots [B,K,2,h,w] vote at every pixel.
@@ -141,16 +146,23 @@ class HSNet(MetaLearner):
         ]
         return {"main": torch.stack(losses).mean()}
 
-    def _squeeze(self, query: Encoding, support: Encoding) -> Tensor:
-        """Squeeze the correlations with one support per query to [B,C,hq,wq] on the finest query grid."""
+    def _squeeze(self, query: Encoding, support: Encoding) -> tuple[Tensor, list[Tensor]]:
+        """Squeeze the correlations with one support per query.
+
+        Returns:
+            The result [B,C,hq,wq] on the finest query grid and, outside training, the mean [B,1,h,w] over
+            support and channels after every level, coarse to fine.
+        """
         mixed: Tensor | None = None
+        means: list[Tensor] = []
         for index, squeeze in enumerate(self.squeeze):
             assert isinstance(squeeze, nn.Sequential)  # its first layer skips empty positions
             occupied = support[f"occupied{index}"]
             x = hypercorrelation(query[f"level{index}"], support[f"object{index}"], occupied)
             mixed = self.mix_in(mixed, squeeze[1:](squeeze[0](x, occupied)), index)
+            means += [] if self.training else [mixed.mean((1, 2, 3)).unsqueeze(1)]
         assert mixed is not None  # there are levels
-        return mixed.mean((1, 2))
+        return mixed.mean((1, 2)), means
 
     def mix_in(self, coarser: Tensor | None, x: Tensor, level: int) -> Tensor:
         """Mix the squeezed tensor ``x`` of a level with the result of the coarser levels."""
