@@ -40,5 +40,7 @@ def visualise(config: Config, folder: ResultFolder, files: Sequence[Path], devic
     run, file = open_run(config), files[0]
     on_device(run.model, device)
     counts = read_counts(counts_path(file)) if counts_path(file).exists() else None
-    tested = Tested(run.model, run.adapter, run.episodes, counts, title_of(read_result(file)))
+    base_names = [run.trained.label(class_id) for class_id in run.trained.base]
+    title = title_of(read_result(file))
+    tested = Tested(run.model, run.adapter, run.episodes, counts, base_names, title)
     log.info("figures are in %s", write_figures(tested, folder.figures_of(file), number).parent)

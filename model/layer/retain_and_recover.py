@@ -23,12 +23,20 @@ from fewseg.model.layer.pooling import masked_average_pool, tile
 from fewseg.model.layer.profile_transform import ProfileTransform
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Weight
+from fewseg.model.records import Map
 
 OBJECT, ERROR_PRONE = "", "error_prone_"
 """Prefixes of the entries of encodings and guidance that describe a region of the support."""
 
 Average = Callable[[Tensor], Tensor]
 """Averages values [B,K,...] over the K supports -> [B,...]."""
+
+
+ACTIVATION_MAPS = (
+    Map("activation", "cosine with the prototype"),
+    Map("error_prone_activation", "cosine with the error-prone prototype"),
+)
+"""How figures show the activation maps."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.retain_and_recover import (
+    ACTIVATION_MAPS,
     RetainAndRecover,
     RetainAndRecoverOptions,
     profile_transforms,
@@ -73,7 +74,8 @@ class RARE(PriorGuided):
             "columns.pointwise": "res_w",
             "columns.spatial": "res_w_1",
             **published_decoder_names("decoder"),
-        }
+        },
+        maps=(*PriorGuided.published.maps, *ACTIVATION_MAPS),
     )
 
     def __init__(self, build: BuildArguments, options: RAREOptions) -> None:

@@ -115,7 +115,13 @@ def episode_figure(
 
 
 def shown_episode(
-    maps: Sequence[Map], episodes: EpisodeSet, planned: PlannedEpisode, prediction: Prediction, iou: float
+    maps: Sequence[Map],
+    episodes: EpisodeSet,
+    planned: PlannedEpisode,
+    prediction: Prediction,
+    *,
+    iou: float,
+    base_names: Sequence[str],
 ) -> ShownEpisode:
     """Return the pictures of an episode of a test at the images' original size.
 
@@ -125,6 +131,7 @@ def shown_episode(
         planned: the episode.
         prediction: its prediction as a batch of one.
         iou: its IoU, as the test has counted it.
+        base_names: names of the base classes of the training.
     """
     spec, fold = planned.spec, episodes.fold
     query, mask = episodes.store.named(spec.query)
@@ -138,7 +145,7 @@ def shown_episode(
         query,
         relabel(mask, class_table(spec.class_ids)),
         label_map(prediction.logits, fold.resize, *size),
-        maps_of(maps, prediction, frame, [fold.classes.names[class_id] for class_id in fold.classes.base]),
+        maps_of(maps, prediction, frame, base_names),
         query_title=f"query ({', '.join(names)})",
         iou=iou,
     )

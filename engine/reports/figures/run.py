@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ class Tested:
         adapter: the model in its test-time adaptation, or None.
         episodes: episodes of the test.
         counts: counts of every episode, or None where they are not known.
+        base_names: names of the base classes of the training.
         title: name of the test in the page.
     """
 
@@ -57,6 +58,7 @@ class Tested:
     adapter: Adapter | None
     episodes: EpisodeSet
     counts: EpisodeCounts | None
+    base_names: Sequence[str]
     title: str
 
 
@@ -142,7 +144,10 @@ def _shown(tested: Tested, planned: PlannedEpisode, case: Case) -> ShownEpisode:
     seed_episode(tested.episodes, planned, model.device)
     episode = episode.to(model.device)
     prediction = predict(model, episode) if adapter is None else adapter(episode)
-    return shown_episode((adapter or model).maps, tested.episodes, planned, prediction, case.iou)
+    maps = (adapter or model).maps
+    return shown_episode(
+        maps, tested.episodes, planned, prediction, iou=case.iou, base_names=tested.base_names
+    )
 
 
 def _html(figure: _Figure) -> str:

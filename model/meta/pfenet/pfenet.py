@@ -7,7 +7,7 @@ that compares query and guidance at several scales.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize
 from fewseg.model.layer.retain_and_recover import (
+    ACTIVATION_MAPS,
     RetainAndRecover,
     RetainAndRecoverOptions,
     profile_transforms,
@@ -92,6 +93,8 @@ class PFENet(PriorGuided):
         super().__init__(build.backbone, width, prior=options.prior)
         self.options = options
         self.learning = Learning().with_stored_statistics(options.fix_bn)
+        if options.error_prone_region:
+            self.published = replace(self.published, maps=(*self.published.maps, *ACTIVATION_MAPS))
         self.decoder = _decoder(options)
         self.rows, self.columns = profile_transforms(width, options)
         self.strategies = RetainAndRecover(options, self.rows, self.columns)
