@@ -93,7 +93,8 @@ def class_split(
 
     Args:
         data_set: ``pascal``, ``coco`` or ``shapes``, whose class names are fixed, or another with ``names``.
-        fold: zero-based index of the fold.
+        fold: zero-based index of the fold. Where names are fixed, the fold after the last one has all classes
+            as base classes, for models that are tested on other data.
         interleaved: fold i tests classes i+1, i+1+folds, ... (COCO's ``use_split_coco: True``) instead of the
             i-th block of consecutive ids.
         folds: number of folds.
@@ -102,15 +103,18 @@ def class_split(
     Raises:
         DataError: the data set is unknown and has no ``names``, or there is no such fold.
     """
+    further = names is None
     if names is None:
         names = known_names(data_set)
     names = tuple(names) if names and names[0] == "background" else ("background", *names)
     classes = len(names) - 1
     if not 1 <= folds <= classes:
         raise DataError(f"data_set {data_set}: {classes} classes cannot be cut into {folds} folds")
-    if not 0 <= fold < folds:
-        raise DataError(f"split {fold}: data set {data_set} has the folds 0 to {folds - 1}")
-    if interleaved:
+    if not 0 <= fold < folds + further:
+        raise DataError(f"split {fold}: data set {data_set} has the folds 0 to {folds - 1 + further}")
+    if fold == folds:
+        novel = range(0)
+    elif interleaved:
         novel = range(fold + 1, classes + 1, folds)
     else:
         novel = range(fold * classes // folds + 1, (fold + 1) * classes // folds + 1)

@@ -20,6 +20,8 @@ from fewseg.util.files import read_text, require_inside
 MIN_AREA = 2 * 32 * 32
 """Pixels at original resolution that a class must cover in an image to be listed for it."""
 
+_NO_BASE = "base classes to train on; test on it, or change folds"
+
 IMAGE_FOLDER = "JPEGImages"
 LIST_FOLDER = "ImageSets/Segmentation"
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -204,6 +206,9 @@ def episode_lists(
         DataError: there is a small class under ``error``, or no class can be drawn.
     """
     wanted, other = (split.novel, split.base) if novel else (split.base, split.unseen)
+    if not wanted:
+        lack = "novel classes to test; test its models on other data (--data)" if novel else _NO_BASE
+        raise DataError(f"{source.root}: the fold has no {lack}")
     check_labels(areas, len(split.names) - 1, source.root)
     listed = areas.at_least(wanted, max(min_area, 1))
     if drop_unwanted:
@@ -250,8 +255,6 @@ def _drawable(
     small_classes: str,
     drop_unwanted: bool,
 ) -> tuple[int, ...]:
-    if not supports:
-        raise DataError(f"{root}: the fold has no base classes to train on; test on it, or change folds")
     few = {c: len(images) for c, images in supports.items() if len(images) <= shot}
     counts = ", ".join(f"{split.names[c]} ({c}) has {n}" for c, n in few.items())
     message = f"{root}: a {shot}-shot episode needs {shot + 1} images of a class, but {counts}"

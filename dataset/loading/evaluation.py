@@ -18,6 +18,7 @@ from fewseg.dataset.loading.auxiliary import ClassSets, Names
 from fewseg.dataset.loading.few_shot import support_label
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import class_table, relabel
+from fewseg.dataset.weak.annotations import BY_OBJECT
 from fewseg.model.contract import Episode
 
 Support = tuple[str, int | None]
@@ -126,9 +127,11 @@ class EpisodeSet:
         """Read a support at original size: the image uint8 [H,W,3] and the annotated mask uint8 [H,W]."""
         image, mask = self.store.named(name)
         void = self.fold.protocol.support_void
-        return image, support_label(
-            mask, class_id, self.annotation, void, seed=self.annotation_seed, name=name
+        instances = self.store.objects(name) if self.annotation == BY_OBJECT else None
+        label = support_label(
+            mask, class_id, self.annotation, void, seed=self.annotation_seed, name=name, instances=instances
         )
+        return image, label
 
     def load_auxiliary(self, name: str) -> Tensor:
         """Read an auxiliary image [3,S,S]; its mask is not read."""

@@ -20,7 +20,7 @@ from fewseg.dataset.loading.auxiliary import AuxiliarySource
 from fewseg.dataset.loading.batches import EpochOrder, Key
 from fewseg.dataset.loading.store import ImageStore
 from fewseg.dataset.reading.transform import PlainTransform, TrainTransform, class_table, relabel
-from fewseg.dataset.weak.annotations import annotate
+from fewseg.dataset.weak.annotations import BY_OBJECT, annotate
 from fewseg.model.contract import UNLABELLED, Episode
 
 
@@ -144,6 +144,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
             spec.class_ids,
             seed=self.annotation_seed,
             name=name,
+            instances=self.store.objects(name) if self.annotation == BY_OBJECT else None,
         )
         _, (label,) = self.transform(image, [label], rng, out=episode.support[place])
         episode.support_mask[place] = torch.from_numpy(label)
@@ -185,15 +186,17 @@ def support_label(
     *,
     seed: int = 0,
     name: str = "support",
+    instances: np.ndarray | None = None,
 ) -> np.ndarray:
     """Turn a mask of class ids into a support mask: 1 the class, 255 void, 0 all else; uint8 [H,W].
 
     Args:
         void: ``keep`` void pixels, or make them ``background``.
         others: classes of the episode's other ways; their pixels become 254, not background of this way.
-        seed, name: see ``annotate``.
+        seed, name, instances: see ``annotate``.
     """
-    label = annotate(relabel(mask, class_table([class_id])), annotation, seed=seed, name=name)
+    binary = relabel(mask, class_table([class_id]))
+    label = annotate(binary, annotation, seed=seed, name=name, instances=instances)
     if others := [c for c in others if c != class_id]:
         label[np.isin(mask, others) & (label == 0)] = UNLABELLED
     if void == "background":

@@ -7,7 +7,10 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fewseg.dataset.lists.image_lists import OBJECT_FOLDER, ImageList
-from fewseg.dataset.reading.mask import read_image, read_mask, read_pair
+from fewseg.dataset.reading.mask import check_same_size, read_image, read_mask, read_pair
+
+_OBJECT_FOLDERS = (f"{OBJECT_FOLDER}Aug", OBJECT_FOLDER)
+"""Folders of the numbers of objects: PANet's, which also covers SBD, then VOC's."""
 
 
 class ImageStore:
@@ -64,11 +67,17 @@ class ImageStore:
         They lie in ``SegmentationObject``, as VOC has them; None where there is no such file.
 
         Raises:
-            DataError: the file is unreadable.
+            DataError: the file is unreadable, or of another size than the image.
         """
-        _, *below = PurePosixPath(self.source.masks[self.source.position[name]]).parts
-        path = self.source.root.joinpath(OBJECT_FOLDER, *below)
-        return read_mask(path) if path.is_file() else None
+        position, root = self.source.position[name], self.source.root
+        _, *below = PurePosixPath(self.source.masks[position]).parts
+        paths = (root.joinpath(folder, *below) for folder in _OBJECT_FOLDERS)
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return None
+        objects = read_mask(path)
+        check_same_size(self.pair(position)[0], objects, root / self.source.images[position], path)
+        return objects
 
     def named(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the pair of an image by its name."""

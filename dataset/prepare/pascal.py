@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from fewseg.dataset.lists.image_lists import OBJECT_FOLDER
 from fewseg.dataset.prepare.download import Archive
 from fewseg.dataset.prepare.files import place, read_lines, write_mask
 from fewseg.dataset.reading.mask import read_mask
@@ -43,7 +44,7 @@ SBD = Archive(
     "md5:82b4d87ceb2ed10f6038a1cba92111cb",
 )
 MASKS = "SegmentationClassAug"
-VOC_FOLDERS = ("JPEGImages", "SegmentationClass", MASKS, "ImageSets")
+VOC_FOLDERS = ("JPEGImages", "SegmentationClass", OBJECT_FOLDER, MASKS, "ImageSets")
 _OTHER_YEAR = re.compile(r"VOC(?!2012$)\d{4}")
 
 COUNTS = {"train": 1464, "val": 1449, "merged": 5953, "trainaug": 10582}
@@ -73,7 +74,7 @@ class Sources:
 
 
 def choose_voc(name: PurePosixPath) -> PurePosixPath | None:
-    """Select photographs, class masks and lists from VOC's archive, or from an archive of a part of it."""
+    """Select photographs, masks and lists from VOC's archive, or from an archive of a part of it."""
     parts = name.parts
     start = next((i for i, part in enumerate(parts) if part in VOC_FOLDERS), None)
     if start is None or any(_OTHER_YEAR.fullmatch(part) for part in parts[:start]):

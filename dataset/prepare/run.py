@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewseg.dataset.classes.shared_names import VOC_NAMES
+from fewseg.dataset.lists.image_lists import OBJECT_FOLDER
 from fewseg.dataset.prepare import fss1000, pascal
 from fewseg.dataset.prepare.class_pairs import place_images
 from fewseg.dataset.prepare.files import is_archive, link_folder, require_folder, require_root
@@ -32,6 +33,8 @@ def prepare_pascal(
         message = "%s: %d listed images are missing, first %s.jpg; --verify will name them"
         get_log("prepare").warning(message, sources.voc / "JPEGImages", len(absent), min(absent))
     link_folder(sources.voc / "JPEGImages", root / "JPEGImages")
+    if (sources.voc / OBJECT_FOLDER).is_dir():
+        link_folder(sources.voc / OBJECT_FOLDER, root / OBJECT_FOLDER)
     every = sorted({name for ids in lists.values() for name in ids})
     made = pascal.make_masks(sources, every, root / pascal.MASKS, workers=options.workers)
     lines = {

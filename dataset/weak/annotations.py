@@ -13,9 +13,18 @@ from fewseg.model.contract import UNLABELLED
 from fewseg.util.errors import DataError
 
 ANNOTATIONS = ("mask", "bbox", "largest_bbox", "scribble")
+BY_OBJECT = "largest_bbox"
+"""The annotation that tells objects of one class apart."""
 
 
-def annotate(mask: np.ndarray, annotation: str, *, seed: int = 0, name: str = "support") -> np.ndarray:
+def annotate(
+    mask: np.ndarray,
+    annotation: str,
+    *,
+    seed: int = 0,
+    name: str = "support",
+    instances: np.ndarray | None = None,
+) -> np.ndarray:
     """Replace the foreground of a support mask by a weaker annotation of it.
 
     Args:
@@ -24,6 +33,7 @@ def annotate(mask: np.ndarray, annotation: str, *, seed: int = 0, name: str = "s
             box of the largest object, as in PANet, ``scribble`` one stroke in one object and one in the
             background.
         seed, name: seed of a scribble and name of the image, which determine its random draws.
+        instances: see ``largest_box``.
 
     Raises:
         DataError: the annotation is unknown, or the mask has no foreground.
@@ -38,8 +48,8 @@ def annotate(mask: np.ndarray, annotation: str, *, seed: int = 0, name: str = "s
         )
     if annotation == "bbox":
         return boxes(mask)
-    if annotation == "largest_bbox":
-        return largest_box(mask)
+    if annotation == BY_OBJECT:
+        return largest_box(mask, instances)
     return scribble(mask, generator("scribble", seed, name))
 
 
@@ -79,13 +89,14 @@ def largest_box(mask: np.ndarray, instances: np.ndarray | None = None) -> np.nda
 
     Args:
         mask: uint8 [H,W] of 0, 1 and 255.
-        instances: id of the object at every pixel, 0 none, [H,W]; None: every connected part is an object.
+        instances: id of the object at every pixel, 0 none, [H,W]. Where it is None, or shows no object in
+            the mask, every connected part of the mask is an object.
 
     Returns:
         uint8 [H,W]: 1 in the box, 254 in the other boxes, 0 outside all boxes. All 0 for an empty mask.
     """
     inside = mask == 1
-    if instances is None:
+    if instances is None or not instances[inside].any():
         instances = cv2.connectedComponents(inside.view(np.uint8))[1]
     ids, areas = np.unique(instances[inside & (instances != 0)], return_counts=True)
     out = np.zeros(mask.shape, np.uint8)

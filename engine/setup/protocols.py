@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewseg.dataset.classes.fold import default_list
+from fewseg.dataset.classes.shared_names import NAMES
 from fewseg.dataset.episodes.protocol import (
     LIST_FILES,
     LISTED,
@@ -14,6 +15,7 @@ from fewseg.dataset.episodes.protocol import (
     Protocol,
     load_protocol,
 )
+from fewseg.dataset.labels import FOLDS
 from fewseg.engine.setup.tested_data import is_given, tested_data, tests_other_data
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError, shortened
@@ -47,12 +49,27 @@ _SETTLED = ("input_size", "interleaved_folds")
 
 
 def training_protocol(config: Config) -> Protocol:
-    """Return ``Data.protocol`` with the points that the config changes."""
+    """Return ``Data.protocol`` with the points that the config changes.
+
+    Where the fold trains on all classes, none is left to select snapshots, and the last one counts.
+
+    Raises:
+        ConfigError: there is no such protocol or point, or such a fold is to select on novel classes.
+    """
     data = config.Data
     _require_known(config, "Data.protocol", data.protocol)
     lists = {point: source_of(config, point) for point in LIST_KEYS}
     points = lists | _published_keys(config) | data.protocol_options
-    return load_protocol(data.protocol, data.data_set, **points)
+    protocol = load_protocol(data.protocol, data.data_set, **points)
+    if protocol.selection != "novel" or data.data_set not in NAMES or data.split != FOLDS:
+        return protocol
+    if "selection" in data.protocol_options:
+        raise ConfigError(
+            f"{config.where('Data.protocol_options')}: Data.protocol_options.selection: fold {data.split} of "
+            f"{data.data_set} trains on all classes, so no novel one can select snapshots; set it to last "
+            "or held_out_base"
+        )
+    return protocol.with_overrides(selection="last")
 
 
 def settled(config: Config) -> Config:

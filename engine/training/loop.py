@@ -51,7 +51,7 @@ class TrainingLoop:
         optimizer: the optimizer of its parameters.
         schedule: the schedule of the learning rates.
         loader, batches: this process's share of the data, and its batch sampler.
-        validate: scores the model.
+        validate: scores the model; None where there is nothing to score it on.
         snapshots, board: the files of weights and of TensorBoard.
         reached: the progress to start from.
         settings: section ``Train`` of the config.
@@ -64,7 +64,7 @@ class TrainingLoop:
         schedule: PolySchedule,
         loader: Loader,
         batches: EpochBatches,
-        validate: Validate,
+        validate: Validate | None,
         snapshots: Snapshots,
         board: TensorBoardWriter,
         reached: Progress,
@@ -194,7 +194,9 @@ class TrainingLoop:
         return self.length.number(self.reached.epoch, self.reached.step)
 
     def _validate(self, epoch: float, stop: StopRequest) -> None:
-        """Score the model after ``epoch`` epochs and keep it if it is the best so far."""
+        """Score the model after ``epoch`` epochs, where it can be, and keep it if it is the best so far."""
+        if self.validate is None:
+            return
         # A process that is stopped during the validation cannot communicate with the others.
         self.gathered = distributed.gather(self.model.memory.state())
 
@@ -220,7 +222,8 @@ class TrainingLoop:
     def _validates_after(self, epoch: int) -> bool:
         """Return whether a validation follows this many epochs; the last epoch is always followed by one."""
         settings = self.settings
-        return settings.evaluate and (epoch % settings.val_freq == 0 or epoch == self.length.epochs)
+        validates = settings.evaluate and self.validate is not None
+        return validates and (epoch % settings.val_freq == 0 or epoch == self.length.epochs)
 
     def _is_stale(self) -> bool:
         """Return whether this epoch was validated, and ``stop_interval`` epochs brought no new best score."""

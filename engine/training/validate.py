@@ -40,10 +40,13 @@ def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothin
     return meter
 
 
-def validation_of(config: Config, fold: Fold, model: Network, board: TensorBoardWriter) -> Validate:
-    """Return the validation of the config's stage."""
+def validation_of(config: Config, fold: Fold, model: Network, board: TensorBoardWriter) -> Validate | None:
+    """Return the validation of the config's stage; None where no class is left to score a method on."""
     if trains_base_learner(config):
         return base_validation(config, fold, cast(BaseLearner, model))
+    if not fold.for_selection().classes.novel:
+        get_log("train").info("fold %d trains on all classes: there is no validation", fold.number)
+        return None
     return few_shot_validation(config, fold, cast(FewShotModel, model), board)
 
 

@@ -99,7 +99,7 @@ def test_user_errors_are_one_line(config_file, trained, tmp_path):
     assert_refused(run(*predict, "--support", "a.jpg", "--opts", *BAM), "a.jpg has no mask")
     test = ("test.py", "--config", config_file)
     assert_refused(run(*test, "--weight", "missing.safetensors", "--opts", *BAM), "no such file")
-    assert_refused(run(*test, "--folds", 7, "--opts", *BAM), "split", "folds 0 to 3", "7")
+    assert_refused(run(*test, "--folds", 7, "--opts", *BAM), "split", "folds 0 to 4", "7")
     assert_refused(
         run(*test, "--weight", trained, "--opts", "arch", "bam", "Method.options.channels", 8), "misshaped"
     )

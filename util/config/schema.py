@@ -16,10 +16,13 @@ from fewseg.util.config import types as t
 from fewseg.util.config.types import METHOD_OPTION, AnyCase, Effect, Unset
 
 FOLDS: dict[str, int] = {
-    **{"pascal": 4, "coco": 4, "shapes": 4, "fss1000": 1, "shapes1000": 1},
+    **{"pascal": 5, "coco": 5, "shapes": 5, "fss1000": 1, "shapes1000": 1},
     **{"deepglobe": 1, "isic": 1, "chest_xray": 1},
 }
-"""Number of folds of a data set. A data set of one's own (``folder``) may have any number."""
+"""Number of folds of a data set. A data set of one's own (``folder``) may have any number.
+
+Of five folds the last one trains on all classes and tests none: its models are tested on other data.
+"""
 
 
 class Section(BaseModel):

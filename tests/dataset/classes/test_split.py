@@ -87,9 +87,19 @@ def test_a_label_of_8_bits_tells_at_most_254_base_classes_apart(classes: int):
         assert table[[0, 1, 2, 254]].tolist() == [0, 0, 1, 253] and table[255] == 255
 
 
+@pytest.mark.parametrize(("data_set", "classes"), [("pascal", 20), ("coco", 80), ("shapes", 20)])
+def test_the_fold_after_the_last_one_trains_on_all_classes(data_set, classes):
+    for interleaved in (False, True):
+        split = class_split(data_set, 4, interleaved=interleaved)
+        assert split.novel == split.unseen == () and split.base == tuple(range(1, classes + 1))
+    assert split.base_table[classes] == classes and split.hold_out().held_out == split.base[2::5]
+
+
 def test_a_fold_outside_the_range_names_the_range():
-    with pytest.raises(DataError, match=r"split 4: data set pascal has the folds 0 to 3"):
-        class_split("pascal", 4)
+    with pytest.raises(DataError, match=r"split 5: data set pascal has the folds 0 to 4"):
+        class_split("pascal", 5)
+    with pytest.raises(DataError, match=r"split 4: data set folder has the folds 0 to 3"):
+        class_split("folder", 4, names=[str(number) for number in range(8)])
     with pytest.raises(DataError, match="split -1: data set pascal has"):
         class_split("pascal", -1)
     for folds in (0, 3):

@@ -275,7 +275,8 @@ def test_another_year_in_an_archive_is_left_aside():
         ("VOCdevkit/VOC2007/JPEGImages/1.jpg", None),
         ("VOCdevkit/VOC2012/JPEGImages/1.jpg", "JPEGImages/1.jpg"),
         ("VOCdevkit/VOC2012/ImageSets/Action/1.txt", None),
-        ("VOCdevkit/VOC2012/SegmentationObject/1.png", None),
+        ("VOCdevkit/VOC2012/Annotations/1.xml", None),
+        ("VOCdevkit/VOC2012/SegmentationObject/1.png", "SegmentationObject/1.png"),
         ("./slice/ImageSets/Segmentation/val.txt", "ImageSets/Segmentation/val.txt"),
     ):
         found = pascal.choose_voc(PurePosixPath(name))

@@ -1,9 +1,14 @@
 """Weak annotations and what the objects of other ways become."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
+from fewseg.dataset.classes.fold import open_fold
+from fewseg.dataset.episodes.protocol import load_protocol
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.dataset.loading.few_shot import support_label
 from fewseg.dataset.weak.annotations import ANNOTATIONS, annotate, largest_box
 from fewseg.dataset.weak.scribble import longest_path, stroke, strokes, thinned
@@ -33,6 +38,32 @@ def test_instances_cut_touching_objects_apart() -> None:
     label = largest_box(mask, instances)
     assert (label[5:9, 7:10] == UNLABELLED).all()
     assert (label[1:9, 1:7] == 1).all()
+
+
+def test_objects_are_told_apart_by_the_masks_of_voc_where_they_are(tmp_path: Path) -> None:
+    mask, objects = two_objects(), np.zeros((10, 12), np.uint8)
+    mask[1:9, 5:7] = 1
+    objects[1:9, 5:7], objects[5:9, 7:10], objects[1:3, 1:4] = 1, 2, 3
+    folders = {"JPEGImages": np.zeros((10, 12, 3), np.uint8), "SegmentationClass": mask}
+    for name in ("a", "b"):
+        for folder, pixels in folders.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            suffix = "png" if pixels.ndim == 2 else "jpg"
+            cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), pixels)
+    (tmp_path / "SegmentationObject").mkdir()
+    cv2.imwrite(str(tmp_path / "SegmentationObject/a.png"), objects)
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("a\nb\n")
+    (tmp_path / "classes.txt").write_text("1 one\n2 two\n3 three\n4 four\n")
+    fold = open_fold("folder", tmp_path, 0, load_protocol("bam", "folder"))
+    episodes = EpisodeSet(fold, [], "largest_bbox")
+    (_, by_object), (_, by_part) = (episodes.annotated(name, 1) for name in "ab")
+    assert (by_object[1:9, 5:7] == 1).all() and (by_object == 1).sum() == 16
+    assert (by_part[1:9, 5:10] == 1).all() and (by_part == 1).sum() == 40
+    cv2.imwrite(str(tmp_path / "SegmentationObject/b.png"), objects[:5])
+    with pytest.raises(DataError, match=r"SegmentationObject/b.png: the mask is 12x5, but its image"):
+        episodes.annotated("b", 1)
 
 
 def test_an_empty_mask_has_no_box() -> None:

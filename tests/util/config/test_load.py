@@ -118,7 +118,7 @@ class TestMistakes:
             ("Data:\n  shot: 0\n", "run.yaml:2: Data.shot: must be at least 1, got 0"),
             ("Data:\n  val_size: 8\n", "run.yaml:2: Data.val_size: must be at least 32, got 8"),
             ("Data:\n  data_set: voc\n", "run.yaml:2: Data.data_set: must be one of 'pascal'"),
-            ("Data:\n  split: 4\n", "run.yaml:2: Data.split: pascal has the folds 0 to 3, got 4"),
+            ("Data:\n  split: 5\n", "run.yaml:2: Data.split: pascal has the folds 0 to 4, got 5"),
             ("Data:\n  split: -1\n", "run.yaml:2: Data.split: must be at least 0, got -1"),
             (
                 "Data: {split: 1, data_set: fss1000}\n",
@@ -126,7 +126,7 @@ class TestMistakes:
             ),
             (
                 "Test_Finetune:\n  folds: [0, 7]\n",
-                "run.yaml:2: Test_Finetune.folds: pascal has the folds 0 to 3, got 7",
+                "run.yaml:2: Test_Finetune.folds: pascal has the folds 0 to 4, got 7",
             ),
             ("Data:\n  scale_min: 2\n", "run.yaml:2: Data.scale_min: must not exceed scale_max"),
             ("Method:\n  options: 3\n", "run.yaml:2: Method.options: must be a mapping, got 3"),
