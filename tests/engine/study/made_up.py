@@ -9,6 +9,7 @@ from typing import Any
 from fewseg.engine.evaluation.outcome import plain
 from fewseg.engine.setup.protocols import test_difference, test_protocol
 from fewseg.engine.setup.run_path import run_key
+from fewseg.engine.setup.tested_data import tested_data, trained_on
 from fewseg.engine.study.description.grid import Cell
 from fewseg.engine.study.description.jobs import Job, StudyJobs
 from fewseg.engine.training.finished import Finished
@@ -60,12 +61,12 @@ def fill(
 def result_of(job: Job, cell: Cell, key: str, changes: dict[str, Any]) -> Result:
     """Return the result of a cell, as its config says."""
     config = job.config
-    protocol = test_protocol(config)
+    tested, protocol = tested_data(config).Data.data_set, test_protocol(config)
     shot = int(cell.labels.get("test_shot", config.Data.shot))
     seeds = tuple(
         SeedResult(
             seed=seed,
-            episode_hash=f"{config.Data.data_set}-{protocol.name}-{config.Data.split}-{shot}-{seed}",
+            episode_hash=f"{tested}-{protocol.name}-{config.Data.split}-{shot}-{seed}",
             metrics={"mIoU": score(cell, seed), "FB-IoU": score(cell, seed) / 2},
             class_iou={"cat": score(cell, seed)},
         )
@@ -73,7 +74,7 @@ def result_of(job: Job, cell: Cell, key: str, changes: dict[str, Any]) -> Result
     )
     usual: dict[str, Any] = {
         **{"method": config.Method.arch, "backbone": config.Method.backbone},
-        **{"data_set": config.Data.data_set, "fold": config.Data.split, "shot": shot},
+        **{"data_set": tested, "fold": config.Data.split, "shot": shot, "trained_on": trained_on(config)},
         **{"protocol": protocol.name, "protocol_difference": plain(test_difference(config, protocol))},
         **{"trained_under": config.Data.protocol, "novel_in_train": protocol.novel_in_train},
         **{"episodes": 1000, "seconds": 50.0, "seeds": seeds, "key": key, "checkpoint_hash": HASH},

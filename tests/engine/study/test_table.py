@@ -19,6 +19,7 @@ from .conftest import ROOT
 from .made_up import fill, finish
 
 PLAIN = {"rows": ["method"], "columns": ["fold"]}
+OTHER = ("folder", "pascal")
 
 
 @pytest.fixture
@@ -348,3 +349,17 @@ def test_script_prints_one_format_and_writes_all(shapes, tmp_path: Path, capsys)
     assert (folder / "tables.html").is_file()
     main(["table", str(jobs.study.path), "--out", str(tmp_path / "elsewhere")])
     assert capsys.readouterr().out.strip() == (tmp_path / "elsewhere/table1.txt").read_text().strip()
+
+
+def test_tests_on_other_data_have_tables_of_their_own_that_name_the_training(shapes) -> None:
+    others = {name: {"Test_Finetune.data": f"{ROOT}/config/_base_/dataset/{name}.yaml"} for name in OTHER}
+    jobs = shapes({**PLAIN, "rows": ["tested"]}, tested={"own": {}, **others})
+    results = fill(jobs)
+    tables = {table.title: table for table in tables_of(jobs).values()}
+    for data_set, title in zip(("shapes", *OTHER), tables, strict=True):
+        assert title.startswith(f"mIoU, data set {data_set}, ")
+        assert ("trained on shapes" in title) == (data_set in OTHER)
+    (row,) = by_row(tables[title]).values()
+    assert row["fold1"].mean == pytest.approx(
+        100 * results["shapes", "resnet18", "bam", "1", OTHER[-1]].mean["mIoU"]
+    )
