@@ -139,7 +139,9 @@ def build_segmenter(
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:
         get_log("predict").warning("no --auxiliary: %s goes without its auxiliary set", config.Method.arch)
-    load_trained(model, weight_path(config, fold), describe(config, fold.classes))
+    path = weight_path(config, fold)
+    load_trained(model, path, describe(config, fold.classes))
+    get_log("predict").info("%s: trained on %s, fold %d", path, fold.data_set, fold.number)
     model.to(device)
     if adapter is None:
         return Segmenter(model, examples, fold.resize, auxiliary, class_id)

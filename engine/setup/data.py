@@ -26,7 +26,7 @@ from fewseg.engine.setup.tested_data import tested_data, tested_fold
 from fewseg.engine.setup.weights import fill
 from fewseg.util import distributed
 from fewseg.util.config import Config
-from fewseg.util.errors import ConfigError
+from fewseg.util.errors import ConfigError, DataError
 
 _WORKER_CACHE = 128 << 20
 """Cache of decoded images in every loader worker, in bytes."""
@@ -61,7 +61,7 @@ def test_fold_of(config: Config) -> Fold:
     all classes whose names the training has not seen; there are no base classes.
 
     Raises:
-        DataError: the training has seen all classes.
+        DataError: the training has seen all classes, or the classes of its data cannot be read.
     """
     protocol, tested = test_protocol(config), tested_data(config)
     if tested is config:
@@ -69,7 +69,7 @@ def test_fold_of(config: Config) -> Fold:
     # Fold system and selection of the protocol are those of the training.
     system = {"interleaved_folds": tested.Data.use_split_coco, "selection": "novel"}
     fold = replace(_fold_under(tested, protocol.with_overrides(**system)), protocol=protocol)
-    trained, number = fold_of(config).classes, tested_fold(config)
+    trained, number = _trained_classes(config), tested_fold(config)
     words = f"{tested.Data.data_set}", f"{config.Data.data_set} fold {config.Data.split}"
     if number is not None:
         return replace(fold, classes=fold_of_other_data(fold.classes, trained, *words))
@@ -79,7 +79,17 @@ def test_fold_of(config: Config) -> Fold:
 
 def classes_of_training(config: Config, tested: Fold) -> ClassSplit:
     """Return the classes of the training; those of the tested fold, unless other data are tested."""
-    return tested.classes if tested_data(config) is config else fold_of(config).classes
+    return tested.classes if tested_data(config) is config else _trained_classes(config)
+
+
+def _trained_classes(config: Config) -> ClassSplit:
+    """Return the classes of a training on other data than the tested ones."""
+    try:
+        return fold_of(config).classes
+    except DataError as failure:
+        raise DataError(
+            f"{failure} (class names and lists of the training's data tell which classes are new)"
+        ) from failure
 
 
 def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | EpisodeDataset:

@@ -169,7 +169,15 @@ def bounds(values: np.ndarray) -> Interval:
 
 def _labels(by_fold: dict[int, Run], reference: dict[int, Run]) -> tuple[str, str]:
     own, other = (next(iter(runs.values())).result for runs in (by_fold, reference))
-    names = [f"{result.method} {result.backbone}" for result in (own, other)]
+    names = [
+        f"{result.method} {result.backbone}"
+        + (
+            f" trained on {result.trained_on}"
+            if own.trained_on != other.trained_on and result.trained_on
+            else ""
+        )
+        for result in (own, other)
+    ]
     return " - ".join(names), str(own.shot)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewseg.engine.setup.protocols import test_protocol
+from fewseg.engine.setup.tested_data import tested_data
 from fewseg.engine.study.description.jobs import Job, Kind
 from fewseg.util.files import write_text
 
@@ -60,14 +61,13 @@ class Traits:
     @classmethod
     def of(cls, job: Job) -> Traits:
         """Return the traits of a job."""
-        config, size = job.config, 1
+        config, size, data_set = job.config, 1, job.config.Data.data_set
         if job.kind in (Kind.BASE, Kind.TRAIN):
             size = config.Train.epochs
         elif job.kind is Kind.TEST:
-            protocol = test_protocol(config)
+            protocol, data_set = test_protocol(config), tested_data(config).Data.data_set
             size = protocol.episodes * len(protocol.seeds) * len(job.results)
-        method, data = config.Method, config.Data
-        return cls(job.kind.value, method.arch, method.backbone, data.data_set, size)
+        return cls(job.kind.value, config.Method.arch, config.Method.backbone, data_set, size)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import cv2
@@ -147,6 +148,7 @@ def test_one_corrupt_photograph_is_left_out_and_the_others_go_on(photos, tmp_pat
         predict.main(photos)
     assert stop.value.code == predict.INCOMPLETE == 1
     said = capsys.readouterr()
+    assert re.search(r"\.safetensors: trained on shapes, fold 0$", said.out, re.MULTILINE)
     masks = (read_mask(path) for path in (tmp_path / "found").glob("*_mask.png"))
     assert f"3 images segmented from 1 examples, the class found in {sum(m.any() for m in masks)}" in said.out
     wrong = said.err.splitlines()

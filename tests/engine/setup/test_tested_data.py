@@ -51,6 +51,16 @@ class TestFold:
         assert fold.classes.held_out == () and fold.protocol.selection == "held_out_base"
         assert len(classes_of_training(config, fold).base) == 12
 
+    def test_class_names_of_the_training_are_needed(
+        self, configure: Configure, other: Path, tmp_path: Path
+    ) -> None:
+        config = configure("bam", data_set="folder", data_root=tmp_path, **{"Test_Finetune.data": other})
+        message = (
+            r"classes.txt: .* \(class names and lists of the training's data tell which classes are new\)$"
+        )
+        with pytest.raises(UserError, match=message):
+            test_fold_of(config)
+
 
 class TestProtocol:
     def test_points_of_the_data_come_from_their_file_and_sizes_from_the_training(self) -> None:

@@ -129,6 +129,14 @@ class TestTables:
         assert 0 < low < row.values[-1].mean < high < 10
         assert to_csv(table).splitlines()[0].endswith("mean,mean_std,mean_low,mean_high")
 
+    def test_a_difference_between_trainings_names_their_data(self, tmp_path: Path) -> None:
+        stored(tmp_path, "bam", counted())
+        stored(tmp_path, "bam", counted(1, 0.5), trained_on="coco fold 0")
+        runs = read_runs([str(tmp_path)])
+        (row,) = difference_table(runs, "mIoU", draws=20).rows
+        assert row.labels[0] == "bam resnet50 trained on coco fold 0 - bam resnet50"
+        assert comparison_table(runs, "mIoU", None, draws=20).label_columns == ("method", "trained on")
+
     def test_other_episodes_cannot_be_paired(self, tmp_path: Path) -> None:
         stored(tmp_path, "bam", counted())
         stored(tmp_path, "pfenet", counted(hashes=("ef56", "ab78")))
