@@ -12,6 +12,7 @@ from fewseg.engine.setup.stage import trains_base_learner
 from fewseg.engine.study.description.expansion import jobs_of
 from fewseg.engine.study.description.jobs import Kind, StudyJobs
 from fewseg.engine.study.description.study_file import read_study
+from fewseg.model.create import METHODS
 from fewseg.util.config import load_config
 
 from .conftest import ROOT
@@ -33,11 +34,19 @@ def shipped(monkeypatch: pytest.MonkeyPatch):
     [
         ("shapes", {Kind.BASE: 2, Kind.TRAIN: 24, Kind.TEST: 24}),
         ("pascal", {Kind.BASE: 4, Kind.TRAIN: 40, Kind.TEST: 40}),
+        ("learns", {Kind.BASE: 1, Kind.TRAIN: 63, Kind.MINE: 3, Kind.TEST: 63}),
         ("all_methods", {Kind.BASE: 2, Kind.TRAIN: 26, Kind.MINE: 1, Kind.TEST: 40}),
     ],
 )
 def test_number_of_jobs(shipped, name: str, numbers: dict[Kind, int]) -> None:
     assert Counter(job.kind for job in shipped(name).jobs.values()) == numbers
+
+
+def test_every_method_has_a_recipe_by_which_it_learns(shipped) -> None:
+    jobs = shipped("learns")
+    labels = [(cell.labels["method"], cell.labels["parts"]) for cell, _, _ in jobs.cells]
+    assert {method for method, _ in labels} == set(METHODS)
+    assert set(Counter(labels).values()) == {3}  # one data set and one schedule, three seeds
 
 
 def test_standard_table_trains_the_shipped_configs_in_their_own_folders(shipped) -> None:
