@@ -64,8 +64,9 @@ def training_protocol(config: Config) -> Protocol:
     if protocol.selection != "novel" or data.data_set not in NAMES or data.split != FOLDS:
         return protocol
     if "selection" in data.protocol_options:
+        key = "Data.protocol_options.selection"
         raise ConfigError(
-            f"{config.where('Data.protocol_options')}: Data.protocol_options.selection: fold {data.split} of "
+            f"{config.where(key)}: {key}: fold {data.split} of "
             f"{data.data_set} trains on all classes, so no novel one can select snapshots; set it to last "
             "or held_out_base"
         )
