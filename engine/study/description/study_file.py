@@ -73,8 +73,12 @@ class StudyFile(_Part):
 
     @property
     def name(self) -> str:
-        """The name of the study: that of its file."""
-        return self.path.stem
+        """The name of the study: that of its file, and before it that of a folder below ``studies``.
+
+        The papers' studies have such folders, so that ``bam/main.yaml`` and ``panet/main.yaml`` differ.
+        """
+        folder = self.path.resolve().parent
+        return f"{folder.name}_{self.path.stem}" if folder.parent.name == "studies" else self.path.stem
 
     @property
     def root(self) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fewseg.engine.study.description.grid import cells_of
@@ -95,3 +97,13 @@ def test_mistakes_are_one_line(study, text: str, said: str) -> None:
 def test_missing_file_is_one_line(tmp_path) -> None:
     with pytest.raises(UserError, match="the study file cannot be read"):
         read_study(tmp_path / "nothing.yaml")
+
+
+def test_studies_of_two_papers_have_two_names(tmp_path: Path) -> None:
+    names = []
+    for place in ("studies/bam/main.yaml", "studies/panet/main.yaml", "studies/main.yaml", "main.yaml"):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("config: a.yaml\ngrid: {fold: [0]}\n")
+        names.append(read_study(path).name)
+    assert names == ["bam_main", "panet_main", "main", "main"]
