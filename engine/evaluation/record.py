@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewseg.engine.evaluation.measure import Measurement
+from fewseg.engine.reports.figures.rounds import rounds_figure
+from fewseg.engine.reports.figures.style import write_figure
 from fewseg.engine.reports.page import PAGE
 from fewseg.engine.reports.report import Section, write_pictures, write_report, write_tables
 from fewseg.util import distributed
@@ -24,6 +26,8 @@ def record(folder: ResultFolder, measurement: Measurement) -> list[Path]:
     for picture in pictures.glob("*.png"):
         picture.unlink()
     write_pictures(pictures, measurement.pictures)
+    if result.rounds:
+        write_figure(pictures / "rounds", rounds_figure(result))
     for baseline in measurement.baselines:
         moved += _add_baseline(folder.baselines, baseline)
     folder.add(result, measurement.counts)

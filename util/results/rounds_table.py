@@ -32,7 +32,9 @@ def build_rounds_table(results: Sequence[Result]) -> Table:
                 figures = _means([[100 * r.metrics[metric] for r in result.rounds] for result in own], most)
                 returned = statistics.fmean(100 * result.mean[metric] for result in own)
                 rows.append(Row((*labels, metric), (*figures, Value(returned))))
-        rows.append(Row((*labels, _CHOSEN), (*_means([_shares(result) for result in own], most), None)))
+        rows.append(
+            Row((*labels, _CHOSEN), (*_means([shares_of_choice(result) for result in own], most), None))
+        )
     return Table(
         title=", ".join(["scores by round", *arranged.shared]),
         label_columns=(*arranged.label_columns, "figure"),
@@ -42,7 +44,7 @@ def build_rounds_table(results: Sequence[Result]) -> Table:
     )
 
 
-def _shares(result: Result) -> list[float]:
+def shares_of_choice(result: Result) -> list[float]:
     """Return in how many of the episodes every round was chosen, in per cent."""
     return [100 * of_round.chosen / (result.episodes * len(result.seeds)) for of_round in result.rounds]
 
