@@ -42,6 +42,17 @@ class TestFold:
         config = configure("bam", split=1, **{"Test_Finetune.data": other})
         assert len(classes_of_training(config, test_fold_of(config)).base) == 15
 
+    @pytest.mark.filterwarnings("ignore:coco")
+    def test_the_fold_system_is_that_of_the_tested_data(self) -> None:
+        given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/coco.yaml")]
+        config = load_config(ROOT / "config/pascal/panet_resnet50.yaml", [*given, "data_opts", "{split: 1}"])
+        fold = test_fold_of(config)
+        assert fold.classes.novel == tuple(range(2, 81, 4))
+        assert fold.protocol.interleaved_folds is False  # recorded as a point of the training
+        consecutive = "{split: 1, use_split_coco: False}"
+        config = load_config(ROOT / "config/pascal/panet_resnet50.yaml", [*given, "data_opts", consecutive])
+        assert test_fold_of(config).classes.novel == tuple(range(21, 41))
+
     def test_held_out_classes_of_the_training_are_no_rule_for_the_tested_data(
         self, configure: Configure, other: Path
     ) -> None:
@@ -85,6 +96,18 @@ class TestProtocol:
         given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/pascal.yaml")]
         protocol = test_protocol(load_config(ROOT / "config/fss1000/panet_resnet50.yaml", given))
         assert (protocol.name, protocol.episodes) == ("hsnet", 1000)
+
+    def test_the_list_is_the_protocol_s_unless_one_is_named(self, tmp_path: Path) -> None:
+        for name in ("trainaug.txt", "mine.txt"):
+            (tmp_path / name).touch()
+        path = tmp_path / "voc.yaml"
+        path.write_text(f"Data: {{data_set: pascal, data_root: voc, val_list: {tmp_path}/val.txt}}\n")
+        given = ["Test_Finetune.data", str(path)]
+        config = load_config(ROOT / "config/coco/panet_resnet50.yaml", given)
+        assert test_fold_of(config).val_list == tmp_path / "trainaug.txt"
+        named = [*given, "data_opts", f"{{val_list: {tmp_path}/mine.txt}}"]
+        config = load_config(ROOT / "config/coco/panet_resnet50.yaml", named)
+        assert test_fold_of(config).val_list == tmp_path / "mine.txt"
 
     def test_what_a_method_s_schedule_sets_follows(self) -> None:
         given = ["Test_Finetune.data", str(ROOT / "config/_base_/dataset/coco.yaml")]
