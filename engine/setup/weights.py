@@ -118,7 +118,7 @@ def _without_absent_parts(
     absent = [part for part in there if getattr(network, part, network) is None]
     if absent:
         words = " and ".join(_LEFT_OUT[part] for part in _LEFT_OUT if part in absent)
-        get_log("engine").info("%s: its %s is left out, as the config says", path, words)
+        get_log("engine").info("%s: used without its %s, as the config says", path, words)
     return {name: value for name, value in state.items() if name.partition(".")[0] not in absent}
 
 

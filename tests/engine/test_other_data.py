@@ -87,11 +87,13 @@ class TestScores:
 
     def test_the_base_learner_still_marks_known_objects(self, configure: Configure, other: Path) -> None:
         model, episodes = undecided(configure, **{"Test_Finetune.data": other})
-        (scores, _) = evaluate(model, episodes)
-        assert (
-            model.base_head is not None
-            and scores.episodes["final"].tolist() != scores.episodes["meta"].tolist()
-        )
+        classifier = [module for module in model.base_head.modules() if isinstance(module, nn.Conv2d)][-1]
+        with torch.no_grad():
+            classifier.bias[3] += 100  # one of its own classes is everywhere
+            model.ensemble.cls_merge.weight.copy_(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1))
+        scores, _ = evaluate(model, episodes)
+        hits = {part: scores.episodes[part][:, 1, 0].sum().item() for part in ("final", "meta")}
+        assert hits["final"] == 0 < hits["meta"]
 
     @pytest.mark.parametrize("left_out", [["ensemble"], ["ensemble", "base"]], ids=str)
     def test_without_the_ensemble_the_meta_learner_is_left(
@@ -101,11 +103,12 @@ class TestScores:
         path = tmp_path / "bam.safetensors"
         trained = fold_of(configure("bam")).classes
         save_checkpoint(path, model.state_dict(), describe(configure("bam"), trained))
-        given = {"Test_Finetune.data": other, "Test_Finetune.weight": path, **dict.fromkeys(left_out, "none")}
+        given = {"Test_Finetune.data": other, "Test_Finetune.weight": path, "Test_Finetune.episodes": 4}
+        given |= dict.fromkeys(left_out, "none")
         with caplog.at_level("INFO"):
             run = open_run(configure("bam", **given))
         words = "base learner and ensemble" if "base" in left_out else "ensemble"
-        assert f"bam.safetensors: its {words} is left out, as the config says" in caplog.text
+        assert f"bam.safetensors: used without its {words}, as the config says" in caplog.text
         whole, alone = counts(evaluate(model, episodes)), counts(evaluate(run.model.eval(), run.episodes))
         assert [one["final"] for one in alone] == [one["meta"] for one in whole]
         with pytest.raises(UserError, match="does not fit this network"):
