@@ -33,11 +33,12 @@ from fewseg.engine.prediction.predict import (
 )
 from fewseg.engine.reports.pictures import overlay, panel
 from fewseg.engine.reports.report import write_picture
-from fewseg.engine.setup.build import build_adapter, build_few_shot, name_class
+from fewseg.engine.setup.build import build_adapter, build_few_shot
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.script import log_notices, require_writable, run_script, with_changes
 from fewseg.engine.setup.stage import require_few_shot
 from fewseg.engine.setup.weights import describe, load_trained
+from fewseg.engine.setup.words import class_id_of, names_with
 from fewseg.model.contract import AuxiliarySet
 from fewseg.util import distributed
 from fewseg.util.command_line import add_config, command_line
@@ -132,9 +133,10 @@ def build_segmenter(
     """Load the model, in the adaptation that the config names, and show it examples and auxiliary images."""
     device = distributed.start()
     fold: Fold = fold_of(config)
-    names, class_id = name_class(config, fold.classes.names, class_name)
+    names = names_with(config, fold.classes.names, class_name)
     model = build_few_shot(config, fold.classes, names)
     adapter = build_adapter(config, model)
+    class_id = class_id_of(config, model, names, class_name)
     if auxiliary and model.meta.inputs.auxiliary is not AuxiliarySet.CLASS:
         raise UserError(f"--auxiliary: {config.Method.arch} has no use for auxiliary images; leave it out")
     if not auxiliary and model.meta.inputs.auxiliary is AuxiliarySet.CLASS:

@@ -20,7 +20,7 @@ from fewseg.model.meta.fsil import FSIL
 from fewseg.model.meta.fss1000.fss1000 import FSS1000
 from fewseg.model.meta.hdmnet.hdmnet import HDMNet
 from fewseg.model.meta.hsnet.hsnet import HSNet
-from fewseg.model.meta.mianet import MIANet
+from fewseg.model.meta.mianet.mianet import MIANet
 from fewseg.model.meta.mlc.mlc import MLC, MLCReconstruction
 from fewseg.model.meta.msanet.msanet import MSANet
 from fewseg.model.meta.oslsm.oslsm import OSLSM

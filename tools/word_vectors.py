@@ -1,8 +1,9 @@
-"""Make MIANet's table of word vectors from a word2vec file and a list of class names.
+"""Make MIANet's table of word vectors from a file of word2vec or fastText and a list of class names.
 
-The list holds one class per line, behind its id or in the order of the ids. Words of a name are separated by
-spaces and averaged; ``fire_hydrant`` is one entry of the word2vec file. Where the file does not know a name,
-write words that it knows: ``table`` for ``diningtable``. ``lists/pascal`` and ``lists/coco`` hold such lists.
+Vectors of any width will do; of fastText, take the text (``.vec``). The list holds one class per line,
+behind its id or in the order of the ids. Words of a name are separated by spaces and averaged;
+``fire_hydrant`` is one entry of word2vec's file. Where the file does not know a name, write words that it
+knows: ``table`` for ``diningtable``. ``lists/pascal`` and ``lists/coco`` hold such lists.
 
     python tools/word_vectors.py GoogleNews-vectors-negative300.bin lists/pascal/words.txt \\
         data/word_vectors/pascal.npy
@@ -27,14 +28,16 @@ from fewseg.engine.setup.script import run_script
 from fewseg.util.command_line import command_line
 from fewseg.util.errors import DataError
 from fewseg.util.files import write_atomically
-from fewseg.util.word_vectors import WIDTH, unit_rows
+from fewseg.util.word_vectors import unit_rows
 
-_GZIP = b"\x1f\x8b"
+_UNFIT = {b"\x1f\x8b": "is compressed; unpack it first with gunzip"}
+_UNFIT |= {b"\xba\x16\x4f\x2f": "is a model of fastText; take its vectors as text, the file .vec beside it"}
+"""First bytes of files that cannot be read -> what to do."""
 _LONGEST_LINE = 1 << 16
 
 
 def make_table(names: Sequence[str], vectors: dict[str, np.ndarray], source: Path) -> np.ndarray:
-    """Return the unit vectors of ``names``, float32 [names, 300].
+    """Return the unit vectors of ``names``, float32 [names, width].
 
     Raises:
         DataError: names the first class with a word that ``vectors`` lacks.
@@ -71,23 +74,24 @@ def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:
     """Return the vectors of those ``words`` that a word2vec file has, be it text or binary.
 
     Raises:
-        DataError: the file is missing, compressed, cut off, or of another width than 300.
+        DataError: the file is missing, compressed, cut off, or no file of word vectors.
     """
     try:
         with path.open("rb") as file:
             start = file.read(_LONGEST_LINE)
     except OSError as failure:
         raise DataError(f"{path}: the word2vec file cannot be read") from failure
-    if start.startswith(_GZIP):
-        raise DataError(f"{path}: is compressed; unpack it first with gunzip")
+    for beginning, remedy in _UNFIT.items():
+        if start.startswith(beginning):
+            raise DataError(f"{path}: {remedy}")
     header = start.partition(b"\n")[0].split()
     counted = len(header) == 2 and all(number.isdigit() for number in header)
     width = int(header[1]) if counted else len(header) - 1
-    if width != WIDTH:
-        raise DataError(f"{path}: MIANet needs word vectors of {WIDTH} numbers, this file's have {width}")
-    if counted and not _is_text(start.partition(b"\n")[2]):
-        return _read_binary(path, int(header[0]), frozenset(words))
-    return _read_text(path, counted, frozenset(words))
+    if width < 1:
+        raise DataError(f"{path}: is no file of word vectors: its first line holds no word and its numbers")
+    if counted and not _is_text(start.partition(b"\n")[2], width):
+        return _read_binary(path, int(header[0]), width, frozenset(words))
+    return _read_text(path, counted, width, frozenset(words))
 
 
 def save_table(path: Path, table: np.ndarray) -> None:
@@ -97,16 +101,16 @@ def save_table(path: Path, table: np.ndarray) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()), DataError)
 
 
-def _is_text(body: bytes) -> bool:
-    """Whether the first entry is a word and 300 written numbers."""
+def _is_text(body: bytes, width: int) -> bool:
+    """Whether the first entry is a word and written numbers."""
     fields = body.partition(b"\n")[0].split()
     try:
-        return len([float(number) for number in fields[1:]]) == WIDTH
+        return len([float(number) for number in fields[1:]]) == width
     except ValueError:
         return False
 
 
-def _read_text(path: Path, counted: bool, words: frozenset[str]) -> dict[str, np.ndarray]:
+def _read_text(path: Path, counted: bool, width: int, words: frozenset[str]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, 1):
@@ -117,16 +121,18 @@ def _read_text(path: Path, counted: bool, words: frozenset[str]) -> dict[str, np
                 vector = np.array(rest.split(), dtype=np.float32)
             except ValueError as failure:
                 raise DataError(f"{path}:{number}: the vector of {word!r} holds no number") from failure
-            if len(vector) != WIDTH:
-                raise DataError(f"{path}:{number}: the vector of {word!r} has {len(vector)} numbers")
+            if len(vector) != width:
+                raise DataError(
+                    f"{path}:{number}: the vector of {word!r} has {len(vector)} numbers instead of {width}"
+                )
             found[word] = vector
     return found
 
 
-def _read_binary(path: Path, count: int, words: frozenset[str]) -> dict[str, np.ndarray]:
+def _read_binary(path: Path, count: int, width: int, words: frozenset[str]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     wanted = {word.encode(): word for word in words}
-    size = 4 * WIDTH
+    size = 4 * width
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         position = content.find(b"\n") + 1
         for entry in range(count):
@@ -144,7 +150,7 @@ def _read_binary(path: Path, count: int, words: frozenset[str]) -> dict[str, np.
 def main(argv: list[str] | None = None) -> None:
     """Make the table that the command line describes."""
     parser = command_line(__doc__)
-    parser.add_argument("word2vec", type=Path, help="word2vec vectors of 300 numbers, text or binary")
+    parser.add_argument("word2vec", type=Path, help="word vectors as word2vec writes them, text or binary")
     parser.add_argument("classes", type=Path, help="text file, one class name per line")
     parser.add_argument("table", type=Path, help="the .npy file to write")
     args = parser.parse_args(argv)

@@ -13,24 +13,28 @@ from torch import Tensor
 from fewseg.util.errors import DataError, shortened
 from fewseg.util.files import is_path
 
-WIDTH = 300
+_HASHED_WIDTH = 300
 HASHED = "hashed"
 _BACKGROUND = "background"
 
 
-def load_word_vectors(source: str | Path, class_names: Sequence[str]) -> Tensor:
-    """Return one word vector per class, float32 [1 + classes, 300], row 0 the background's.
+def load_word_vectors(source: str | Path | Sequence[str], class_names: Sequence[str]) -> Tensor:
+    """Return one word vector per class, float32 [1 + classes, width], row 0 the background's.
 
     Args:
-        source: ``hashed``, or the path of a table [1 + classes, 300] as ``tools/word_vectors.py`` makes it.
+        source: ``hashed``, the path of a table [1 + classes, width] as ``tools/word_vectors.py`` makes it, or
+            several of these, whose vectors are concatenated.
         class_names: in the order of their ids, with or without a leading ``background``.
 
     Raises:
-        DataError: the table is missing, unreadable, or not one of this data set.
+        DataError: a table is missing, unreadable, or not one of this data set.
     """
     names = with_background(class_names)
-    table = hashed_vectors(names) if str(source) == HASHED else _read_table(Path(source), len(names))
-    return torch.from_numpy(table)
+    tables = [
+        hashed_vectors(names) if str(one) == HASHED else _read_table(Path(one), len(names))
+        for one in ([source] if isinstance(source, str | Path) else source)
+    ]
+    return torch.from_numpy(np.concatenate(tables, axis=1))
 
 
 def with_background(class_names: Sequence[str]) -> list[str]:
@@ -40,12 +44,12 @@ def with_background(class_names: Sequence[str]) -> list[str]:
 
 
 def hashed_vectors(names: Sequence[str]) -> np.ndarray:
-    """Return a unit vector per name, float32 [names, 300], the same on every machine.
+    """Return a unit vector of 300 numbers per name, float32 [names, 300], the same on every machine.
 
     Different names have nearly orthogonal vectors, which distinguish classes but have no meaning.
     """
-    digests = [hashlib.shake_256(name.encode()).digest(4 * WIDTH) for name in names]
-    integers = np.frombuffer(b"".join(digests), "<u4").reshape(len(names), WIDTH)
+    digests = [hashlib.shake_256(name.encode()).digest(4 * _HASHED_WIDTH) for name in names]
+    integers = np.frombuffer(b"".join(digests), "<u4").reshape(len(names), _HASHED_WIDTH)
     return unit_rows(integers / 2.0**31 - 1)
 
 
@@ -69,10 +73,10 @@ def _read_table(path: Path, rows: int) -> np.ndarray:
             f"{path}: is no .npy table of numbers; make one with tools/word_vectors.py"
         ) from failure
     shape = list(table.shape) if isinstance(table, np.ndarray) else "an archive of several arrays"
-    if shape != [rows, WIDTH]:
+    if len(shape) != 2 or shape[0] != rows or not shape[1]:
         raise DataError(
-            f"{path}: a table of word vectors must be [{rows}, {WIDTH}] here, the background and "
-            f"{rows - 1} classes, got {shape}"
+            f"{path}: a table of word vectors must have {rows} rows here, the background and {rows - 1} "
+            f"classes, each a vector; got {shape}"
         )
     if table.dtype.kind != "f" or not np.isfinite(table).all():
         raise DataError(

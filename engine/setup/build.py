@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.stage import require_few_shot, trains_base_learner
+from fewseg.engine.setup.words import WORDS, word_sources
 from fewseg.model import create_adapter, create_base_learner, create_model
 from fewseg.model.contract import Backbone, Episode, Map, Network, Prediction, TextInput
 from fewseg.model.create import METHODS
@@ -18,47 +19,12 @@ from fewseg.model.options import OptionError
 from fewseg.util.config import Config
 from fewseg.util.config.schema import keys_marked
 from fewseg.util.config.types import METHOD_OPTION
-from fewseg.util.errors import ConfigError, UserError
+from fewseg.util.errors import ConfigError
 from fewseg.util.log import get_log
-from fewseg.util.word_vectors import HASHED, load_word_vectors, with_background
+from fewseg.util.word_vectors import load_word_vectors
 
 _AUX_WEIGHTS = ("aux_weight1", "aux_weight2")
 """Published keys for the weights of the losses in addition to an ensemble's."""
-
-WORDS = "embeddings"
-"""The option of methods that read word vectors of class names."""
-
-
-def name_class(config: Config, class_names: Sequence[str], name: str | None) -> tuple[list[str], int]:
-    """Return the names of all classes for ``build_network``, and the id of the class with the name ``name``.
-
-    A name that is not in the data set gets the next free id.
-
-    Args:
-        config: config of the method, which may read class names.
-        class_names: class names of the data set, in the order of their ids, with or without ``background``.
-        name: name of the class to be segmented; None if the user gave none.
-
-    Raises:
-        UserError: the method reads names and there is none, or none with a word vector; or it reads no names.
-    """
-    names, arch = with_background(class_names), config.Method.arch
-    method = METHODS.get(arch)  # an unknown one is refused when it is built
-    if method is None or method.inputs.text is TextInput.NONE:
-        if name is not None:
-            raise UserError(f"--class-name {name}: {arch} does not read names of classes; leave it out")
-        return names, 0
-    if name is None:
-        raise UserError(f"{arch} reads the name of the class that it segments; give it: --class-name cat")
-    if name in names[1:]:  # the background is no class
-        return names, names.index(name, 1)
-    source = str(config.Method.options.get(WORDS))
-    if source != HASHED:
-        raise UserError(
-            f"--class-name {name}: {source} has word vectors of the data set's classes only; give the "
-            f"nearest of {', '.join(names[1:])}"
-        )
-    return [*names, name], len(names)
 
 
 def build_network(config: Config, split: ClassSplit) -> Network:
@@ -235,7 +201,8 @@ def _chosen_parts(config: Config) -> dict[str, Any]:
 def _method_options(config: Config, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the method's options from its flat published keys, overridden by ``Method.options``.
 
-    Word vectors are ``hashed`` or the path of a table in the config; they become one vector per class.
+    Word vectors are ``hashed``, the path of a table or a list of these in the config; they become one vector
+    per class.
     """
     method = METHODS.get(config.Method.arch)
     known = {field.name for field in fields(method.Options)} if method is not None else set()
@@ -248,6 +215,6 @@ def _method_options(config: Config, class_names: Sequence[str]) -> dict[str, Any
             _tell_unused(config, section, key)
     options |= config.Method.options
     reads_words = method is not None and method.inputs.text is TextInput.WORD_VECTORS
-    if reads_words and isinstance(options.get(WORDS), str):
-        options[WORDS] = load_word_vectors(options[WORDS], class_names)
+    if reads_words and (sources := word_sources(config)):
+        options[WORDS] = load_word_vectors(sources, class_names)
     return options

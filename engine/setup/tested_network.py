@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.classes.split import ClassSplit
-from fewseg.engine.setup.build import WORDS, build_few_shot
+from fewseg.engine.setup.build import build_few_shot
 from fewseg.engine.setup.tested_data import tests_other_data
+from fewseg.engine.setup.words import WORDS, word_sources
 from fewseg.model.contract import TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
@@ -33,11 +34,11 @@ def _with_tested_words(config: Config) -> Config:
     method = METHODS.get(config.Method.arch)
     if method is None or method.inputs.text is not TextInput.WORD_VECTORS or not tests_other_data(config):
         return config
-    own, tested = config.Method.options.get(WORDS), config.Test_Finetune.embeddings
+    own, tested = word_sources(config), config.Test_Finetune.embeddings
     if tested is None:
-        if isinstance(own, str) and own != HASHED:
+        if set(own) - {HASHED}:
             raise ConfigError(
-                f"Test_Finetune.embeddings: unset; {own} has word vectors for the classes of "
+                f"Test_Finetune.embeddings: unset; {' and '.join(own)} has word vectors for the classes of "
                 f"{config.Data.data_set} only; make those of the tested classes by tools/word_vectors.py and "
                 "name them: --opts Test_Finetune.embeddings PATH"
             )

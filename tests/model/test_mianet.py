@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fewseg.model.meta.mianet import hierarchical_prior, support_means, triplet_loss
-from tests.model.tester import MetaLearnerTester, random_episode
+from fewseg.model.meta.mianet.general_information import triplet_loss
+from fewseg.model.meta.mianet.hierarchical_prior import hierarchical_prior, support_means
+from fewseg.model.records import TextInput
+from tests.model.tester import MetaLearnerTester, decode_encoded, random_episode
 
 TABLE = normalize(torch.randn(21, 300, generator=torch.Generator().manual_seed(0)), dim=1)
 
@@ -52,10 +54,64 @@ class TestMIANet(MetaLearnerTester):
         with pytest.raises(ValueError, match="needs word vectors"):
             self.build(embeddings=None)
 
-    @pytest.mark.parametrize("shape", [(21, 200), (300,), (1, 300)])
+    @pytest.mark.parametrize("shape", [(21, 0), (300,), (1, 300)])
     def test_a_table_of_the_wrong_shape_is_refused(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match=r"must be \[1 \+ classes, 300\].*got \[" + str(shape[0])):
+        with pytest.raises(ValueError, match=r"must be \[1 \+ classes, width\].*got \[" + str(shape[0])):
             self.build(embeddings=torch.zeros(shape))
+
+    @pytest.mark.parametrize("width", [7, 600])
+    def test_word_vectors_may_have_any_width(self, width: int) -> None:
+        model = self.build(embeddings=torch.randn(21, width)).eval()
+        assert model.meta.generator[0].in_features == width + 16
+        with torch.no_grad():
+            assert model(random_episode(65)).logits.isfinite().all()
+
+    @pytest.mark.parametrize(
+        ("options", "absent"),
+        [
+            ({"general_information": False, "embeddings": None}, {"generator", "local_features"}),
+            ({"triplet_weight": 0.0}, {"local_features"}),
+            ({"prior": "single"}, set()),
+            ({"prior": "none"}, set()),
+        ],
+    )
+    def test_a_part_can_be_switched_off(self, options: dict[str, object], absent: set[str]) -> None:
+        """The rest still learns, gives something else, and has no weights for the part."""
+        whole, rest = self.build(), self.build(**options)
+        children, left = (
+            {name.split(".")[0] for name, _ in model.meta.named_parameters()} for model in (whole, rest)
+        )
+        assert children - left == absent
+        assert rest.meta.decoder.merge[0][0].in_channels == 32 + (rest.meta.options.prior != "none")
+        episode = random_episode(65, shots=2)
+        losses = rest.losses(rest.train()(episode), episode)
+        assert set(losses) == {"main", "inner"} | ({"triplet"} if "local_features" not in absent else set())
+        sum(losses.values()).backward()
+        assert all(p.grad is not None for group in rest.param_groups().values() for p in group)
+        if rest.meta.options.prior != "none":  # where the decoder has fewer weights
+            rest.load_state_dict(whole.state_dict(), strict=False)
+        with torch.no_grad():
+            with_part, without = whole.eval()(episode).logits, rest.eval()(episode).logits
+            torch.testing.assert_close(decode_encoded(rest, episode), without, atol=1e-5, rtol=1e-4)
+        only_in_training = absent == {"local_features"}
+        assert torch.equal(with_part, without) == only_in_training
+
+    def test_without_the_general_information_module_no_class_is_read(self) -> None:
+        model, episode = self.build(general_information=False).eval(), random_episode(65)
+        with torch.no_grad():
+            logits = [model(e).logits for e in (episode, replace(episode, class_id=episode.class_id + 5))]
+            assert torch.equal(*logits)
+        assert model.meta.inputs.text is TextInput.NONE and model.meta.embeddings is None
+
+    def test_weight_and_margin_of_the_triplet_loss(self) -> None:
+        def triplet(**options: float) -> float:
+            model, episode = self.build(**options).train(), random_episode(65)
+            torch.manual_seed(1)
+            return model.losses(model(episode), episode)["triplet"].item()
+
+        published = triplet()
+        assert triplet(triplet_weight=2.0) == pytest.approx(2 * published)
+        assert triplet(triplet_margin=1.5) == pytest.approx(published + 1)
 
     def test_the_table_is_no_part_of_a_checkpoint(self) -> None:
         assert not [name for name in self.build().state_dict() if "embeddings" in name]
@@ -136,7 +192,7 @@ def test_triplet_loss_by_hand() -> None:
     inside = torch.tensor([[[True, True, False, False]]])
     # The farthest positive is a right angle away; the negatives' mean is (-0.5, -0.5).
     expected = 0.5 + 2**0.5 - (1.5**2 + 0.5**2) ** 0.5
-    assert triplet_loss(anchor, local, inside).item() == pytest.approx(expected, abs=1e-4)
+    assert triplet_loss(anchor, local, inside, 0.5).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_supports_without_object_or_without_background_do_not_count() -> None:
@@ -145,9 +201,9 @@ def test_supports_without_object_or_without_background_do_not_count() -> None:
     inside = torch.zeros(1, 3, 5, dtype=torch.bool)
     inside[0, 0, :2] = True
     inside[0, 1] = True
-    alone = triplet_loss(anchor, local[:, :1], inside[:, :1])
-    torch.testing.assert_close(triplet_loss(anchor, local, inside), alone)
-    nothing = triplet_loss(anchor, local[:, 1:], inside[:, 1:])
+    alone = triplet_loss(anchor, local[:, :1], inside[:, :1], 0.5)
+    torch.testing.assert_close(triplet_loss(anchor, local, inside, 0.5), alone)
+    nothing = triplet_loss(anchor, local[:, 1:], inside[:, 1:], 0.5)
     nothing.backward()
     assert nothing.item() == 0
     assert anchor.grad.isfinite().all()

@@ -27,9 +27,9 @@ def write_text(path: Path, *, header: bool, vectors: dict[str, np.ndarray] = VEC
     return path
 
 
-def write_binary(path: Path, *, newline: bytes) -> Path:
-    entries = [word.encode() + b" " + vector.tobytes() + newline for word, vector in VECTORS.items()]
-    path.write_bytes(f"{len(VECTORS)} 300\n".encode() + b"".join(entries))
+def write_binary(path: Path, *, newline: bytes, vectors: dict[str, np.ndarray] = VECTORS) -> Path:
+    entries = [word.encode() + b" " + vector.tobytes() + newline for word, vector in vectors.items()]
+    path.write_bytes(f"{len(vectors)} {len(vectors['dog'])}\n".encode() + b"".join(entries))
     return path
 
 
@@ -58,6 +58,21 @@ def test_every_form_of_word2vec_file_gives_the_same_table(tmp_path: Path, form: 
     np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["text", "fastText", "binary"])
+def test_vectors_may_have_any_width(tmp_path: Path, form: str) -> None:
+    vectors = {word: vector[:17] for word, vector in VECTORS.items()}
+    path = tmp_path / "words"
+    if form == "binary":
+        write_binary(path, newline=b"\n", vectors=vectors)
+    else:
+        write_text(path, header=form == "fastText", vectors=vectors)
+        path.write_text(path.read_text().replace("\n", " \n" if form == "fastText" else "\n"))
+    run(tmp_path, path)
+    table = load_word_vectors(tmp_path / "out" / "table.npy", CLASSES).numpy()
+    np.testing.assert_allclose(table[1], unit(vectors["dog"]), atol=1e-6)
+    assert table.shape == (4, 17)
+
+
 def refusal(tmp_path: Path, source: Path, classes: tuple[str, ...] = CLASSES) -> str:
     with pytest.raises(DataError) as caught:
         run(tmp_path, source, classes)
@@ -74,21 +89,25 @@ def test_a_missing_word_names_its_class(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_serve(tmp_path: Path) -> None:
-    narrow = write_text(tmp_path / "narrow", header=True, vectors={"dog": np.zeros(50, np.float32)})
+    bare = tmp_path / "bare"
+    bare.write_text("dog\ncat\n")
+    fasttext = tmp_path / "cc.en.300.bin"
+    fasttext.write_bytes(b"\xba\x16\x4f\x2f\x0c\x00\x00\x00")
     cut = tmp_path / "cut"
     cut.write_bytes(write_binary(tmp_path / "whole", newline=b"").read_bytes()[:-10])
     packed = tmp_path / "packed.gz"
     packed.write_bytes(gzip.compress(b"3 300\n"))
     ragged = tmp_path / "ragged"
-    ragged.write_text(write_text(tmp_path / "text", header=True).read_text() + "cat 0.5 0.5\n")
+    ragged.write_text(write_text(tmp_path / "text", header=True).read_text() + "cat 0.5 0.5 \n")
     for source, message in (
-        (narrow, "300 numbers, this file's have 50"),
+        (bare, "its first line holds no word and its numbers"),
+        (fasttext, "is a model of fastText; take its vectors as text, the file .vec"),
         (cut, "ends within word 7 of 7"),
         (packed, "gunzip"),
         (tmp_path / "absent", "cannot be read"),
     ):
         assert message in refusal(tmp_path, source)
-    assert "ragged:9: the vector of 'cat' has 2 numbers" in refusal(tmp_path, ragged, ("cat",))
+    assert "ragged:9: the vector of 'cat' has 2 numbers instead of 300" in refusal(tmp_path, ragged, ("cat",))
 
 
 def test_lists_that_cannot_serve(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_a_table_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (np.zeros((5, 300)), r"must be \[4, 300\] here, the background and 3 classes, got \[5, 300\]"),
-        (np.zeros((4, 50)), r"got \[4, 50\]"),
+        (np.zeros((5, 300)), r"must have 4 rows here, the background and 3 classes.* got \[5, 300\]"),
+        (np.zeros((4, 0)), r"got \[4, 0\]"),
         (np.zeros(300), r"got \[300\]"),
         (np.zeros((4, 300), np.int64), "finite floating-point"),
         (np.full((4, 300), np.nan), "finite floating-point"),
@@ -59,6 +59,13 @@ def test_tables_of_another_data_set_are_refused(tmp_path: Path, table: np.ndarra
         load_word_vectors(path, NAMES)
     assert str(path) in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_tables_of_any_width_are_concatenated(tmp_path: Path) -> None:
+    narrow, wide = (np.random.default_rng(width).random((4, width), np.float32) for width in (5, 40))
+    paths = [str(write_table(tmp_path / f"{table.shape[1]}.npy", table)) for table in (narrow, wide)]
+    joined = load_word_vectors([*paths, "hashed"], NAMES).numpy()
+    np.testing.assert_array_equal(joined, np.concatenate([narrow, wide, hashed_vectors(NAMES)], 1))
 
 
 def test_missing_broken_and_pickled_tables(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class TestFinetune(Section):
     """A config of the data to test on ([protocols.md](protocols.md)); ``None``: those of the training."""
     data_opts: Annotated[dict[str, Any], Effect.TEST] = Field(default_factory=dict)
     """Changes to the keys of that file, such as ``data_root``; with ``split``, only that fold is tested."""
-    embeddings: Annotated[t.OptionalPath, Effect.TEST] = None
+    embeddings: Annotated[t.OneOrMore | None, Effect.TEST] = None
     """The word vectors of the classes of ``data``, for methods that read them; see ``Method.options``."""
     test_protocol: Annotated[t.Name | None, Unset, Effect.TEST] = None
     """The protocol to test under; ``None``: that of ``data`` if it names one, or else ``Data.protocol``."""

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 import predict
+from fewseg.dataset.classes.shared_names import known_names
 from fewseg.dataset.reading.mask import read_mask
 from fewseg.dataset.reading.transform import Resize
 from fewseg.engine.prediction.predict import Example, Segmenter, check_outputs, output_names, read_example
-from fewseg.engine.setup.build import build_few_shot, build_network, name_class
+from fewseg.engine.setup.build import build_few_shot, build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
+from fewseg.engine.setup.words import class_id_of, names_with
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import ConfigError, DataError, UserError
 from fewseg.util.log import stop_log
@@ -189,9 +191,10 @@ def test_a_method_that_reads_names_is_told_the_class(configure, tmp_path):
     example = Example(image, np.eye(80, dtype=np.uint8))
     prototypes = []
     for name, position in ((split.names[3], 3), ("zebra", len(split.names))):
-        names, class_id = name_class(config, split.names, name)
-        assert class_id == position and names[class_id] == name
+        names = names_with(config, split.names, name)
         model = build_few_shot(config, split, names)
+        class_id = class_id_of(config, model, names, name)
+        assert class_id == position and names[class_id] == name
         model.load_state_dict(network.state_dict())
         segmenter = Segmenter(model, [example], Resize(65, "stretch"), class_id=class_id)
         query = model.encode_query(torch.zeros(1, 3, 65, 65))
@@ -200,16 +203,42 @@ def test_a_method_that_reads_names_is_told_the_class(configure, tmp_path):
     assert not torch.allclose(*prototypes)
 
 
-def test_names_of_classes_are_asked_for_where_they_are_read(configure):
-    words = configure("mianet", **{"Method.options.embeddings": "hashed"})
+@pytest.fixture
+def name_class(configure):
+    """Return a function that finds the id of a named class in a model of these options."""
+
+    def find(method: str, name: str | None, **options: object) -> int:
+        config = configure(method, **{f"Method.options.{key}": value for key, value in options.items()})
+        split = fold_of(config).classes
+        names = names_with(config, split.names, name)
+        return class_id_of(config, build_few_shot(config, split, names), names, name)
+
+    return find
+
+
+@pytest.mark.parametrize("words", [["hashed"], ["table"], ["table", "hashed"]])
+def test_names_of_classes_are_asked_for_where_they_are_read(name_class, shapes, tmp_path, words):
+    classes = known_names("shapes")
+    np.save(tmp_path / "table.npy", np.eye(len(classes), 7, dtype=np.float32))
+    sources = [str(tmp_path / "table.npy") if source == "table" else source for source in words]
+    given = {"embeddings": sources if len(sources) > 1 else sources[0]}
+    assert name_class("mianet", classes[3], **given) == 3
     with pytest.raises(UserError, match=r"mianet reads the name of the class.*--class-name cat"):
-        name_class(words, ("cat", "dog"), None)
-    with pytest.raises(UserError, match="--class-name cat: bam does not read names of classes; leave it out"):
-        name_class(configure("bam"), ("cat", "dog"), "cat")
-    table = configure("mianet", **{"Method.options.embeddings": "pascal.npy"})
-    assert name_class(table, ("cat", "dog"), "dog") == (["background", "cat", "dog"], 2)
-    with pytest.raises(UserError, match=r"pascal\.npy has word vectors of .* only; give the nearest"):
-        name_class(table, ("cat", "dog"), "zebra")
+        name_class("mianet", None, **given)
+    if words == ["hashed"]:
+        assert name_class("mianet", "zebra", **given) == len(classes)
+    else:
+        with pytest.raises(UserError, match=r"zebra: .*table\.npy.* has word vectors of .* only; give the"):
+            name_class("mianet", "zebra", **given)
+    with pytest.raises(UserError, match=r"--class-name background: .* has word vectors of the data set"):
+        name_class("mianet", "background", **given)
+
+
+def test_names_of_classes_are_refused_where_they_are_not_read(name_class):
+    for method, options in (("bam", {}), ("mianet", {"general_information": False, "embeddings": "null"})):
+        assert name_class(method, None, **options) == 0
+        with pytest.raises(UserError, match=f"--class-name cat: {method} does not read names of classes"):
+            name_class(method, "cat", **options)
 
 
 def test_an_unknown_method_is_one_line(photos):
