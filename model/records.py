@@ -64,6 +64,7 @@ class Inputs:
         text: what it reads of the class names.
         multi_way: whether it handles several ways itself. Otherwise the ways are folded into the batch axis.
         batch_dependent: whether an encoding depends on the other images of its batch.
+        one_size: whether queries and supports must have the same height and width.
         support_first: whether supports are encoded before the queries, which matters for running statistics.
     """
 
@@ -77,6 +78,7 @@ class Inputs:
     text: TextInput = TextInput.NONE
     multi_way: bool = False
     batch_dependent: bool = False
+    one_size: bool = False
     support_first: bool = False
 
     def reading(self, *features: str) -> Inputs:

@@ -158,8 +158,14 @@ def build_adapter(config: Config, model: FewShotModel) -> Adapter | None:
 
 
 def _require_adaptable_test(config: Config) -> None:
-    """Raise ConfigError if episodes or precision of the test cannot be combined with an adaptation."""
+    """Raise ConfigError if the kind of test cannot be combined with an adaptation."""
     test, protocol = config.Test_Finetune, test_protocol(config)
+    if test.query_scales != (1.0,):
+        raise ConfigError(
+            f"{config.where('Test_Finetune.query_scales')}: Test_Finetune.query_scales: several scales "
+            f"cannot be combined with adapt: {test.adapt}, which learns from one size of the query; leave "
+            "out one of the two keys"
+        )
     if test.precision != "float32":
         raise ConfigError(
             f"{config.where('Test_Finetune.precision')}: Test_Finetune.precision: {test.precision} cannot be "

@@ -10,13 +10,14 @@ from fewseg.engine.setup.words import WORDS, word_sources
 from fewseg.model.contract import TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.multi_scale import MultiScale
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
 from fewseg.util.word_vectors import HASHED
 
 
 def build_tested(config: Config, trained: ClassSplit, fold: Fold) -> FewShotModel:
-    """Build the few-shot model of a test, with random weights.
+    """Build the few-shot model of a test, with random weights; it segments at all ``query_scales``.
 
     Args:
         config: config of the test.
@@ -24,9 +25,18 @@ def build_tested(config: Config, trained: ClassSplit, fold: Fold) -> FewShotMode
         fold: the fold that is tested, whose class names are those of the episodes.
 
     Raises:
-        ConfigError: see ``build_few_shot``; or word vectors of the tested classes are missing.
+        ConfigError: see ``build_few_shot``; or word vectors of the tested classes are missing; or the method
+            cannot be tested at several scales.
     """
-    return build_few_shot(_with_tested_words(config), trained, fold.classes.names)
+    model = build_few_shot(_with_tested_words(config), trained, fold.classes.names)
+    scales = config.Test_Finetune.query_scales
+    if scales == (1.0,):
+        return model
+    try:
+        return MultiScale(model, scales)
+    except ValueError as failure:
+        key = "Test_Finetune.query_scales"
+        raise ConfigError(f"{config.where(key)}: {key}: {failure}") from failure
 
 
 def _with_tested_words(config: Config) -> Config:

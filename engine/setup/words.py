@@ -17,9 +17,9 @@ WORDS = "embeddings"
 def word_sources(config: Config) -> list[str]:
     """Return the sources of word vectors; none if the option names none."""
     given = config.Method.options.get(WORDS)
-    sources = [given] if isinstance(given, str) else given
-    named = isinstance(sources, list | tuple) and all(isinstance(source, str) for source in sources)
-    return list(sources) if named else []
+    named = list(given) if isinstance(given, list | tuple) else [given]
+    sources = [source for source in named if isinstance(source, str)]
+    return sources if len(sources) == len(named) else []
 
 
 def names_with(config: Config, class_names: Sequence[str], name: str | None) -> list[str]:
@@ -32,8 +32,9 @@ def names_with(config: Config, class_names: Sequence[str], name: str | None) -> 
             name has a word vector.
     """
     names = with_background(class_names)
-    added = name is not None and name not in names and set(word_sources(config)) == {HASHED}
-    return [*names, name] if added else names
+    if name is None or name in names or set(word_sources(config)) != {HASHED}:
+        return names
+    return [*names, name]
 
 
 def class_id_of(config: Config, model: FewShotModel, names: Sequence[str], name: str | None) -> int:

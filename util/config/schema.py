@@ -233,6 +233,8 @@ class TestFinetune(Section):
     """Number of episodes that are drawn as pictures."""
     visualise: Annotated[t.Int, Field(ge=0, le=100), Effect.NOTHING] = 0
     """Figures after the test: so many best, worst and typical episodes, their maps and encodings; 0: none."""
+    query_scales: Annotated[tuple[t.Scale, ...], Field(min_length=1, max_length=10), Effect.TEST] = (1.0,)
+    """Multi-scale testing: factors of the sides of copies of each query, whose predictions are averaged."""
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Effect.TEST] = "float32"
     """The precision that the network is tested in; a reduced one cannot be combined with ``adapt``."""
     adapt: Annotated[Literal["eftnet"] | None, AnyCase, Unset, Effect.TEST] = None
@@ -293,10 +295,12 @@ def contradictions(data: Data, train: Train, test: TestFinetune) -> Iterator[tup
                 yield "Test_Finetune.folds", f"{allowed}, got {fold}"
     if train.start_epoch >= train.epochs:
         yield "Train.start_epoch", f"must be below epochs = {train.epochs}, got {train.start_epoch}"
-    for name in ("seeds", "folds", "shots"):
+    for name in ("seeds", "folds", "shots", "query_scales"):
         values = getattr(test, name) or ()
         if len(set(values)) < len(values):
             yield f"Test_Finetune.{name}", f"must not name a value twice, got {list(values)}"
+    if 1 not in test.query_scales:
+        yield "Test_Finetune.query_scales", f"must contain 1, the query itself; got {list(test.query_scales)}"
     for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
         if getattr(data, low) > getattr(data, high):
             yield f"Data.{low}", f"must not exceed {high} = {getattr(data, high)}, got {getattr(data, low)}"

@@ -48,7 +48,7 @@ class FSS1000(MetaLearner):
     """Joint embedding of image and mask, relation of query and supports, decoder with skip connections."""
 
     Options = FSS1000Options
-    inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL)
+    inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL, one_size=True)
     learning = Learning(backbone=True, batch_norm=BatchNorm.BATCH)
     published = Published(
         backbone_variants={

@@ -8,7 +8,7 @@ feature gated by a summary of its object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -108,7 +108,7 @@ class MSANet(MetaLearner):
     """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
 
     Options = MSANetOptions
-    inputs = Inputs().reading("middle", "high", LEVELS)
+    inputs = Inputs(one_size=True).reading("middle", "high", LEVELS)
     learning = Learning(shot_bound=SHOT_BOUND)
     adaptation = Adaptation(
         blended=("prototype", "multi_similarity", "prior", "attention"),
@@ -135,7 +135,7 @@ class MSANet(MetaLearner):
         self.taps = Taps.of(build.backbone)
         self.low_feature = build.low_feature
         read = (*self.inputs.query, self.low_feature)
-        self.inputs = Inputs(query=read, support=(*read, self.taps.first))
+        self.inputs = replace(self.inputs, query=read, support=(*read, self.taps.first))
         self.last_shot_alone = {"vgg": options.vgg_corr2}.get(build.backbone.family) == "last"
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.support_reduction = reduction(inputs, width, dropout=0.5)

@@ -119,6 +119,10 @@ def test_a_wrong_option_is_named(configure, option, value):
     [
         ({"ways": 2}, r"--opts ways: Data\.ways: 2 ways .* eftnet.*; set ways 1"),
         ({"test_protocol": "mlc"}, r"--opts test_protocol: .*mlc tests images at their own size.*letterbox"),
+        (
+            {"query_scales": "[1.0, 1.3]"},
+            r"--opts query_scales: .* several scales cannot be combined",
+        ),
         ({"precision": "bfloat16"}, r"--opts precision: Test_Finetune\.precision: bfloat16 .* float32"),
     ],
 )

@@ -14,6 +14,7 @@ from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import test_episodes, test_fold_of
+from fewseg.model.multi_scale import MultiScale
 
 
 def opened(configure, arch="bam", **changes):
@@ -61,6 +62,17 @@ def test_counts_equal_the_plain_loop(configure, changes):
     assert once == plain
     assert once[0] != once[1]
     assert sum(hits for _, *classes in once[0]["final"] for hits, *_ in classes) > 0
+
+
+def test_queries_at_several_scales_are_still_encoded_once(configure, monkeypatch):
+    model, episodes = opened(configure)
+    scaled = MultiScale(model, [0.7, 1, 1.3])
+    several, one = counts(evaluate(scaled, episodes)), counts(evaluate(model, episodes))
+    assert several == counts(evaluate_one_by_one(scaled, episodes)) != one
+    calls, scaled_calls = count_calls(model, monkeypatch), count_calls(scaled, monkeypatch)
+    evaluate(model, episodes)
+    evaluate(scaled, episodes)
+    assert scaled_calls == calls
 
 
 def count_calls(model, monkeypatch):
