@@ -124,7 +124,7 @@ class Segmenter:
         examples: the supports, as many as the model's number of shots.
         resize: how images are resized for the network.
         auxiliary: further images that show the class, RGB uint8 [H,W,3], for a model that can use them.
-        class_id: id of the class, for a model that reads class names; see ``name_class``.
+        class_id: id of the class, for a model that reads class names; see ``class_id_of``.
     """
 
     def __init__(
