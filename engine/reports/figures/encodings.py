@@ -14,6 +14,7 @@ import torch
 
 from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.loading.evaluation import EpisodeSet
+from fewseg.engine.reports.figures.sheet import text_width
 from fewseg.engine.reports.figures.style import (
     COLUMN_WIDTH,
     FONT_SIZE,
@@ -37,8 +38,8 @@ FEWEST = 5
 _PERPLEXITY = 30.0
 _MARGIN = 0.04
 """Space around the points' frame, in inches."""
-_LEGEND = 3
-"""Columns of the legend."""
+_MARKER = 0.25
+"""Space for the marker of an entry of the legend, in inches."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def encodings_figure(objects: ObjectVectors, projection: Projection = "tsne") ->
     points = project(objects.vectors, projection)
     classes = {**objects.novel, **objects.base}
     colours = [tuple(part / 255 for part in colour) for colour in label_colours(len(classes))]
-    lines = -(-len(classes) // _LEGEND)
+    widest = max(text_width(f"{name} (novel)") for name in classes.values())
+    columns = max(1, int(COLUMN_WIDTH / (widest + _MARKER)))
+    lines = -(-len(classes) // columns)
     below = (lines + 0.5) * 1.45 * FONT_SIZE / 72
     height = COLUMN_WIDTH + below
     with paper_style():
@@ -138,7 +141,7 @@ def encodings_figure(objects: ObjectVectors, projection: Projection = "tsne") ->
             loc="lower left",
             bbox_to_anchor=(0, 0, 1, below / height),
             mode="expand",
-            ncols=_LEGEND,
+            ncols=columns,
             frameon=False,
             borderaxespad=0.1,
             handletextpad=0.1,

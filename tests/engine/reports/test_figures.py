@@ -199,9 +199,15 @@ class TestEncodings:
             nearest = np.linalg.norm(points[:, None] - points, axis=2)
             np.fill_diagonal(nearest, np.inf)
             assert points.shape == (30, 2) and (ids[nearest.argmin(1)] == ids).all()
-        figure = encodings_figure(ObjectVectors(vectors, ids, {1: "cat"}, {2: "dog", 3: "bus"}), "pca")
-        texts = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert texts == ["cat (novel)", "dog (base)", "bus (base)"]
+        names = ["a rather long name", "dog", "bus"]
+        figure = encodings_figure(
+            ObjectVectors(vectors, ids, {1: names[0]}, {2: names[1], 3: names[2]}), "pca"
+        )
+        figure.canvas.draw()
+        texts = figure.legends[0].get_texts()
+        assert [text.get_text() for text in texts] == [f"{names[0]} (novel)", "dog (base)", "bus (base)"]
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
     def test_too_few_are_refused(self):
         with pytest.raises(ValueError, match="at least 5"):
