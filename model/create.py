@@ -109,6 +109,7 @@ def create_model(
     base_dropout: bool = True,
     aux_weights: tuple[float, float] = (1.0, 1.0),
     backbone_options: Mapping[str, object] | None = None,
+    ensemble_options: Mapping[str, object] | None = None,
     **options: object,
 ) -> FewShotModel:
     """Compose a few-shot model with random weights.
@@ -125,6 +126,7 @@ def create_model(
         base_dropout, aux_weights: see ``FewShotModel``.
         backbone_options: keyword arguments of a backbone that is given by name; they override those of the
             published method.
+        ensemble_options: options of the ensemble; see the dataclass in its file.
         options: options of the method; see the dataclass in its file.
 
     Raises:
@@ -145,7 +147,7 @@ def create_model(
     if base is not None:
         check_shared_backbone(name, meta, extractor)
         head = create_base_learner(base, backbone=extractor, classes=base_classes + 1).head
-    merger = None if ensemble is None else known_part("ensemble", "ensemble", ensemble, ENSEMBLES)(low_fea)
+    merger = _ensemble(ensemble, low_fea, ensemble_options or {})
     model = FewShotModel(extractor, meta, head, merger, base_dropout=base_dropout, aux_weights=aux_weights)
     if not any(model.param_groups().values()):
         raise ValueError(
@@ -168,6 +170,25 @@ def create_adapter(name: str, model: FewShotModel, **options: object) -> EFTNet:
     """
     adapter = known_part("adapt", "adapter", name, ADAPTERS)
     return adapter(model, build_options(name, adapter.Options, options))
+
+
+def _ensemble(name: str | None, low_feature: str, options: Mapping[str, object]) -> BaseMetaEnsemble | None:
+    """Build the ensemble of a model, or None if it has none."""
+    if name is None:
+        if options:
+            raise OptionError(
+                "ensemble_options", "options are for an ensemble, and there is none; leave them out"
+            )
+        return None
+    ensemble = known_part("ensemble", "ensemble", name, ENSEMBLES)
+    group = "ensemble_options"
+    try:
+        chosen = build_options(f"the ensemble {name}", ensemble.Options, options, group)
+    except OptionError:
+        raise
+    except ValueError as failure:
+        raise OptionError(group, str(failure)) from failure
+    return ensemble(low_feature, chosen)
 
 
 def _extractor(

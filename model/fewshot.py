@@ -239,7 +239,7 @@ class FewShotModel(FeatureReader):
         return encoding
 
     def scene_distance(self, query: Encoding, support: Encoding, guidance: Encoding) -> Tensor | None:
-        """Return the distance of each query's scene from its supports', [B]; None without an ensemble."""
+        """Return the distance of each query's scene from its supports', [B]; None if no ensemble needs it."""
         if self.ensemble is None:
             return None
         return self.ensemble.scene_distance(query, support, guidance.get(SHOT_WEIGHTS))
@@ -258,12 +258,14 @@ class FewShotModel(FeatureReader):
         upsampled = self.meta.upsample(prediction, size)
         if self.base_head is not None:
             parts[BASE_LOGITS] = resize(query[BASE_LOGITS], size)
-        if self.ensemble is None or distance is None:
+        if self.ensemble is None:
             return Prediction(upsampled, parts)
         final = self.ensemble(meta, query[BASE_LOGITS], distance, excluded)
-        parts |= {META_LOGITS: upsampled, "scene_distance": distance}
-        if not self.training:
-            parts[ADJUSTED] = self.ensemble.adjust(meta, distance)
+        parts[META_LOGITS] = upsampled
+        if distance is not None:
+            parts["scene_distance"] = distance
+            if not self.training:
+                parts[ADJUSTED] = self.ensemble.adjust(meta, distance)
         return Prediction(resize(final, size), parts)
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -67,19 +67,20 @@ def known_part(key: str, kind: str, name: str, registry: Mapping[str, Any]) -> A
     return registry[name]
 
 
-def build_options(name: str, options: type, values: Mapping[str, object]) -> Any:
-    """Build the options of a method or an adaptation.
+def build_options(name: str, options: type, values: Mapping[str, object], group: str = "options") -> Any:
+    """Build the options of a method, an adaptation or an ensemble.
 
     Args:
         name: name of the method.
         options: the dataclass of its options.
         values: option -> value, for those that differ from the defaults; lists are accepted for tuples.
+        group: the key of a model's configuration that holds them.
 
     Raises:
         ValueError: an unknown option, or an invalid value.
     """
     hints = typing.get_type_hints(options, include_extras=True)
-    return options(**_checked("options", name, hints, values))
+    return options(**_checked(group, name, hints, values))
 
 
 def checked_arguments(name: str, network: Callable[..., Any], values: Mapping[str, object]) -> dict[str, Any]:

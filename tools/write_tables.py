@@ -20,12 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without the requirements)
 
 from fewseg.model.create import ADAPTERS, METHODS
+from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.util.config.published import UNUSED
 from fewseg.util.config.schema import SECTIONS, Section
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 OPTIONS: dict[str, type] = {name: method.Options for name, method in METHODS.items()}
 OPTIONS |= {name: adapter.Options for name, adapter in ADAPTERS.items()}
+OPTIONS["ensemble_options"] = BaseMetaEnsemble.Options
 
 
 def with_option_tables(page: str) -> str:

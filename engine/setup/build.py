@@ -75,6 +75,7 @@ def build_few_shot(
             base_classes=len(split.base),
             image_size=data.train_h,
             backbone_options=method.backbone_options,
+            ensemble_options=method.ensemble_options,
             aux_weights=tuple(weights.get(key, 1.0) for key in _AUX_WEIGHTS),
             **_chosen_parts(config),
             **_method_options(config, class_names or split.names),

@@ -1,10 +1,13 @@
 """MSANet's own switches, and what every meta-learner must do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fewseg.model import create_model
+from fewseg.model import create_adapter, create_model
 from fewseg.model.create import create_backbone
+from fewseg.model.encoding import group_encoding
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.meta.msanet.msanet import Taps
 from fewseg.model.meta.msanet.multi_similarity import (
@@ -13,12 +16,60 @@ from fewseg.model.meta.msanet.multi_similarity import (
     mean_similarity,
     normalise,
 )
+from fewseg.model.records import SupportView
+from tests.model.strategies import StrategiesTester, weights_of
 from tests.model.tester import ShotWeightsTester, random_episode
 
 
-class TestMSANet(ShotWeightsTester):
+class TestMSANet(ShotWeightsTester, StrategiesTester):
     method = "msanet"
     options = {"channels": 16, "similarity_channels": 8}
+
+    @pytest.mark.parametrize(
+        ("part", "entry", "weights"),
+        [
+            ("similarity", "multi_similarity", "similarity_fusion."),
+            ("attention", "attention", "attention."),
+        ],
+    )
+    def test_a_part_that_is_switched_off_has_no_weights(self, part: str, entry: str, weights: str) -> None:
+        whole, without = self.build(), self.build(**{part: False})
+        removed = weights_of(whole) - weights_of(without)
+        assert removed and all(name.startswith(weights) for name in removed)
+        episode = random_episode(65, shots=1)
+        prediction = without(episode)
+        assert entry not in prediction.parts and entry in whole(episode).parts
+        sum(without.losses(prediction, episode).values()).backward()
+        assert all(p.grad is not None for p in without.meta.parameters())
+        assert create_adapter("eftnet", without, rounds=1)(episode).logits.isfinite().all()
+
+    def test_each_part_changes_the_outcome(self) -> None:
+        """The inputs of a part are zeroed in its place, which leaves the weights as they are."""
+        episode, whole = random_episode(65), self.build().eval()
+        with torch.no_grad():
+            query = whole.encode_query(episode.query)
+            support = whole.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
+            guidance = whole.meta.match(query, group_encoding(support, 2, 1))
+            logits = whole.meta.segment(query, guidance).logits
+            for part in ("multi_similarity", "attention"):
+                zeroed = {**guidance, part: torch.zeros_like(guidance[part])}
+                assert not torch.allclose(whole.meta.segment(query, zeroed).logits, logits, atol=1e-6)
+
+    def test_without_both_parts_it_is_bam_s_meta_learner(self) -> None:
+        """BAM's last stage sees masked features of the supports, MSANet's does not."""
+        ours = self.build(similarity=False, attention=False)
+        torch.manual_seed(1)
+        bam = create_model(
+            "bam",
+            **{"backbone": self.backbone, "backbone_options": self.backbone_options},
+            **{"image_size": 65, "channels": 16},
+        )
+        bam.meta.inputs = replace(bam.meta.inputs, view=SupportView.PLAIN)
+        ours.load_state_dict(bam.state_dict())
+        assert ours.meta.inputs.query == ("middle", "high", "low")
+        episode = random_episode(65)
+        with torch.no_grad():
+            torch.testing.assert_close(ours.eval()(episode).logits, bam.eval()(episode).logits)
 
     def test_without_base_learner(self) -> None:
         model = self.build(shot=5, base=None).eval()

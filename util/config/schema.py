@@ -198,6 +198,8 @@ class Method(Section):
     """The options of the method, which checks them ([methods.md](methods.md))."""
     backbone_options: Annotated[dict[str, Any], Effect.TRAINING] = Field(default_factory=dict)
     """The options of the backbone, which checks them."""
+    ensemble_options: Annotated[dict[str, Any], Effect.TRAINING] = Field(default_factory=dict)
+    """The options of the ensemble, which checks them ([methods.md](methods.md))."""
 
 
 class TestFinetune(Section):
@@ -254,6 +256,7 @@ FREE_MAPPINGS = (
     "Data.protocol_options",
     "Method.options",
     "Method.backbone_options",
+    "Method.ensemble_options",
     "Test_Finetune.data_opts",
     "Test_Finetune.adapt_options",
 )

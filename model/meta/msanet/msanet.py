@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,14 +19,20 @@ from torch.nn.functional import interpolate
 from fewseg.model.backbone.contract import LEVELS
 from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
 from fewseg.model.encoding import GRAM, SHOT_WEIGHTS, Encoding
-from fewseg.model.episode import Prediction
+from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.gram import gram_matrix
-from fewseg.model.layer.pooling import foreground, gather_positions, masked_average_pool, tile
+from fewseg.model.layer.pooling import foreground, gather_positions
 from fewseg.model.layer.prior import PRIOR_MAP, object_features, shot_priors
 from fewseg.model.layer.resize import resize, resize_like
+from fewseg.model.layer.retain_and_recover import (
+    ACTIVATION_MAPS,
+    RetainAndRecover,
+    RetainAndRecoverOptions,
+    profile_transforms,
+)
 from fewseg.model.layer.shot_weights import SHOT_BOUND, RankedShotWeightOptions, ShotWeights, fuse_shots
 from fewseg.model.meta.msanet.multi_similarity import (
     SimilarityMemory,
@@ -38,17 +45,23 @@ from fewseg.model.records import Adaptation, Inputs, Learning, Map, MapKind, Pub
 
 
 @dataclass(frozen=True)
-class MSANetOptions(RankedShotWeightOptions):
+class MSANetOptions(RankedShotWeightOptions, RetainAndRecoverOptions):
     """Options of MSANet.
 
     Attributes:
         kshot_trans_dim, shot_weights, kshot_unsort: see ``RankedShotWeightOptions``.
+        unidirectional_pooling, error_prone_region, adaptive_integration: see ``RetainAndRecoverOptions``.
+        profile_softmax, error_prone_weight: see ``RetainAndRecoverOptions``.
+        similarity: whether the similarities of all blocks guide the query.
+        attention: whether the gated support feature guides the query.
         vgg_corr2: the supports that VGG16's shallowest similarities come from: only the ``last``, as
             published, or the ``mean`` over all, as for all other similarities.
         channels: width of the decoder; 256 in the published network.
         similarity_channels: channels of the fused similarities; 64 in the published network.
     """
 
+    similarity: bool = True
+    attention: bool = True
     vgg_corr2: Literal["last", "mean"] = "last"
     channels: Channels = 256
     similarity_channels: Channels = 64
@@ -105,15 +118,16 @@ class ChannelAttention(nn.Module):
 
 
 class MSANet(MetaLearner):
-    """Prototype, prior, multi-similarity and attention guide an ASPP decoder."""
+    """Prototype, prior, multi-similarity and attention guide an ASPP decoder.
+
+    Without multi-similarity and attention it is BAM's meta-learner, except that the last stage sees the whole
+    support, and for the order of the weights of several supports (``kshot_unsort``). RARE's strategies can be
+    used around its merge, which is our composition.
+    """
 
     Options = MSANetOptions
     inputs = Inputs(one_size=True).reading("middle", "high", LEVELS)
     learning = Learning(shot_bound=SHOT_BOUND)
-    adaptation = Adaptation(
-        blended=("prototype", "multi_similarity", "prior", "attention"),
-        fixed=("attention", "similarity_fusion"),
-    )
     published = Published(
         base="pspnet",
         ensemble="bam",
@@ -132,22 +146,37 @@ class MSANet(MetaLearner):
     def __init__(self, build: BuildArguments, options: MSANetOptions) -> None:
         super().__init__()
         width, inputs = options.channels, build.backbone.spec.channels("middle")
-        self.taps = Taps.of(build.backbone)
+        self.options = options
+        self.taps = Taps.of(build.backbone) if options.similarity else Taps("", (), ())
         self.low_feature = build.low_feature
-        read = (*self.inputs.query, self.low_feature)
-        self.inputs = replace(self.inputs, query=read, support=(*read, self.taps.first))
+        self.inputs = self._reading()
         self.last_shot_alone = {"vgg": options.vgg_corr2}.get(build.backbone.family) == "last"
         self.query_reduction = reduction(inputs, width, dropout=0.5)
         self.support_reduction = reduction(inputs, width, dropout=0.5)
-        self.merge = reduction(3 * width + options.similarity_channels + 1, width)
+        similarities = options.similarity_channels if options.similarity else 0
+        guides = width + similarities + 1 + (width if options.attention else 0) + options.activation_maps
+        self.merge = reduction(width + guides, width)
         self.decoder = ASPPDecoder(width)
-        self.attention = ChannelAttention(width)
-        self.similarity_fusion = nn.Sequential(
-            nn.Conv2d(len(self.taps.all), options.similarity_channels, 1),
-            nn.BatchNorm2d(options.similarity_channels),
-            nn.ReLU(inplace=True),
-        )
+        self.attention = ChannelAttention(width) if options.attention else None
+        self.similarity_fusion = _fusion(len(self.taps.all), similarities) if options.similarity else None
         self.shot_weights = ShotWeights(build, options)
+        self.error_prone_merge = reduction(width + guides, width) if options.error_prone_region else None
+        self.rows, self.columns = profile_transforms(width, options)
+        self.strategies = RetainAndRecover(options, self.rows, self.columns)
+        parts = {"multi_similarity": options.similarity, "prior": True, "attention": options.attention}
+        if options.error_prone_region:
+            self.published = replace(self.published, maps=(*self.published.maps, *ACTIVATION_MAPS))
+        self.adaptation = Adaptation(
+            blended=(*self.strategies.blended, *(name for name, used in parts.items() if used)),
+            fixed=("attention", "similarity_fusion"),
+        )
+
+    def _reading(self) -> Inputs:
+        """Return the features that it reads: all levels and the one before them only for the similarities."""
+        if not self.options.similarity:
+            return self.inputs.reading("middle", "high", self.low_feature)
+        read = (*self.inputs.query, self.low_feature)
+        return replace(self.inputs, query=read, support=(*read, self.taps.first))
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
         return {
@@ -159,12 +188,10 @@ class MSANet(MetaLearner):
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         inside = foreground(mask)
-        objects, counts = self._objects(features, inside)
         return {
             **self.trainable_support(features, mask),
             "prior_object": object_features(features["high"], inside),
-            "counts": counts,
-            **objects,
+            **(self._objects(features, inside) if self.options.similarity else {}),
             GRAM: gram_matrix(features[self.low_feature]),  # on its own grid, unlike BAM's
         }
 
@@ -173,43 +200,52 @@ class MSANet(MetaLearner):
 
     def trainable_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         feature, inside = self.support_reduction(middle_features(features)), foreground(mask)
-        return {
-            "prototype": masked_average_pool(feature, resize_like(inside, feature)),
-            "attention": self.attention(feature, inside),
-        }
+        encoding = self.strategies.encode(feature, inside)
+        if self.attention is not None:
+            encoding["attention"] = self.attention(feature, inside)
+        return encoding
 
     def comparisons(
         self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
     ) -> Encoding:
-        return {
-            "shot_prior": shot_priors(query["prior_query"], support["prior_object"]),
-            "shot_similarity": self._similarity(query, support, memory),
-        }
+        compared = {"shot_prior": shot_priors(query["prior_query"], support["prior_object"])}
+        if self.options.similarity:
+            compared["shot_similarity"] = self._similarity(query, support, memory)
+        return compared
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        compared = support if "shot_similarity" in support else self.comparisons(query, support)
-        similarity = self._fuse(compared["shot_similarity"])
-        return {
-            "prototype": fuse_shots(support["prototype"], weights),
-            "similarity": similarity,
-            "multi_similarity": self.similarity_fusion(similarity),
+        compared = support if "shot_prior" in support else self.comparisons(query, support)
+        guidance = {
+            **self.strategies.guide(query["feature"], support, partial(fuse_shots, weights=weights)),
             "prior": fuse_shots(compared["shot_prior"], weights),
-            "attention": support["attention"].mean(1),
             SHOT_WEIGHTS: weights,
         }
+        if self.similarity_fusion is not None:
+            guidance["similarity"] = self._fuse(compared["shot_similarity"])
+            guidance["multi_similarity"] = self.similarity_fusion(guidance["similarity"])
+        if self.attention is not None:
+            guidance["attention"] = support["attention"].mean(1)
+        return guidance
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         feature = query["feature"]
-        inputs = [
-            tile(guidance["prototype"], feature),
-            guidance["multi_similarity"],
+        maps = [
+            *([guidance["multi_similarity"]] if self.options.similarity else []),
             resize_like(guidance["prior"], feature),
-            guidance["attention"],
+            *([guidance["attention"]] if self.options.attention else []),
         ]
-        return Prediction(self.decoder(self.merge(torch.cat([feature, *inputs], 1))), dict(guidance))
+        merges = (self.merge, self.error_prone_merge)
+        merged = self.strategies.merge(merges, feature, guidance, *maps)
+        return Prediction(self.decoder(merged), dict(guidance))
 
-    def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> tuple[Encoding, Tensor]:
+    def losses(
+        self, prediction: Prediction, episode: Episode, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        losses = super().losses(prediction, episode, generator)
+        return {**losses, **self.strategies.losses(prediction, episode)}
+
+    def _objects(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         """Gather the object's unit vectors [B,C,P] at every tap, and count them [B,taps].
 
         The mask is downsampled step by step, from each grid to the next, beginning with twice the first grid.
@@ -217,14 +253,15 @@ class MSANet(MetaLearner):
         first = features[self.taps.first]
         mask = resize(mask, (2 * first.shape[-2], 2 * first.shape[-1]))
         mask = resize_like(mask, first)
-        objects, counts = {}, []
+        objects: Encoding = {}
+        counts = []
         for name in self.taps.all:
             mask = resize_like(mask, features[name])
             inside = confident_positions(mask)
             weighted = gather_positions(features[name], inside) * gather_positions(mask, inside)
             objects[f"tap {name}"] = normalise(weighted)
             counts.append(inside.flatten(1).sum(1).clamp_min(1))
-        return objects, torch.stack(counts, 1)
+        return {"counts": torch.stack(counts, 1), **objects}
 
     def _similarity(self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None) -> Tensor:
         """Return one map per support and tap [B,K,taps,h,w] on the grid of the query feature."""
@@ -243,3 +280,8 @@ class MSANet(MetaLearner):
             shallow = len(self.taps.shallow)
             fused = torch.cat([similarity[:, -1, :shallow], fused[:, shallow:]], 1)
         return fused
+
+
+def _fusion(inputs: int, outputs: int) -> nn.Sequential:
+    """Return the layers that fuse the similarities of all taps."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
