@@ -20,7 +20,7 @@ from fewseg.engine.setup.run_path import (
     shipped_config,
     tested_root,
 )
-from fewseg.engine.setup.tested_data import as_tested, trained_on, training_place
+from fewseg.engine.setup.tested_data import as_tested, tested_annotation, trained_on, training_place
 from fewseg.model.create import ADAPTERS
 from fewseg.util.config import Config
 from fewseg.util.config.differences import TRAINING
@@ -30,7 +30,7 @@ from fewseg.util.results.result import Result, SeedResult
 
 _TOLD_ELSEWHERE = (
     *("weight", "data", "data_opts", "test_protocol", "generalized"),
-    *("episodes_file", "episodes", "seeds", "adapt"),
+    *("test_ann_type", "episodes_file", "episodes", "seeds", "adapt"),
 )
 """Keys of ``Test_Finetune`` that other entries of a result contain."""
 
@@ -65,7 +65,7 @@ def result_of(
         "training_difference": plain(training_difference(config, fold.protocol)),
         "novel_in_train": fold.protocol.novel_in_train,
         "absent_classes": fold.protocol.absent_classes,
-        "annotation": data.ann_type,
+        "annotation": tested_annotation(config),
         "variant": variant_of(config),
         "episodes": len(manifests[0]),
         "config": as_tested(config).as_dict(),

@@ -22,7 +22,7 @@ from fewseg.engine.setup.interrupt import leave_signals_to_run
 from fewseg.engine.setup.loader import Loader
 from fewseg.engine.setup.protocols import list_of, test_protocol, training_protocol
 from fewseg.engine.setup.stage import trains_base_learner
-from fewseg.engine.setup.tested_data import tested_data, tested_fold
+from fewseg.engine.setup.tested_data import tested_annotation, tested_data, tested_fold
 from fewseg.engine.setup.weights import fill
 from fewseg.util import distributed
 from fewseg.util.config import Config
@@ -156,12 +156,13 @@ def test_episodes(config: Config, fold: Fold) -> EpisodeSet:
     data, test = config.Data, config.Test_Finetune
     form: dict[str, Any] = {"shot": data.shot, "ways": data.ways, "generalized": test.generalized}
     if test.episodes_file is None:
-        return _episodes(config, fold, [fold.manifest(seed, **form) for seed in fold.protocol.seeds])
+        drawn = [fold.manifest(seed, **form) for seed in fold.protocol.seeds]
+        return _episodes(config, fold, drawn, tested_annotation(config))
     manifests = []
     for path in (fill(name, config) for name in test.episodes_file):
         manifests.append(read_manifest(path))
         check_manifest(manifests[-1], fold, path, **form)
-    return _episodes(config, fold, manifests)
+    return _episodes(config, fold, manifests, tested_annotation(config))
 
 
 def validation_episodes(config: Config, fold: Fold, epoch: int) -> EpisodeSet:
@@ -174,14 +175,12 @@ def validation_episodes(config: Config, fold: Fold, epoch: int) -> EpisodeSet:
     """
     train, data = config.Train, config.Data
     seed = _VALIDATION_SEED + (0 if train.fix_random_seed_val else epoch)
-    return _episodes(
-        config, fold, [fold.manifest(seed, data.shot, ways=data.ways, episodes=train.val_episodes)]
-    )
+    drawn = [fold.manifest(seed, data.shot, ways=data.ways, episodes=train.val_episodes)]
+    return _episodes(config, fold, drawn, data.ann_type)
 
 
-def _episodes(config: Config, fold: Fold, manifests: list[Manifest]) -> EpisodeSet:
-    data = config.Data
-    return EpisodeSet(fold, manifests, data.ann_type, data.ann_seed, test_auxiliary(config, fold))
+def _episodes(config: Config, fold: Fold, manifests: list[Manifest], annotation: str) -> EpisodeSet:
+    return EpisodeSet(fold, manifests, annotation, config.Data.ann_seed, test_auxiliary(config, fold))
 
 
 def _workers(config: Config) -> dict[str, Any]:

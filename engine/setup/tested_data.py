@@ -51,6 +51,11 @@ def _loaded(path: str, changes: tuple[str, ...]) -> Config:
         raise ConfigError(message) from failure
 
 
+def tested_annotation(config: Config) -> str:
+    """Return how the supports of the test are annotated."""
+    return config.Test_Finetune.test_ann_type or config.Data.ann_type
+
+
 def tests_other_data(config: Config) -> bool:
     """Return whether the model is tested on other data than those of its training."""
     return config.Test_Finetune.data is not None

@@ -25,6 +25,9 @@ Of five folds the last one trains on all classes and tests none: its models are 
 """
 
 
+_Annotation = Literal["mask", "bbox", "largest_bbox", "scribble"]
+
+
 class Section(BaseModel):
     """A part of the config; read-only once built."""
 
@@ -68,7 +71,7 @@ class Data(Section):
     """Further images per class: with image-level labels (``fsil``) or mined ones (``mlc-reconstruction``)."""
     mined_labels: Annotated[t.OptionalPath, Effect.TRAINING] = None
     """The folder of mined labels, in which ``{fold}`` is filled in ([methods.md](methods.md))."""
-    ann_type: Annotated[Literal["mask", "bbox", "largest_bbox", "scribble"], AnyCase, Effect.BOTH] = "mask"
+    ann_type: Annotated[_Annotation, AnyCase, Effect.BOTH] = "mask"
     """How supports are annotated."""
     ann_seed: Annotated[t.Seed, Effect.BOTH] = 0
     """The seed of the scribbles that are drawn for supports."""
@@ -215,6 +218,8 @@ class TestFinetune(Section):
     """The word vectors of the classes of ``data``, for methods that read them; see ``Method.options``."""
     test_protocol: Annotated[t.Name | None, Unset, Effect.TEST] = None
     """The protocol to test under; ``None``: that of ``data`` if it names one, or else ``Data.protocol``."""
+    test_ann_type: Annotated[_Annotation | None, AnyCase, Unset, Effect.TEST] = None
+    """How supports are annotated in the test; ``None``: ``Data.ann_type``, as in the training."""
     generalized: Annotated[bool, Effect.TEST] = False
     """Whether base classes are segmented too (generalised few-shot segmentation), with both ways to merge."""
     untrained: Annotated[bool, Effect.NOTHING] = False

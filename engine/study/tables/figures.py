@@ -9,6 +9,7 @@ from typing import Any
 
 from fewseg.engine.evaluation.outcome import plain
 from fewseg.engine.setup.protocols import test_difference, test_protocol
+from fewseg.engine.setup.tested_data import tested_annotation
 from fewseg.engine.study.description.jobs import StudyJobs
 from fewseg.engine.study.running.state import files_of
 from fewseg.engine.training.finished import Finished
@@ -137,7 +138,7 @@ def _kinds_of(config: Config) -> dict[str, Any]:
     return {
         "protocols": with_changes(protocol.name, plain(test_difference(config, protocol))),
         "treatments of novel classes in training images": protocol.novel_in_train,
-        "annotations of supports": config.Data.ann_type,
+        "annotations of supports": tested_annotation(config),
     }
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fewseg.dataset.loading.evaluation import EpisodeSet
 from fewseg.engine.evaluation.measure import build_tested
-from fewseg.engine.setup.data import classes_of_training, test_fold_of
+from fewseg.engine.evaluation.outcome import result_of
+from fewseg.engine.setup.data import classes_of_training, test_episodes, test_fold_of, validation_episodes
 from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.run_path import result_key, run_key
 from fewseg.engine.study.description.expansion import jobs_of
@@ -181,3 +183,21 @@ class TestStudies:
         assert sum(job.kind is Kind.TRAIN for job in jobs) == 1 and len({job.results for job in tests}) == 3
         assert len({run_key(job.config) for job in tests}) == 1
         assert len({result_key(job.config) for job in tests}) == 3
+
+
+def test_supports_may_be_annotated_otherwise_in_the_test_alone(configure: Configure) -> None:
+    plain, boxed = configure("bam", episodes=2), configure("bam", episodes=2, test_ann_type="bbox")
+    assert run_key(plain) == run_key(boxed) and result_key(plain) != result_key(boxed)
+    fold = test_fold_of(boxed)
+    masks, boxes = (first_support(test_episodes(config, fold)) for config in (plain, boxed))
+    assert (masks <= boxes).all() and (masks < boxes).any()
+    validation = validation_episodes(boxed, fold, 1), validation_episodes(plain, fold, 1)
+    assert torch.equal(*map(first_support, validation))
+    result = result_of(boxed, test_episodes(boxed, fold), method="bam", seconds=0.0)
+    assert result.annotation == "bbox"
+
+
+def first_support(episodes: EpisodeSet) -> torch.Tensor:
+    """Return where the first support of the first episode shows its object."""
+    episode, _ = episodes.load(next(iter(episodes)))
+    return episode.support_mask[0, 0, 0] == 1
