@@ -106,7 +106,7 @@ def build(config: Config, device: torch.device) -> FewShotModel:
         UserError: the config describes no few-shot network, or its classes are known from missing data only.
     """
     data = config.Data
-    split = class_split(data.data_set, data.split) if data.data_set in NAMES else fold_of(config).split
+    split = class_split(data.data_set, data.split) if data.data_set in NAMES else fold_of(config).classes
     return build_few_shot(config, split).eval().to(device)
 
 
