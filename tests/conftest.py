@@ -61,6 +61,15 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _closed_log() -> Iterator[None]:
+    """Close the log of a script that a test called as a function."""
+    yield
+    from fewseg.util.log import stop_log
+
+    stop_log()
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Shapes data set in VOC layout."""

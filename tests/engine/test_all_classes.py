@@ -13,18 +13,11 @@ from fewseg.engine.setup.protocols import training_protocol
 from fewseg.engine.setup.weights import tested_weights
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError, DataError
-from fewseg.util.log import stop_log
 from tests.engine.conftest import ROOT, Configure
 from train import train
 
 PANET = {"base": "none", "ensemble": "none", "split": 4}
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    yield
-    stop_log()
 
 
 def test_a_method_and_a_base_learner_train_on_all_classes(configure: Configure, tmp_path: Path) -> None:

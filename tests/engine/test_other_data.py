@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +19,6 @@ from fewseg.engine.setup.data import classes_of_training, fold_of, test_episodes
 from fewseg.engine.setup.weights import describe, load_trained
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import UserError
-from fewseg.util.log import stop_log
 from fewseg.util.results.result import Result, read_result
 from fewseg.util.results.tables import build_table
 from tests.engine.conftest import OTHER_NAMES as NAMES
@@ -35,12 +34,6 @@ def same(shapes: Path, tmp_path: Path) -> Path:
     lists = f"val_list: {shapes}/ImageSets/Segmentation/train.txt"
     path.write_text(f"Data: {{data_set: shapes, data_root: {shapes}, {lists}}}\n")
     return path
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    yield
-    stop_log()
 
 
 def results_in(folder: Path) -> dict[str, Result]:

@@ -17,18 +17,11 @@ from fewseg.engine.setup.run_path import result_key
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.errors import CheckpointError, UserError
 from fewseg.util.lock import lock_folder
-from fewseg.util.log import stop_log
 from fewseg.util.results.folder import EARLIER, ResultFolder
 from fewseg.util.results.result import read_result, write_result
 from tests.engine.conftest import ARCHS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    yield
-    stop_log()
 
 
 def written(folder: Path) -> dict[str, int]:

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 
 from fewseg.engine.reports.figures.cases import choose_cases, episode_ious
-from fewseg.util.log import stop_log
 from fewseg.util.results.episode_counts import read_counts
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    yield
-    stop_log()
 
 
 def test_figures_of_a_test_show_its_best_and_worst_episodes(script, weights, command, tmp_path):

@@ -117,6 +117,8 @@ def test_the_example_of_fss1000_is_a_class_of_its_own(shared, tmp_path):
 
 def test_every_data_set_has_a_root_that_its_config_reads():
     for data_set, root in ROOTS.items():
-        path = train_script.__file__.replace("train.py", f"config/_base_/dataset/{data_set}.yaml")
+        path = train_script.__file__.replace(
+            "train.py", f"config/_base_/dataset/{data_set.replace('-', '_')}.yaml"
+        )
         with open(path, encoding="utf-8") as file:
             assert f"data_root: {root}\n" in file.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,12 +12,6 @@ import pytest
 
 from fewseg.util.errors import UserError
 from fewseg.util.log import get_log, log_warnings, start_log, stop_log
-
-
-@pytest.fixture(autouse=True)
-def _close() -> Iterator[None]:
-    yield
-    stop_log()
 
 
 def test_file_and_terminal_get_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -14,7 +13,6 @@ from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import fold_of
 from fewseg.engine.setup.weights import describe
 from fewseg.util.checkpoint import save_checkpoint
-from fewseg.util.log import stop_log
 from fewseg.util.results.result import read_result
 from tests.dataset.prepare.cdfss_sources import lesions, lungs, tiles
 from tests.engine.conftest import ROOT
@@ -26,12 +24,6 @@ TARGETS = {
     "chest_xray": (lungs, prepare_chest_xray, 1),
 }
 METHOD = {"split": 4, "Method.base": "none", "Method.ensemble": "none"}
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    yield
-    stop_log()
 
 
 @pytest.mark.parametrize("data_set", TARGETS)

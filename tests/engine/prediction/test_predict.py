@@ -23,7 +23,6 @@ from fewseg.engine.setup.weights import describe
 from fewseg.engine.setup.words import class_id_of, names_with
 from fewseg.util.checkpoint import save_checkpoint
 from fewseg.util.errors import ConfigError, DataError, UserError
-from fewseg.util.log import stop_log
 
 BAM = ["arch", "bam", "Method.options.channels", "16"]
 
@@ -141,7 +140,6 @@ def photos(configure, shapes, tmp_path):
         *("--support", str(first), str(tmp_path / "object.png"), "--query", str(tmp_path / "photos")),
         *("--out", str(tmp_path / "found"), "--opts", *BAM),
     ]
-    stop_log()
 
 
 def test_one_corrupt_photograph_is_left_out_and_the_others_go_on(photos, tmp_path, capsys):

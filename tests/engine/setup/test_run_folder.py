@@ -19,17 +19,10 @@ from fewseg.util.checkpoint import read_meta
 from fewseg.util.config import load_config
 from fewseg.util.errors import UserError
 from fewseg.util.lock import lock_folder
-from fewseg.util.log import stop_log
 from train import main
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("arch", "pspnet", "batch_size", "40", "epochs", "1", "print_freq", "1")
-
-
-@pytest.fixture(autouse=True)
-def _closed_log():
-    yield
-    stop_log()
 
 
 @pytest.fixture

@@ -17,18 +17,11 @@ from fewseg.engine.training.snapshot import BEST, LAST, STATE, Origin, Snapshot
 from fewseg.util.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from fewseg.util.config import load_config
 from fewseg.util.errors import CheckpointError
-from fewseg.util.log import stop_log
 from fewseg.util.state_file import load_training_state, save_training_state
 from tests.engine.small_loop import CPU, small_loop
 from train import train
 
 NAMES = (BEST, LAST)
-
-
-@pytest.fixture(autouse=True)
-def _closed_log():
-    yield
-    stop_log()
 
 
 @pytest.fixture
