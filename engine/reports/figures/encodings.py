@@ -6,6 +6,7 @@ Scikit-learn and Matplotlib are imported when a figure is made.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +36,9 @@ TITLES: dict[Projection, str] = {"tsne": "t-SNE", "pca": "principal components"}
 FEWEST = 5
 """Objects that a projection needs at least."""
 
+MOST = 20
+"""Classes of a figure at most, because more colours cannot be told apart."""
+
 _PERPLEXITY = 30.0
 _MARGIN = 0.04
 """Space around the points' frame, in inches."""
@@ -60,8 +64,9 @@ class ObjectVectors:
 
 
 def collect_vectors(model: FewShotModel, episodes: EpisodeSet, per_class: int = 30) -> ObjectVectors:
-    """Encode the objects of the test images as supports, at most ``per_class`` of each class.
+    """Encode the objects of the test images as supports, at most ``per_class`` of each of 20 classes.
 
+    Of more classes, novel and base ones are taken in equal parts, evenly over their ids, as far as there are.
     An object is a class's whole mask in one image. Which ones are encoded depends on the fold alone. Masks
     that are smaller than the protocol's smallest support are left out.
     """
@@ -69,9 +74,12 @@ def collect_vectors(model: FewShotModel, episodes: EpisodeSet, per_class: int = 
     classes = (*fold.classes.novel, *fold.classes.base)
     held = fold.val_areas.at_least(classes, max(1, fold.protocol.min_area))
     names = fold.val_images.names
+    present = [class_id for column, class_id in enumerate(classes) if held[:, column].any()]
+    few = few_classes(present, set(fold.classes.novel))
     chosen = [
         (names[int(row)], class_id)
         for column, class_id in enumerate(classes)
+        if class_id in few
         for row in _drawn(np.flatnonzero(held[:, column]), per_class, generator("encodings", class_id))
     ]
     vectors = []
@@ -86,6 +94,18 @@ def collect_vectors(model: FewShotModel, episodes: EpisodeSet, per_class: int = 
         {number: fold.classes.label(number) for number in fold.classes.novel if number in shown},
         {number: fold.classes.label(number) for number in fold.classes.base if number in shown},
     )
+
+
+def few_classes(present: Sequence[int], novel: Collection[int]) -> set[int]:
+    """Return at most 20 of the classes with objects, novel and base ones in equal parts where there are."""
+    parts = [[c for c in present if c in novel], [c for c in present if c not in novel]]
+    base = min(len(parts[1]), max(MOST // 2, MOST - len(parts[0])))
+    numbers = min(len(parts[0]), MOST - base), base
+    return {
+        part[index * len(part) // number]
+        for part, number in zip(parts, numbers, strict=True)
+        for index in range(number)
+    }
 
 
 def project(vectors: np.ndarray, projection: Projection = "tsne", seed: int = 0) -> np.ndarray:

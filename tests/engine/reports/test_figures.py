@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fewseg.engine.reports.figures.cases import BEST, TYPICAL, WORST, choose_cases, episode_ious
-from fewseg.engine.reports.figures.encodings import ObjectVectors, encodings_figure, project
+from fewseg.engine.reports.figures.encodings import ObjectVectors, encodings_figure, few_classes, project
 from fewseg.engine.reports.figures.episode import episode_figure
 from fewseg.engine.reports.figures.maps import HeatMap, LabelMap, maps_of
 from fewseg.engine.reports.figures.sheet import COLUMNS, Tile, sheet, text_width, wrapped
@@ -208,6 +208,13 @@ class TestEncodings:
         assert [text.get_text() for text in texts] == [f"{names[0]} (novel)", "dog (base)", "bus (base)"]
         boxes = [text.get_window_extent() for text in texts]
         assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+    def test_of_many_classes_novel_and_base_ones_are_shown_in_equal_parts(self):
+        assert few_classes(range(1, 21), set(range(1, 6))) == set(range(1, 21))  # as in a fold of PASCAL
+        shown = few_classes(range(1, 81), set(range(1, 81, 4)))
+        assert sorted(c % 4 == 1 for c in shown) == [False] * 10 + [True] * 10
+        alone = few_classes(range(1, 51), set(range(1, 51)))
+        assert len(alone) == 20 and max(alone) - min(alone) > 40
 
     def test_too_few_are_refused(self):
         with pytest.raises(ValueError, match="at least 5"):
