@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fewseg.model import waiting
+
 
 def foreground(mask: Tensor) -> Tensor:
     """Turn masks of 0, 1 and 255, [B,H,W], into float foreground [B,1,H,W]; void counts as background."""
@@ -62,18 +64,28 @@ def tile(prototype: Tensor, like: Tensor) -> Tensor:
 
 
 def gather_positions(features: Tensor, inside: Tensor) -> Tensor:
-    """Gather the feature vectors at selected positions -> [B,C,P].
+    """Gather the feature vectors at selected positions, in order -> [B,C,P].
 
-    P is the largest number of selected positions of an image, at least one. Images with fewer positions are
-    padded with zero vectors at the end.
+    Images with fewer than P positions are padded with zero vectors at the end. On a CPU, P is the largest
+    number of selected positions of an image, at least one. Elsewhere the host does not know that number, so P
+    is the number of positions of the grid.
 
     Args:
         features: [B,C,h,w].
         inside: whether a position is selected, bool [B,1,h,w].
     """
     flat, selected = features.flatten(2), inside.flatten(1)
+    if waiting.would_wait(features):
+        return _selected_first(flat, selected)
     gathered = flat.new_zeros(*flat.shape[:2], max(1, int(selected.sum(1).max())))
     for image, (vectors, mask) in enumerate(zip(flat, selected, strict=True)):
         inner = vectors[:, mask]
         gathered[image, :, : inner.shape[1]] = inner
     return gathered
+
+
+def _selected_first(flat: Tensor, selected: Tensor) -> Tensor:
+    """Move the selected of the vectors [B,C,n] to the front, and set all others to zero."""
+    last, order = (~selected).to(torch.uint8).sort(dim=1, stable=True)
+    gathered = flat.gather(2, order.unsqueeze(1).expand(-1, flat.shape[1], -1))
+    return gathered.masked_fill(last.bool().unsqueeze(1), 0)

@@ -5,6 +5,10 @@ fixed support position, the other over support positions at a fixed query positi
 grid comes before the channels, [B,hs,ws,C,hq,wq]. The first convolution is therefore a plain 2D convolution
 over a batch of support positions, the second a matrix product with contiguous memory, and no tensor needs to
 be permuted.
+
+On a GPU, the second convolution is a 3D one over both support axes and all query positions, in place of one
+small product per support position; and no position is skipped, because the host would have to wait for the
+list of those that are occupied.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import conv2d, conv3d, max_pool2d
+
+from fewseg.model import waiting
 
 Window = tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]
 """An output cell, the input cells in its window, and the weights of the kernel that belong to them."""
@@ -42,8 +48,10 @@ class CentrePivotConv(nn.Module):
         Args:
             x: the tensor.
             occupied: bool [B,hs,ws], False where ``x`` is zero for every query position. Outputs whose window
-                holds only such positions are not computed by convolution.
+                holds only such positions are not computed by convolution; on a GPU they are.
         """
+        if waiting.would_wait(x):
+            return self._over_query(x, None) + self._over_support(x)
         pivots = self._over_query(x, occupied)
         reached = None if occupied is None else self._reached(occupied)
         windows = tuple(self._windows(x.shape[1], x.shape[2], reached))
@@ -66,6 +74,13 @@ class CentrePivotConv(nn.Module):
             empty = bias.to(convolved.dtype)[None, :, None, None]
             out = empty.repeat(len(x), 1, *x.shape[-2:]).index_put((kept,), convolved)
         return out.unflatten(0, positions)
+
+    def _over_support(self, x: Tensor) -> Tensor:
+        """Convolve over the support positions, all at once and without a bias."""
+        maps, pad = x.flatten(4).permute(0, 3, 1, 2, 4), self.kernel // 2
+        stride = (self.stride, self.stride, 1)
+        convolved = conv3d(maps, self.support.weight.unsqueeze(4), None, stride, (pad, pad, 0))
+        return convolved.permute(0, 2, 3, 1, 4).unflatten(4, x.shape[4:])
 
     def _reached(self, occupied: Tensor) -> list[list[bool]]:
         """Return for every output cell whether any image has an occupied position in its window."""

@@ -1,4 +1,8 @@
-"""The cosines between all query and all support positions (Min et al., ICCV 2021, section 4.1)."""
+"""The cosines between all query and all support positions (Min et al., ICCV 2021, section 4.1).
+
+On a CPU only the positions of the object are compared. On a GPU the host would have to wait for their number
+in every image, so there all positions are compared in one product.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu_
 
+from fewseg.model import waiting
 from fewseg.model.layer.pooling import gather_positions
 
 _EPSILON = 1e-5
@@ -37,6 +42,10 @@ def hypercorrelation(query: Tensor, support_object: Tensor, occupied: Tensor) ->
         occupied: the object on the support grid, bool [B,hs,ws].
     """
     layers, grid = query.shape[1], query.shape[3:]
+    if waiting.would_wait(occupied):
+        flat = _at_their_positions(support_object, occupied.flatten(1))
+        positive = relu_(torch.matmul(flat.transpose(2, 3), query.flatten(3)))
+        return positive.transpose(1, 2).reshape(len(query), *occupied.shape[1:], layers, *grid)
     cosines = query.new_zeros(len(query), occupied[0].numel(), layers, grid.numel())
     for image, inside in enumerate(occupied.flatten(1)):
         positions = inside.nonzero()[:, 0]
@@ -44,3 +53,10 @@ def hypercorrelation(query: Tensor, support_object: Tensor, occupied: Tensor) ->
         positive = relu_(torch.bmm(vectors.transpose(1, 2), query[image].flatten(2)))
         cosines[image, positions] = positive.transpose(0, 1).to(cosines.dtype)
     return cosines.view(len(query), *occupied.shape[1:], layers, *grid)
+
+
+def _at_their_positions(support_object: Tensor, occupied: Tensor) -> Tensor:
+    """Put gathered vectors [B,L,C,P] back to the occupied ones of n positions, [B,n] -> [B,L,C,n]."""
+    rank = (occupied.cumsum(1) - 1).clamp_min(0)
+    index = rank[:, None, None].expand(-1, *support_object.shape[1:3], -1)
+    return support_object.gather(3, index).masked_fill(~occupied[:, None, None], 0)

@@ -1,0 +1,95 @@
+"""The forms that run on a GPU, where no shape depends on values, equal those that run on a CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewseg.model import create_model, waiting
+from fewseg.model.layer.pooling import gather_positions
+from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv
+from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
+from tests.model.tester import random_episode
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "bam": {"channels": 16},
+    "hdmnet": {"channels": 16, "matching_channels": 16},
+    "hsnet": {"channels": 32},
+    "msanet": {"channels": 16, "similarity_channels": 8},
+    "pfenet": {"channels": 16},
+    "rare": {"channels": 16},
+}
+"""Methods with two forms, and options that make them small."""
+
+
+@pytest.fixture
+def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Choose the forms of a GPU; ``undo`` chooses those of a CPU again."""
+    monkeypatch.setattr(waiting, "would_wait", lambda tensor: True)
+    return monkeypatch
+
+
+def test_gathered_vectors_come_first_and_in_order(fixed_shapes: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    features, inside = torch.randn(3, 5, 4, 6), torch.rand(3, 1, 4, 6) > 0.6
+    inside[1] = False
+    fixed = gather_positions(features, inside)
+    fixed_shapes.undo()
+    packed = gather_positions(features, inside)
+    assert packed.shape[2] < fixed.shape[2] == 24
+    assert torch.equal(fixed[:, :, : packed.shape[2]], packed)
+    assert not fixed[:, :, packed.shape[2] :].any()
+
+
+def test_positions_that_are_not_selected_may_hold_no_numbers(fixed_shapes: pytest.MonkeyPatch) -> None:
+    features, inside = torch.full((1, 2, 2, 2), torch.nan), torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    assert torch.equal(gather_positions(features, inside), torch.zeros(1, 2, 4))
+
+
+def test_hypercorrelation_has_one_result(fixed_shapes: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, support = unit_vectors(torch.randn(2, 2, 16, 4, 5)), torch.randn(2, 2, 16, 3, 4)
+    mask = torch.rand(2, 1, 3, 4) * (torch.rand(2, 1, 3, 4) > 0.5)
+    mask[1] = 0
+    occupied = mask[:, 0] > 0
+    fixed = hypercorrelation(query, object_vectors(support, mask), occupied)
+    fixed_shapes.undo()
+    torch.testing.assert_close(fixed, hypercorrelation(query, object_vectors(support, mask), occupied))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 4), (3, 2), (3, 1)])
+def test_centre_pivot_convolution_has_one_result(
+    kernel: int, stride: int, fixed_shapes: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = CentrePivotConv(3, 8, kernel, stride).double()
+    occupied = torch.rand(2, 7, 6) > 0.6
+    found = []
+    for _ in range(2):
+        x = (
+            torch.randn(2, 7, 6, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+            .double()
+            .requires_grad_()
+        )
+        out = layer(x * occupied[:, :, :, None, None, None], occupied)
+        weight = torch.linspace(-1, 1, out[0].numel()).view_as(out[0])
+        gradients = torch.autograd.grad((out * weight).sum(), [x, *layer.parameters()])
+        found.append((out, gradients))
+        fixed_shapes.undo()
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_a_training_step_has_one_result(method: str, fixed_shapes: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    tiny = {"backbone": "resnet18", "backbone_options": {"width": 8}, "image_size": 65}
+    model = create_model(method, shot=2, **tiny, **OPTIONS[method]).train()
+    episode = random_episode(65, shots=2)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        losses = model.losses(model(episode), episode, torch.Generator().manual_seed(2))
+        trained = [p for group in model.param_groups().values() for p in group if p.requires_grad]
+        found.append((losses, torch.autograd.grad(sum(losses.values()), trained)))
+        fixed_shapes.undo()
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-3)
