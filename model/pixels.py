@@ -32,7 +32,8 @@ def _grey_levels(image: Tensor) -> Tensor:
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+    # filled on the device of the image, as a copy from the host would wait
+    return torch.cat([like.new_full((1, 1, 1, 1), value) for value in values], 1)
 
 
 PIXELS: dict[str, Callable[[Tensor], Tensor]] = {

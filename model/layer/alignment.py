@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from fewseg.model.episode import IGNORE
 from fewseg.model.layer.nearest_prototype import cosine_scores
@@ -25,7 +25,7 @@ def alignment_loss(query: Tensor, score: Tensor, support: Tensor, label: Tensor,
         label: masks of the supports with 0, 1 and 255, [B*N*K,H,W].
         scale: factor that turns cosines into logits.
     """
-    predicted = one_hot(score.argmax(1), score.shape[1]).to(query)
+    predicted = (score.argmax(1).unsqueeze(3) == torch.arange(score.shape[1], device=score.device)).to(query)
     area = predicted.sum((1, 2))
     prototype = torch.einsum("bchw,bhwp->bpc", query, predicted) / (area + _EPSILON).unsqueeze(2)
     scores = score_supports(support, prototype, scale)

@@ -73,9 +73,7 @@ def error_prone_loss(logits: Tensor, label: Tensor, grid: Tensor) -> Tensor:
     mask = foreground(label)
     change = mask - resampled(mask, grid)
     misplaced = torch.full_like(label, IGNORE)
-    misplaced[change[:, 0] > 0] = 1
-    misplaced[change[:, 0] < 0] = 0
-    if not (misplaced != IGNORE).any():
-        return logits.new_zeros(())
+    misplaced = misplaced.masked_fill(change[:, 0] > 0, 1).masked_fill(change[:, 0] < 0, 0)
     lost = change.clamp_min(0).mean((1, 2, 3)) / (mask.mean((1, 2, 3)) + EPSILON)
-    return lost.mean() * cross_entropy(logits, misplaced, ignore_index=IGNORE)
+    errors = cross_entropy(logits, misplaced, ignore_index=IGNORE, reduction="sum")
+    return lost.mean() * errors / (misplaced != IGNORE).sum().clamp_min(1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fewseg.model import waiting
 from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Episode, Prediction
@@ -128,6 +129,8 @@ class RARE(PriorGuided):
     def _contrast_loss(self, merged: Tensor, label: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the loss that pulls an object position to the object's mean and pushes background away."""
         inside = resize_like(foreground(label), merged)
+        if waiting.would_wait(merged):
+            return contrast_of_all(merged, inside, generator)
         total = merged.new_zeros(())
         for vectors, centre, is_object in zip(
             merged.flatten(2), masked_average_pool(merged, inside), inside.flatten(1) > 0.5, strict=True
@@ -140,3 +143,32 @@ class RARE(PriorGuided):
             pushed = cosine_similarity(anchor, other, 0) + cosine_similarity(centre, other, 0)
             total = total + pulled + pushed
         return total / (3 * len(merged))
+
+
+def contrast_of_all(merged: Tensor, inside: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return the contrast loss of all images at once, without the host knowing the size of any region.
+
+    The position that represents a region is drawn as a share of its size, so it is as random as that of
+    ``RARE.pick_pixel``, but another one for the same generator.
+
+    Args:
+        merged: merged query features [B,C,h,w].
+        inside: soft foreground on the same grid, [B,1,h,w].
+        generator: generator of random numbers on the CPU.
+    """
+    is_object = inside.flatten(1) > 0.5
+    regions = torch.stack([is_object, ~is_object], 1)
+    device = "cpu" if generator is None else generator.device
+    share = torch.rand(len(merged), 2, dtype=torch.float64, generator=generator, device=device)
+    drawn = at_share(regions, share.to(merged.device, non_blocking=True))
+    anchor, other = torch.einsum("bcn,brn->rbc", merged.flatten(2), drawn.to(merged))
+    centre = masked_average_pool(merged, inside)
+    loss = 1 - cosine_similarity(anchor, centre) + cosine_similarity(anchor, other)
+    loss = loss + cosine_similarity(centre, other)
+    return (loss * regions.any(2).all(1)).sum() / (3 * len(merged))
+
+
+def at_share(regions: Tensor, share: Tensor) -> Tensor:
+    """Select of each region, bool [B,R,n], the position at a share [B,R] of its size, from 0 to below 1."""
+    rank = (share.unsqueeze(2) * regions.sum(2, keepdim=True)).long()
+    return regions & (regions.cumsum(2) == rank + 1)

@@ -172,10 +172,21 @@ class TestMLCReconstruction(MetaLearnerTester):
         meta = self.build(regions=2, region_threshold=0.5).meta
         foreground = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         regions = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
-        blended = meta._with_similar(foreground, regions)
+        regions = torch.cat([torch.tensor([[0.0, 0.0, 9.0]]), regions])
+        counts = torch.tensor([False, True, True, True, True])
+        blended = meta._with_similar(foreground, regions, counts)
         torch.testing.assert_close(blended[0], 0.5 * foreground[0] + 0.5 * torch.tensor([2.5, 0.5, 0.0]))
         assert torch.equal(blended[1], foreground[1])
-        assert torch.equal(meta._with_similar(foreground, regions[:0]), foreground)
+        assert torch.equal(meta._with_similar(foreground, regions[:0], counts[:0]), foreground)
+        assert torch.equal(meta._with_similar(foreground, regions, ~counts.any().expand(5)), foreground)
+
+    def test_bank_takes_what_counts_and_drops_the_oldest(self) -> None:
+        meta = self.build(region_bank=3).meta
+        wide = torch.arange(1.0, 6.0)[:, None].expand(-1, meta.region_bank.shape[1])
+        meta._keep(wide[:2], torch.tensor([True, True]))
+        assert meta.region_bank[:, 0].tolist() == [0, 1, 2]
+        meta._keep(wide[2:], torch.tensor([True, False, True]))
+        assert meta.region_bank[:, 0].tolist() == [2, 3, 5]
 
     def test_bank_keeps_the_newest_regions_for_testing(self) -> None:
         model, _, _ = self.trained_step(region_bank=3, region_threshold=-1.0, background_share=1.0)

@@ -9,6 +9,8 @@ from fewseg.model import create_model, waiting
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
+from fewseg.model.meta.rare import at_share
+from tests.model.test_mlc import with_mined
 from tests.model.tester import random_episode
 
 OPTIONS: dict[str, dict[str, object]] = {
@@ -17,7 +19,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "hsnet": {"channels": 32},
     "msanet": {"channels": 16, "similarity_channels": 8},
     "pfenet": {"channels": 16},
-    "rare": {"channels": 16},
+    "mlc-reconstruction": {"min_area": 0},
+    "rare": {"channels": 16, "contrast_weight": 0.0},
 }
 """Methods with two forms, and options that make them small."""
 
@@ -79,12 +82,38 @@ def test_centre_pivot_convolution_has_one_result(
     torch.testing.assert_close(*found)
 
 
+def test_a_share_of_a_region_selects_one_of_its_positions() -> None:
+    regions = torch.tensor([[[True, False, True, True], [False, True, False, False]]]).expand(4, 2, 4)
+    share = torch.tensor([[0.0, 0.0], [0.34, 0.5], [0.67, 0.9], [1 - 1e-12, 1 - 1e-12]], dtype=torch.float64)
+    drawn = at_share(regions, share)
+    assert drawn.sum(2).eq(1).all()
+    assert drawn.int().argmax(2).tolist() == [[0, 1], [2, 1], [3, 1], [3, 1]]
+    assert not at_share(torch.zeros_like(regions), share).any()
+
+
+def test_contrast_loss_has_one_result_where_every_draw_is_alike(fixed_shapes: pytest.MonkeyPatch) -> None:
+    """The vectors of a region are equal; the second image shows the object only, so it does not count."""
+    meta = create_model("rare", backbone="resnet18", backbone_options={"width": 8}, channels=16).meta
+    label = torch.zeros(2, 5, 5, dtype=torch.int64)
+    label[0, :2], label[1] = 1, 1
+    merged = (
+        1.5 * (label == 1).float().unsqueeze(1) + torch.linspace(-1, 1, 16)[:, None, None]
+    ).requires_grad_()
+    found = []
+    for _ in range(2):
+        loss = meta._contrast_loss(merged, label, torch.Generator().manual_seed(3))
+        found.append((loss, *torch.autograd.grad(loss, merged)))
+        fixed_shapes.undo()
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1].sum((2, 3)), found[1][1].sum((2, 3)))
+
+
 @pytest.mark.parametrize("method", OPTIONS)
 def test_a_training_step_has_one_result(method: str, fixed_shapes: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     tiny = {"backbone": "resnet18", "backbone_options": {"width": 8}, "image_size": 65}
     model = create_model(method, shot=2, **tiny, **OPTIONS[method]).train()
-    episode = random_episode(65, shots=2)
+    episode = with_mined(random_episode(65, shots=2))
     found = []
     for _ in range(2):
         torch.manual_seed(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from fewseg.model import waiting
 from fewseg.model.episode import IGNORE
 
 _EPSILON = 1e-5
@@ -18,7 +19,8 @@ class Regions:
     """The latent classes of T images.
 
     Attributes:
-        ids: labels that occur in any image, [J].
+        ids: the background and the labels that occur in any image, [J]; on a GPU, where the host does not
+            know them, all labels that may occur.
         member: whether a position belongs to a label, bool [T,J,h,w].
         present: whether an image shows enough positions of a label, bool [T,J].
         prototype: mean feature of each region, [T,J,C].
@@ -29,9 +31,9 @@ class Regions:
     present: Tensor
     prototype: Tensor
 
-    def objects(self) -> Tensor:
-        """Return the prototypes of all regions that are large enough and not background, [R,C]."""
-        return self.prototype[self.present & (self.ids > 0)]
+    def objects(self) -> tuple[Tensor, Tensor]:
+        """Return the prototypes of all regions [T*J,C], and whether they are large enough objects, [T*J]."""
+        return self.prototype.flatten(0, 1), (self.present & (self.ids > 0)).flatten()
 
 
 def find_regions(feature: Tensor, label: Tensor, min_area: int) -> Regions:
@@ -42,7 +44,8 @@ def find_regions(feature: Tensor, label: Tensor, min_area: int) -> Regions:
         label: 0 background, j the j-th latent class, 255 void; int64 [T,h,w].
         min_area: positions that a region must exceed to be present.
     """
-    ids = label[label != IGNORE].unique()
+    everything = torch.arange(IGNORE, device=label.device)
+    ids = everything if waiting.would_wait(label) else label.masked_fill(label == IGNORE, 0).unique()
     member = label.unsqueeze(1) == ids.view(1, -1, 1, 1)
     area = member.sum((2, 3))
     total = torch.einsum("tchw,tjhw->tjc", feature, member.to(feature))
@@ -59,20 +62,19 @@ def mining_loss(feature: Tensor, regions: Regions, scale: float, *, source: str)
         source: ``other``: an image is compared with the mean prototype of the other images that show a class,
             or with its own if there is no other; ``self``: with its own if it shows the class.
     """
-    present = regions.present
-    in_batch = present.any(0)
-    if not in_batch.any():
-        return 0 * feature.sum()
-    member, present = regions.member[:, in_batch], present[:, in_batch]
-    own, shown = regions.prototype[:, in_batch], present.unsqueeze(2).to(feature)
+    member, present, own = regions.member, regions.present, regions.prototype
+    shown = present.unsqueeze(2).to(feature)
     others = shown.sum(0, keepdim=True) - shown
     mean = ((own * shown).sum(0, keepdim=True) - own * shown) / others.clamp_min(1)
     takes_own = others == 0 if source == "other" else shown > 0
     prototype = torch.where(takes_own, own, mean)
     cosine = torch.einsum("tchw,tjc->tjhw", normalize(feature, dim=1), normalize(prototype, dim=2))
+    in_batch = present.any(0)[:, None, None]
+    logits = (scale * cosine).masked_fill(~in_batch, torch.finfo(cosine.dtype).min)
     counts = member & present[:, :, None, None]
     target = counts.int().argmax(1).masked_fill(~counts.any(1), IGNORE)
-    return cross_entropy(scale * cosine, target, ignore_index=IGNORE)
+    loss = cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+    return loss / (target != IGNORE).sum().clamp_min(1)
 
 
 def at_positions(label: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -149,15 +149,15 @@ class MLCReconstruction(MLC):
         guidance = super().match(query, support)
         background, foreground = guidance["prototype"].unbind(1)
         options, mined = self.options, {}
-        regions = self.region_bank
+        regions = self.region_bank, torch.ones_like(self.region_bank[:, 0], dtype=torch.bool)
         if self.training and "auxiliary" in support:
             mined = {name: support[name] for name in ("auxiliary", "auxiliary_label")}
             regions = self._regions(mined).objects()
-            self._keep(regions)
+            self._keep(*regions)
         if options.background_share < 1:
             background = self._with_global(background)
         if options.foreground_share < 1:
-            foreground = self._with_similar(foreground, regions)
+            foreground = self._with_similar(foreground, *regions)
         return {"prototype": torch.stack([background, foreground], 1)} | mined
 
     def losses(
@@ -178,28 +178,29 @@ class MLCReconstruction(MLC):
     def _with_global(self, background: Tensor) -> Tensor:
         """Mix the global background prototype, updated in training, into those of the episodes [B,C]."""
         if self.training:
-            batches = int(self.batches_seen)
-            momentum = min(self.options.background_momentum, batches / (batches + 1))  # first a plain mean
+            batches = self.batches_seen.double()
+            momentum = (batches / (batches + 1)).clamp_max(self.options.background_momentum)  # first a mean
             mean = background.detach().mean(0)
             self.global_background.copy_(momentum * self.global_background + (1 - momentum) * mean)
             self.batches_seen += 1
-        if self.batches_seen == 0:
-            return background
         share = self.options.background_share
-        return share * background + (1 - share) * self.global_background
+        mixed = share * background + (1 - share) * self.global_background
+        return torch.where(self.batches_seen > 0, mixed, background)
 
-    def _with_similar(self, foreground: Tensor, regions: Tensor) -> Tensor:
-        """Mix the most similar of the regions [R,C] into each foreground prototype [B,C]."""
+    def _with_similar(self, foreground: Tensor, regions: Tensor, counts: Tensor) -> Tensor:
+        """Mix the most similar of those regions [R,C] that count [R] into each foreground prototype [B,C]."""
         if len(regions) == 0:
             return foreground
         share, count = self.options.foreground_share, min(self.options.regions, len(regions))
-        cosine = normalize(foreground, dim=1) @ normalize(regions, dim=1).T
+        cosine = (normalize(foreground, dim=1) @ normalize(regions, dim=1).T).masked_fill(~counts, -torch.inf)
         largest, index = cosine.topk(count, 1)
         similar = (largest >= self.options.region_threshold).to(foreground).unsqueeze(2)
         mean = (regions[index] * similar).sum(1) / similar.sum(1).clamp_min(1)
         return torch.where(similar.any(1), share * foreground + (1 - share) * mean, foreground)
 
-    def _keep(self, regions: Tensor) -> None:
-        """Add new regions to the bank and remove the oldest."""
+    def _keep(self, regions: Tensor, counts: Tensor) -> None:
+        """Add those of new regions [R,C] that count [R] to the bank, and remove the oldest."""
         if size := len(self.region_bank):
-            self.region_bank.copy_(torch.cat([self.region_bank, regions.detach()])[-size:])
+            kept = torch.cat([torch.ones_like(self.region_bank[:, 0], dtype=torch.bool), counts])
+            newest = kept.to(torch.uint8).sort(stable=True).indices[-size:]
+            self.region_bank.copy_(torch.cat([self.region_bank, regions.detach()])[newest])

@@ -205,7 +205,8 @@ class PLNet(MetaLearner):
         if not (self.training and self.options.permutation and head.joint_maps):
             return head(feature, prototype)
         first, count = int(self.options.background_prototype), prototype.shape[1]
-        order = torch.cat([torch.arange(first), first + torch.randperm(count - first)]).to(prototype.device)
+        order = torch.cat([torch.arange(first), first + torch.randperm(count - first)])
+        order = order.to(prototype.device, non_blocking=True)
         return head(feature, prototype[:, order])[:, order.argsort()]
 
     def _fusion_weights(self, image_feature: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
