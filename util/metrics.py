@@ -24,7 +24,7 @@ EPSILON = 1e-10
 
 
 class Counts(NamedTuple):
-    """Pixels of one or more images per class, int64 [classes] each."""
+    """Pixels per class of one or more images, int64 [classes] each, or [images, classes]."""
 
     intersection: Tensor
     union: Tensor
@@ -42,38 +42,56 @@ class Counts(NamedTuple):
 def intersection_union_target(
     prediction: Tensor, label: Tensor, classes: int, ignore: int = IGNORE
 ) -> Counts:
-    """Count pixels per class.
+    """Count pixels per class, int64 [classes] each on the device of the prediction.
 
     Args:
-        prediction: class per pixel, integer [...].
-        label: the true class per pixel, the same shape; pixels of value ``ignore`` are not counted.
+        prediction: class per pixel, integer [...] of 0 to ``classes`` - 1.
+        label: the true class per pixel, the same shape and range; pixels of value ``ignore`` are not counted.
         classes: number of classes, background included.
 
     Raises:
-        ValueError: shapes differ, or a value lies outside the classes.
+        ValueError: shapes differ.
+    """
+    return Counts(*(count[0] for count in count_per_image(prediction[None], label[None], classes, ignore)))
+
+
+def count_per_image(prediction: Tensor, label: Tensor, classes: int, ignore: int = IGNORE) -> Counts:
+    """Count pixels per class for every image of a batch, int64 [B,classes] each.
+
+    Every pixel adds one to an entry of its image's confusion matrix, which has a further row for ignored
+    pixels. The sizes of all tensors are therefore known without looking at a value, and the host never waits
+    for the device. That is also why no value is checked here: labels are checked when they are read.
+
+    Args:
+        prediction: class per pixel, integer [B,...]; see ``intersection_union_target``.
+        label: the true class per pixel, the same shape.
+        classes: number of classes, background included.
+        ignore: pixels with this label are not counted.
+
+    Raises:
+        ValueError: shapes differ.
     """
     if prediction.shape != label.shape:
         raise ValueError(
             f"prediction is {list(prediction.shape)} but label is {list(label.shape)}; resize one of them"
         )
-    valid = label != ignore
-    predicted, target = prediction[valid].long(), label[valid].long()
-    for name, values in (("prediction", predicted), ("label", target)):
-        if values.numel() and (values.min() < 0 or values.max() >= classes):
-            raise ValueError(
-                f"{name} holds values {int(values.min())} to {int(values.max())}, expected 0 to {classes - 1}"
-            )
-    hits = torch.bincount(target[predicted == target], minlength=classes)
-    areas = torch.bincount(target, minlength=classes)
-    union = torch.bincount(predicted, minlength=classes) + areas - hits
-    return Counts(hits.cpu(), union.cpu(), areas.cpu())
+    images, device = len(prediction), prediction.device
+    row = label.to(device).long().flatten(1)
+    row = row.masked_fill(row == ignore, classes)
+    row = row + (classes + 1) * torch.arange(images, device=device)[:, None]
+    entry = (row * classes + prediction.flatten(1)).flatten()
+    confusion = torch.zeros(images * (classes + 1) * classes, dtype=torch.int64, device=device)
+    confusion.scatter_add_(0, entry, torch.ones_like(entry))
+    confusion = confusion.view(images, classes + 1, classes)[:, :classes]
+    hits, areas = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
+    return Counts(hits, confusion.sum(1) + areas - hits, areas)
 
 
 def count_logits(logits: Tensor, label: Tensor, *, align_corners: bool = True) -> Counts:
-    """Resize ``logits`` [B,C,h,w] to ``label`` [B,H,W] (or [H,W] for B = 1) and count."""
+    """Resize ``logits`` [B,C,h,w] to ``label`` [B,H,W] (or [H,W] for B = 1) and count all pixels."""
     label = label if label.ndim == 3 else label[None]
     prediction = resize_logits(logits, label.shape[-2:], align_corners=align_corners).argmax(1)
-    return intersection_union_target(prediction, label.to(prediction.device), logits.shape[1])
+    return intersection_union_target(prediction, label, logits.shape[1])
 
 
 def resize_logits(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
@@ -123,7 +141,7 @@ class IoUMeter:
             rows: the class of this meter for each of the C; None: the same ones.
         """
         index = torch.arange(len(counts.union)) if rows is None else torch.as_tensor(rows)
-        self.counts.index_add_(1, index, torch.stack(counts))
+        self.counts.index_add_(1, index, torch.stack(counts).to(self.counts.device))
 
     def class_iou(self) -> Tensor:
         """Return the IoU of every class, float64 [classes]; 0 for a class that never occurred."""

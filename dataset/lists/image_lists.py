@@ -164,10 +164,7 @@ def check_labels(areas: AreaIndex, classes: int, root: str | Path) -> None:
         mask = int(np.searchsorted(areas.start, first, side="right")) - 1
         others = len(np.unique(np.searchsorted(areas.start, np.flatnonzero(wrong), side="right"))) - 1
         more = f" (and {others} more masks)" if others else ""
-        raise DataError(
-            f"{root / areas.names[mask]}: label {areas.label[first]} lies outside the classes 0..{classes} "
-            f"and {VOID}{more}; a palette mask decoded to grey looks like this"
-        )
+        raise _outside(root / areas.names[mask], areas.label[first], classes, more)
     lengths = np.diff(areas.start)
     void_only = np.flatnonzero(lengths == 1)
     void_only = void_only[areas.label[areas.start[void_only]] == VOID]
@@ -175,6 +172,23 @@ def check_labels(areas: AreaIndex, classes: int, root: str | Path) -> None:
         more = f" (and {len(void_only) - 1} more masks)" if len(void_only) > 1 else ""
         name = root / areas.names[void_only[0]]
         raise DataError(f"{name}: every pixel is void{more}; take the image off the list")
+
+
+def check_mask(path: Path, mask: np.ndarray, classes: int) -> None:
+    """Raise DataError if the mask [H,W] read from ``path`` holds a label above ``classes`` other than void.
+
+    ``check_labels`` has found none when the list was opened, but a mask can be changed after that.
+    """
+    wrong = (mask > classes) & (mask != VOID)
+    if wrong.any():
+        raise _outside(path, mask[wrong][0], classes)
+
+
+def _outside(path: Path, label: int, classes: int, more: str = "") -> DataError:
+    return DataError(
+        f"{path}: label {label} lies outside the classes 0..{classes} and {VOID}{more}; a palette mask "
+        "decoded to grey looks like this"
+    )
 
 
 def episode_lists(

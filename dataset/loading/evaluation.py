@@ -71,8 +71,8 @@ class EpisodeSet:
 
     @cached_property
     def store(self) -> ImageStore:
-        """The test images with their masks, at their original size."""
-        return ImageStore(self.fold.val_images)
+        """The test images with their masks, at their original size; labels are checked when they are read."""
+        return ImageStore(self.fold.val_images, classes=len(self.fold.classes.names) - 1)
 
     def __iter__(self) -> Iterator[PlannedEpisode]:
         """Yield all episodes, manifest by manifest."""

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from fewseg.dataset.lists.image_lists import OBJECT_FOLDER, ImageList
+from fewseg.dataset.lists.image_lists import OBJECT_FOLDER, ImageList, check_mask
 from fewseg.dataset.reading.mask import check_same_size, read_image, read_mask, read_pair
 
 _OBJECT_FOLDERS = (f"{OBJECT_FOLDER}Aug", OBJECT_FOLDER)
@@ -22,11 +22,14 @@ class ImageStore:
     Attributes:
         source: the list of the images.
         cache_bytes: cache budget of this process in bytes; every loader worker has its own.
+        classes: number of classes besides the background, with which every mask that is read is compared;
+            None: it is not.
     """
 
-    def __init__(self, source: ImageList, cache_bytes: int = 0) -> None:
+    def __init__(self, source: ImageList, cache_bytes: int = 0, classes: int | None = None) -> None:
         self.source = source
         self.cache_bytes = cache_bytes
+        self.classes = classes
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._used = 0
 
@@ -36,7 +39,8 @@ class ImageStore:
         The mask is uint8, or uint16 where the list has ``class_ids``.
 
         Raises:
-            DataError: one of them is missing, unreadable or of another size.
+            DataError: one of them is missing, unreadable or of another size, or the mask holds a label
+                outside the classes.
         """
         if position in self._kept:
             return self._kept[position]
@@ -44,6 +48,8 @@ class ImageStore:
         mask_path = self.source.root / self.source.masks[position]
         image, mask = read_pair(image_path, mask_path)
         mask = self.source.with_class_id(position, mask)
+        if self.classes is not None:
+            check_mask(mask_path, mask, self.classes)
         size = image.nbytes + mask.nbytes
         if self._used + size <= self.cache_bytes:
             self._used += size

@@ -181,8 +181,7 @@ class _Runner:
                 remaining = iter(episodes)
                 while batch := list(islice(remaining, self.batch)):
                     prediction = self._decode(task, query, batch, tuple(image.shape[-2:]))
-                    for index, planned in enumerate(batch):
-                        task.tally.add(planned, _single(prediction, index), label)
+                    task.tally.add(batch, prediction, [label] * len(batch))
 
     def _decode(
         self, task: Task, query: Encoding, batch: Sequence[PlannedEpisode], size: tuple[int, int]
@@ -241,10 +240,3 @@ def _equal(one: Encoding, other: Encoding) -> bool:
 def _batch_on(device: torch.device) -> int:
     """Return the batch size of decoding: one episode on a CPU, where larger batches round differently."""
     return 1 if device.type == "cpu" else 8
-
-
-def _single(prediction: Prediction, index: int) -> Prediction:
-    """Return one query's part of a prediction as a batch of one."""
-    chosen = slice(index, index + 1)
-    parts = {name: part[chosen] for name, part in prediction.parts.items()}
-    return Prediction(prediction.logits[chosen], parts)

@@ -14,16 +14,17 @@ import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.engine.evaluation.measure import Measurement, Run, count_runs, open_run
 from fewseg.engine.evaluation.outcome import counts_of
-from fewseg.engine.evaluation.scores import Scores
+from fewseg.engine.evaluation.scores import PartCounts, Scores
 from fewseg.engine.evaluation.session import Session
 from fewseg.engine.evaluation.tally import Tally
 from fewseg.engine.setup.tested_data import tests_other_data
 from fewseg.model.contract import Prediction
 from fewseg.util.config import Config
 from fewseg.util.errors import ConfigError
-from fewseg.util.metrics import Counts, intersection_union_target, merge_generalised, resize_logits
+from fewseg.util.metrics import count_per_image, merge_generalised, resize_logits
 from fewseg.util.results.result import Result
 
 MERGES = ("final", "base")
@@ -57,24 +58,26 @@ class GeneralizedScores(Scores):
         (class_id,) = self.manifest[index].class_ids
         return [*range(self.first_novel), self.first_novel + self.fold.classes.novel.index(class_id)]
 
-    def add(self, index: int, prediction: Prediction, label: np.ndarray) -> None:
-        """Count both merges against a query's label of dataset ids, [H,W]."""
-        table = self.fold.classes.base_table.copy()
-        table[self.manifest[index].class_ids[0]] = self.first_novel
-        target = self.target(label, table)
-        corners = self.fold.protocol.align_corners
+    def count(self, specs: Sequence[EpisodeSpec], prediction: Prediction, label: np.ndarray) -> PartCounts:
+        """Count both merges for B episodes of one query; see ``Scores``."""
+        tables = np.repeat(self.fold.classes.base_table[None], len(specs), axis=0)
+        for table, spec in zip(tables, specs, strict=True):
+            table[spec.class_ids[0]] = self.first_novel
+        targets = self.targets(label, [*tables], prediction.logits)
+        size, corners = targets.shape[-2:], self.fold.protocol.align_corners
         final, base = (
-            resize_logits(self.without_padding(logits, target), target.shape, align_corners=corners)
+            resize_logits(self.without_padding(logits, size), size, align_corners=corners)
             for logits in (prediction.logits, prediction.parts["base"])
         )
+        counts = {}
         for merge in MERGES:
-            merged = merge_generalised(final, base, merge, self.merge_tau)[0].cpu()
-            counts = intersection_union_target(merged, target, self.first_novel + 1)
-            self.episodes[merge][index] = torch.stack(counts, dim=1)
+            merged = merge_generalised(final, base, merge, self.merge_tau)
+            counts[merge] = torch.stack(count_per_image(merged, targets, self.first_novel + 1), dim=2)
+        return counts
 
-    def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
-        """Return None: the base learner's prediction is part of the merged one."""
-        return None
+    def count_base(self, prediction: Prediction, label: np.ndarray) -> PartCounts:
+        """Return no counts: the base learner's prediction is part of the merged one."""
+        return {}
 
     def metrics(self) -> dict[str, float]:
         """Return the mean IoU of novel, base and all classes, and FB-IoU, as fractions."""

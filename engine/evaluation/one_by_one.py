@@ -56,7 +56,7 @@ def count_one_by_one(task: Task, check: Check = nothing, adapter: Adapter | None
             check()
             episode, label = tally.episodes.load(planned, with_truth=with_truth)
             tally.seed(planned, model.device)
-            tally.add(planned, segment(episode.to(model.device)), label)
+            tally.add([planned], segment(episode.to(model.device)), [label])
 
 
 @torch.inference_mode()

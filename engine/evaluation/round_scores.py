@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
-from fewseg.dataset.reading.transform import class_table
-from fewseg.engine.evaluation.scores import Scores
+from fewseg.dataset.episodes.sampling import EpisodeSpec
+from fewseg.engine.evaluation.scores import PartCounts, Scores
 from fewseg.model.contract import Prediction
 from fewseg.model.encoding import CHOSEN_ROUND, ROUND_LOGITS
 from fewseg.util.results.result import RoundResult
@@ -36,14 +38,15 @@ class RoundScores(Scores):
             self.episodes[part] = self._no_counts(1 + manifest.ways)
         self.episodes[CHOSEN] = torch.zeros(len(manifest), rounds + 1, 1, dtype=torch.int64)
 
-    def add(self, index: int, prediction: Prediction, label: np.ndarray) -> None:
-        """Count the predictions of an episode against its query's label of dataset ids, [H,W]."""
-        super().add(index, prediction, label)
-        target = self.target(label, class_table(self.manifest[index].class_ids))
+    def count(self, specs: Sequence[EpisodeSpec], prediction: Prediction, label: np.ndarray) -> PartCounts:
+        """Count the predictions for B episodes of one query, and those of every round; see ``Scores``."""
+        rounds, chosen = prediction.parts[ROUND_LOGITS], prediction.parts[CHOSEN_ROUND]
+        counts = super().count(specs, prediction, label)
         for number, part in enumerate(self._rounds):
-            logits = prediction.parts[ROUND_LOGITS][:, number]
-            self.add_counts(part, index, self.count(logits, target))
-        self.episodes[CHOSEN][index, int(prediction.parts[CHOSEN_ROUND])] = 1
+            counts[part] = super().count(specs, Prediction(rounds[:, number]), label)["final"]
+        numbers = torch.arange(len(self._rounds), device=chosen.device)
+        counts[CHOSEN] = (chosen[:, None] == numbers).long()[..., None]
+        return counts
 
     def by_round(self) -> tuple[RoundResult, ...]:
         """Return the figures of every round, the unadapted model's first."""

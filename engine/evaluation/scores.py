@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,15 +11,20 @@ from torch import Tensor
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
+from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.dataset.labels import VOID
-from fewseg.dataset.reading.transform import class_table, look_up
+from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.model.contract import Prediction
+from fewseg.util.device import to_device
 from fewseg.util.distributed import all_sum
-from fewseg.util.metrics import Counts, IoUMeter, count_logits
+from fewseg.util.metrics import Counts, IoUMeter, count_per_image, resize_logits
 from fewseg.util.results.result import RoundResult
 
 HEADLINE = "mIoU"
 """The metric that selects snapshots and fills tables."""
+
+PartCounts = dict[str, Tensor]
+"""Part -> counts of B episodes, int64 [B, classes of an episode, 3]: intersection, union and target."""
 
 
 class Scores:
@@ -72,33 +77,54 @@ class Scores:
         return [0, *(1 + novel.index(class_id) for class_id in self.manifest[index].class_ids)]
 
     def add(self, index: int, prediction: Prediction, label: np.ndarray) -> None:
-        """Count the prediction of an episode against its query's label of dataset ids, [H,W]."""
-        spec = self.manifest[index]
-        target = self.target(label, class_table(spec.class_ids))
-        self.add_counts("final", index, self.count(prediction.logits, target))
-        if "meta" in prediction.parts and len(spec.class_ids) == 1:
-            self.add_counts("meta", index, self.count(prediction.parts["meta"], target))
+        """Count and store the prediction of an episode, see ``count``, without the base learner's."""
+        self.store([index], self.count([self.manifest[index]], prediction, label))
 
-    def add_counts(self, part: str, index: int, counts: Counts) -> None:
-        """Store the counts of an episode for a part."""
-        if not self.fold.protocol.count_absent:
-            counts = counts.where_labelled()
-        classes = len(counts.union)  # a baseline predicts only the first way
-        self.episodes[part][index, :classes] = torch.stack(counts, dim=1)
+    def count(self, specs: Sequence[EpisodeSpec], prediction: Prediction, label: np.ndarray) -> PartCounts:
+        """Count the predictions for B episodes of one query, on the device of the prediction.
 
-    def count_base(self, prediction: Prediction, label: np.ndarray) -> Counts | None:
+        Args:
+            specs: the episodes.
+            prediction: their predictions, first axis B.
+            label: the query's label of dataset ids [H,W].
+        """
+        targets = self.targets(label, [class_table(spec.class_ids) for spec in specs], prediction.logits)
+        counts = {"final": self._count_novel(prediction.logits, targets)}
+        if "meta" in prediction.parts and len(specs[0].class_ids) == 1:
+            counts["meta"] = self._count_novel(prediction.parts["meta"], targets)
+        return counts
+
+    def count_base(self, prediction: Prediction, label: np.ndarray) -> PartCounts:
         """Count the base learner's prediction, which is the same in every episode of a query.
 
-        None without a base learner, and where other data than its own are tested, which have no base classes.
+        There are no counts without a base learner, and where other data than its own are tested, which have
+        no base classes.
+
+        Args:
+            prediction: predictions for the query, of which only the first is used.
+            label: the query's label of dataset ids [H,W].
         """
         if "base" not in prediction.parts or not self.fold.classes.base:
-            return None
-        return self.count(prediction.parts["base"], self.target(label, self.fold.classes.base_table))
+            return {}
+        logits = prediction.parts["base"][:1]
+        target = self.targets(label, [self.fold.classes.base_table], logits)
+        return {"base": torch.stack(self.count_maps(logits, target), dim=2)}
 
-    def add_base(self, index: int, counts: Counts | None) -> None:
-        """Store the base counts of an episode's query."""
-        if counts is not None:
-            self.episodes["base"][index] = torch.stack(counts, dim=1)
+    def store(self, indices: Sequence[int], counts: PartCounts) -> None:
+        """Store the counts of episodes, which lie on the CPU by now; those of the base learner are of all."""
+        for part, counted in counts.items():
+            classes = counted.shape[1]  # a baseline predicts only the first way
+            self.episodes[part][list(indices), :classes] = counted
+
+    def add_counts(self, part: str, index: int, counts: Counts) -> None:
+        """Store the counts of an episode for a part, as the protocol counts classes that no label holds."""
+        self.store([index], {part: torch.stack(self._of_protocol(counts), dim=1)[None]})
+
+    def _count_novel(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return torch.stack(self._of_protocol(self.count_maps(logits, targets)), dim=2)
+
+    def _of_protocol(self, counts: Counts) -> Counts:
+        return counts if self.fold.protocol.count_absent else counts.where_labelled()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the counts so far by part, int32, and ``done``."""
@@ -154,25 +180,34 @@ class Scores:
             metrics[f"FB-IoU{suffix}"] = meter.foreground_background_iou()
         return metrics | {f"pIoU{suffix}": meter.pooled_iou()}
 
-    def target(self, label: np.ndarray, table: np.ndarray) -> Tensor:
-        """Map a query's label of dataset ids to the target that predictions are compared with."""
-        target = look_up(label, table)
+    def targets(self, label: np.ndarray, tables: Sequence[np.ndarray], like: Tensor) -> Tensor:
+        """Map a query's label of dataset ids to the targets that predictions are compared with.
+
+        Args:
+            label: the label, [H,W].
+            tables: maps from dataset ids to classes, one per target; see ``class_table``.
+            like: a tensor on the device of the predictions.
+
+        Returns:
+            uint8 [targets,H,W] on that device.
+        """
+        mapped = np.stack([relabel(label, table) for table in tables])
         if not self.fold.protocol.ignore:
-            target[target == VOID] = 0
-        return target
+            mapped[mapped == VOID] = 0
+        return to_device(torch.from_numpy(mapped), like.device)
 
-    def count(self, logits: Tensor, target: Tensor) -> Counts:
-        """Upsample logits [1,C,h,w] to the size of a target [H,W] and count."""
-        return count_logits(
-            self.without_padding(logits, target), target, align_corners=self.fold.protocol.align_corners
-        )
+    def count_maps(self, logits: Tensor, targets: Tensor) -> Counts:
+        """Upsample logits [B,C,h,w] to the size of the targets [B,H,W] and count, int64 [B,C] each."""
+        corners, size = self.fold.protocol.align_corners, targets.shape[-2:]
+        upsampled = resize_logits(self.without_padding(logits, size), size, align_corners=corners)
+        return count_per_image(upsampled.argmax(1), targets, logits.shape[1])
 
-    def without_padding(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Crop the part of the logits that is padding, if the target has no padding."""
+    def without_padding(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Crop the part of the logits that is padding, if a target of ``size`` (H, W) has no padding."""
         protocol = self.fold.protocol
         if protocol.label_size != "original" or protocol.resize not in ("letterbox", "shrink"):
             return logits
-        rows, columns = self.fold.resize.content(*target.shape)
+        rows, columns = self.fold.resize.content(*size)
         return logits[..., :rows, :columns]
 
     def counted(self, part: str) -> bool:

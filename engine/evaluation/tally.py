@@ -12,13 +12,13 @@ import torch
 
 from fewseg.dataset.episodes.sampling import generator
 from fewseg.dataset.loading.evaluation import EpisodeSet, PlannedEpisode
-from fewseg.engine.evaluation.scores import MakeScores, Scores
+from fewseg.engine.evaluation.scores import MakeScores, PartCounts, Scores
 from fewseg.engine.setup.interrupt import nothing
 from fewseg.model.contract import Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util import distributed
+from fewseg.util.device import to_host
 from fewseg.util.log import get_log
-from fewseg.util.metrics import Counts
 from fewseg.util.results.partial_counts import PartialCounts
 from fewseg.util.seed import seed_draws
 
@@ -36,6 +36,13 @@ class Task(NamedTuple):
 
     model: FewShotModel
     tally: Tally
+
+
+class Counted(NamedTuple):
+    """Episodes of one query and the counts of their predictions, on the predictions' device."""
+
+    episodes: Sequence[PlannedEpisode]
+    counts: PartCounts
 
 
 class Tally:
@@ -65,7 +72,7 @@ class Tally:
         self._pictures = {} if pictures is None else pictures
         self.seconds = 0.0
         self._since, self._share = time.perf_counter(), 0.0
-        self._base: Counts | None = None
+        self._base: PartCounts = {}
         self._label: np.ndarray | None = None
         if kept is not None and distributed.is_main():
             self._restore(kept)
@@ -98,21 +105,44 @@ class Tally:
         """Make the random draws of an episode's prediction depend on its manifest and number alone."""
         seed_episode(self.episodes, planned, device)
 
-    def add(self, planned: PlannedEpisode, prediction: Prediction, label: np.ndarray) -> None:
-        """Count a prediction.
+    def add(
+        self, batch: Sequence[PlannedEpisode], prediction: Prediction, labels: Sequence[np.ndarray]
+    ) -> None:
+        """Count and store the predictions of a batch; see ``count`` and ``store``."""
+        self.store(self.count(batch, prediction, labels))
+
+    def count(
+        self, batch: Sequence[PlannedEpisode], prediction: Prediction, labels: Sequence[np.ndarray]
+    ) -> list[Counted]:
+        """Count the predictions of a batch on their device, and let them be observed.
 
         Args:
-            planned: the episode.
-            prediction: its prediction as a batch of one.
-            label: its query's label, see ``Fold.scored_label``.
+            batch: the episodes; those of a query follow each other.
+            prediction: their predictions, first axis the episodes.
+            labels: their queries' labels, see ``Fold.scored_label``; those of one query are one object.
         """
-        score = self._scores[planned.manifest_index]
-        if label is not self._label:  # the next query; its episodes share the base learner's prediction
-            self._base, self._label = score.count_base(prediction, label), label
-        score.add(planned.episode_index, prediction, label)
-        score.add_base(planned.episode_index, self._base)
-        self._observe(planned, prediction)
-        score.done[planned.episode_index] = True
+        counted = []
+        for first, end in _runs(labels):
+            own, part = batch[first:end], _cut(prediction, slice(first, end))
+            if labels[first] is not self._label:  # the next query
+                self._base, self._label = self._scores[0].count_base(part, labels[first]), labels[first]
+            specs = [planned.spec for planned in own]
+            counts = self._scores[0].count(specs, part, labels[first])
+            counted.append(Counted(own, {**counts, **self._base}))
+        for index, planned in enumerate(batch):
+            self._observe(planned, _cut(prediction, slice(index, index + 1)))
+        return counted
+
+    def store(self, counted: Sequence[Counted]) -> None:
+        """Store what was counted; the host waits once for the device."""
+        copies = iter(to_host([counts for batch in counted for counts in batch.counts.values()]))
+        for episodes, counts in counted:
+            own = {part: next(copies) for part in counts}
+            for row, planned in enumerate(episodes):
+                score = self._scores[planned.manifest_index]
+                of_one = {part: rows[row : row + 1] if len(rows) > 1 else rows for part, rows in own.items()}
+                score.store([planned.episode_index], of_one)
+                score.done[planned.episode_index] = True
         if self._kept is not None and self._kept.due():
             self._keep(self._kept)
 
@@ -184,3 +214,15 @@ def seed_episode(episodes: EpisodeSet, planned: PlannedEpisode, device: torch.de
     manifest = episodes.manifests[planned.manifest_index]
     rng = generator("evaluation", manifest.seed, planned.episode_index)
     seed_draws(rng.getrandbits(63), device)
+
+
+def _runs(labels: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Yield first and end position of the episodes that share a label."""
+    starts = [i for i, label in enumerate(labels) if i == 0 or label is not labels[i - 1]]
+    yield from zip(starts, [*starts[1:], len(labels)], strict=True)
+
+
+def _cut(prediction: Prediction, rows: slice) -> Prediction:
+    """Return a part of a batch of predictions."""
+    parts = {name: part[rows] for name, part in prediction.parts.items()}
+    return Prediction(prediction.logits[rows], parts)

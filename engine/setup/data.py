@@ -140,7 +140,8 @@ def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple
 
 def base_evaluation_loader(config: Config, fold: Fold) -> Loader:
     """Return this process's share of the test images with base labels, in batches."""
-    data = BaseEvaluation(ImageStore(fold.val_images), fold.classes, fold.resize)
+    store = ImageStore(fold.val_images, classes=len(fold.classes.names) - 1)
+    data = BaseEvaluation(store, fold.classes, fold.resize)
     share = range(distributed.rank(), len(data), distributed.world_size())
     return Loader(
         data,

@@ -11,6 +11,7 @@ from fewseg.util.metrics import (
     Counts,
     IoUMeter,
     count_logits,
+    count_per_image,
     intersection_union_target,
     merge_generalised,
     resize_logits,
@@ -192,15 +193,35 @@ def test_order_and_merging_change_nothing() -> None:
     assert torch.equal(first.counts + second.counts, together.counts)
 
 
-def test_values_outside_the_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^label holds values 0 to 7, expected 0 to 1"):
-        intersection_union_target(torch.tensor([0, 1]), torch.tensor([0, 7]), 2)
-    with pytest.raises(ValueError, match=r"^prediction holds values 0 to 2, expected 0 to 1"):
-        intersection_union_target(torch.tensor([0, 2]), torch.tensor([0, 1]), 2)
-    with pytest.raises(ValueError, match=r"^label holds values -1 to 1, expected 0 to 1"):
-        intersection_union_target(torch.tensor([0, 1]), torch.tensor([-1, 1]), 2)
+def test_maps_of_different_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="resize one"):
         intersection_union_target(torch.zeros(2, 2), torch.zeros(3, 2), 2)
+
+
+def by_selection(prediction: Tensor, label: Tensor, classes: int) -> list[list[int]]:
+    """Intersection, union and target of the valid pixels of one image, by the definition."""
+    valid = label != 255
+    said, truth = prediction[valid], label[valid].long()
+    hits, claims, areas = (
+        torch.bincount(values, minlength=classes) for values in (truth[said == truth], said, truth)
+    )
+    return [hits.tolist(), (claims + areas - hits).tolist(), areas.tolist()]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 16, 61])
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8])
+def test_every_image_of_a_batch_is_counted_alone(classes: int, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    prediction, label = torch.randint(0, classes, (2, 5, 23, 31), generator=generator)
+    label[torch.rand(label.shape, generator=generator) < 0.2] = 255
+    label[3], label[4, 0, 0] = 255, classes - 1
+    counts = count_per_image(prediction, label.to(kind), classes)
+    assert all(entry.dtype == torch.int64 for entry in counts)
+    for image in range(5):
+        found = [entry[image].tolist() for entry in counts]
+        assert found == by_selection(prediction[image], label[image], classes)
+        alone = intersection_union_target(prediction[image], label[image].to(kind), classes)
+        assert [entry.tolist() for entry in alone] == found
 
 
 def test_unknown_merge_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -212,3 +213,23 @@ def test_a_small_real_set_survives_absent_classes(shared, tmp_path):
     assert load(dataset, as_loaded)[0].episode.query.isfinite().all()
     with pytest.warns(UserWarning, match=r"bus \(6\) has 1"):
         assert {spec.class_ids[0] for spec in opened.manifest(seed=0, shot=5, episodes=50)} == {8, 9, 10}
+
+
+def test_a_mask_that_changed_since_the_lists_were_opened_is_refused_when_it_is_read(fold, tmp_path):
+    from PIL import Image
+
+    source = fold.val_images
+    for part in (source.images[0], source.masks[0]):
+        (tmp_path / part).parent.mkdir(parents=True)
+        shutil.copy(source.root / part, tmp_path / part)
+    (tmp_path / "list.txt").write_text(f"{source.names[0]}\n")
+    opened = open_fold("shapes", tmp_path, 1, fold.protocol, val_list=tmp_path / "list.txt")
+    assert opened.val_areas is not None
+    mask = np.array(Image.open(tmp_path / source.masks[0]))
+    mask[0, 0] = 21
+    Image.fromarray(mask).save(tmp_path / source.masks[0])
+    with pytest.raises(DataError, match=r"png: label 21 lies outside the classes 0\.\.20 and 255; a palette"):
+        EpisodeSet(opened, []).load_query(source.names[0])
+    mask[0, 0] = 20
+    Image.fromarray(mask).save(tmp_path / source.masks[0])
+    assert EpisodeSet(opened, []).load_query(source.names[0])[1][0, 0] == 20

@@ -126,9 +126,8 @@ def test_counts_and_metrics_equal_a_loop_over_the_pixels(tmp_path: Path, protoco
         logits = {"meta": certain(said["meta"], 2), "base": certain(said["base"], 16)}
         prediction = Prediction(certain(said["final"], 2), logits)
         scores.add(number, prediction, label)
-        counts = scores.count_base(prediction, label)
-        scores.add_base(number, counts)
-        scores.add_base(number, scores.count_base(Prediction(prediction.logits, {}), label))
+        scores.store([number], scores.count_base(prediction, label))
+        assert scores.count_base(Prediction(prediction.logits, {}), label) == {}
         whole = load_protocol("bam", ignore=protocol.ignore)  # of the base learner, absent classes count too
         base += by_hand(said["base"], label, list(split.base), whole)
         for part in sums:
@@ -181,8 +180,8 @@ def test_logits_are_enlarged_as_the_protocol_says(tmp_path: Path, align_corners:
     """Between -1.6 and 0.4, five columns lie at equal steps, or their centres on those of two wide ones."""
     scores = opened(tmp_path, load_protocol("bam", align_corners=align_corners))
     logits = torch.tensor([[0.0, 0.0], [-1.6, 0.4]])[None, :, None]
-    counts = scores.count(logits, torch.ones(1, 5, dtype=torch.int64))
-    assert counts.intersection.tolist() == [0, columns]
+    counts = scores.count_maps(logits, torch.ones(1, 1, 5, dtype=torch.uint8))
+    assert counts.intersection.tolist() == [[0, columns]]
 
 
 @pytest.mark.parametrize(
@@ -200,10 +199,10 @@ def test_padding_is_cut_off_where_the_label_has_none(
     tmp_path: Path, label_size: str, resize: str, rows: int, columns: int
 ) -> None:
     scores = opened(tmp_path, load_protocol("bam", label_size=label_size, resize=resize, input_size=32))
-    logits, target = torch.rand(1, 2, 32, 32), torch.ones(16, 24, dtype=torch.int64)
-    assert torch.equal(scores.without_padding(logits, target), logits[..., :rows, :columns])
+    logits, target = torch.rand(1, 2, 32, 32), torch.ones(1, 16, 24, dtype=torch.uint8)
+    assert torch.equal(scores.without_padding(logits, (16, 24)), logits[..., :rows, :columns])
     logits[:, 1] = torch.where(torch.arange(32)[:, None] < rows, 2.0, -2.0)
-    assert scores.count(logits, target).intersection.tolist() == [0, 16 * 24]
+    assert scores.count_maps(logits, target).intersection.tolist() == [[0, 16 * 24]]
 
 
 @pytest.mark.parametrize(("name", "shape"), [("bam", (5, 5)), ("mlc", (3, 5)), ("hsnet", (400, 400))])
