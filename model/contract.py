@@ -36,6 +36,7 @@ from fewseg.model.records import (
     Map,
     MapKind,
     Published,
+    SameSize,
     SupportView,
     TextInput,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Network",
     "Prediction",
     "Published",
+    "SameSize",
     "SupportView",
     "TextInput",
     "TrainingMemory",

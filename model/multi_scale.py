@@ -15,6 +15,7 @@ from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.resize import resize
+from fewseg.model.records import SameSize
 
 _LEAST = 1e-12
 """The least probability, so that logits are finite."""
@@ -35,7 +36,7 @@ class MultiScale(FewShotModel):
     """
 
     def __init__(self, model: FewShotModel, scales: Sequence[float]) -> None:
-        if model.meta.inputs.one_size:
+        if model.meta.inputs.same_size is SameSize.ALL:
             raise ValueError(
                 f"{type(model.meta).__name__} needs queries as large as the supports, so it cannot be tested "
                 "at several scales; leave the key out"

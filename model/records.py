@@ -48,6 +48,14 @@ class BatchNorm(Enum):
     BATCH = "none of them: all normalise by the batch"
 
 
+class SameSize(Enum):
+    """Which images of an episode must have the same height and width."""
+
+    NONE = "none: each may have its own"
+    SUPPORTS = "the supports, whose encodings are maps that are compared together"
+    ALL = "the query and its supports"
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The inputs that a meta-learner needs.
@@ -64,7 +72,7 @@ class Inputs:
         text: what it reads of the class names.
         multi_way: whether it handles several ways itself. Otherwise the ways are folded into the batch axis.
         batch_dependent: whether an encoding depends on the other images of its batch.
-        one_size: whether queries and supports must have the same height and width.
+        same_size: which images of an episode must have the same height and width.
         support_first: whether supports are encoded before the queries, which matters for running statistics.
     """
 
@@ -78,7 +86,7 @@ class Inputs:
     text: TextInput = TextInput.NONE
     multi_way: bool = False
     batch_dependent: bool = False
-    one_size: bool = False
+    same_size: SameSize = SameSize.NONE
     support_first: bool = False
 
     def reading(self, *features: str) -> Inputs:

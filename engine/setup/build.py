@@ -12,7 +12,7 @@ from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.stage import require_few_shot, trains_base_learner
 from fewseg.engine.setup.words import WORDS, word_sources
 from fewseg.model import create_adapter, create_base_learner, create_model
-from fewseg.model.contract import Backbone, Episode, Map, Network, Prediction, TextInput
+from fewseg.model.contract import Backbone, Episode, Map, Network, Prediction, SameSize, TextInput
 from fewseg.model.create import METHODS
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.options import OptionError
@@ -81,6 +81,7 @@ def build_few_shot(
             **_method_options(config, class_names or split.names),
         )
     _check_sides(config, model.backbone)
+    _check_same_size(config, model.meta.inputs.same_size)
     if train.fix_bn is not None:
         model.meta.learning = model.meta.learning.with_stored_statistics(train.fix_bn)
     for key in weights if model.ensemble is None else ():
@@ -103,6 +104,19 @@ def _check_sides(config: Config, backbone: Backbone) -> None:
             f"{config.where('Data.protocol')}: Data.protocol: {protocol.name} tests images at their own "
             f"size, and {spec.name} needs multiples of {spec.side_multiple} pixels; set "
             "Data.protocol_options.resize letterbox"
+        )
+
+
+def _check_same_size(config: Config, same_size: SameSize) -> None:
+    """Raise ConfigError if images are tested at their own sizes by a method that needs equal ones."""
+    protocol = test_protocol(config)
+    several = same_size is SameSize.SUPPORTS and config.Data.shot > 1
+    if protocol.resize == "native" and (several or same_size is SameSize.ALL):
+        key = "Data.protocol" if config.Test_Finetune.test_protocol is None else "Test_Finetune.test_protocol"
+        images = "several supports" if several else "query and supports"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {protocol.name} tests images at their own size, and "
+            f"{config.Method.arch} needs {images} of one size; set Data.protocol_options.resize letterbox"
         )
 
 

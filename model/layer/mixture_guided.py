@@ -30,6 +30,7 @@ from fewseg.model.records import (
     Map,
     MapKind,
     Published,
+    SameSize,
 )
 
 _PUBLISHED_HEADS: Mapping[str, str] = {
@@ -143,7 +144,7 @@ class MixtureGuided(MetaLearner):
         if not options.p_conv:
             self.adaptation = Adaptation(blended=("object",))
         role, names = _NETWORKS.get(backbone.family, ("middle", {}))
-        self.inputs = Inputs(support_first=True).reading(role)
+        self.inputs = Inputs(support_first=True, same_size=SameSize.SUPPORTS).reading(role)
         self.published = replace(self.published, names={**_PUBLISHED_HEADS, **names}, maps=_maps(components))
         inputs = backbone.spec.channels(role)
         self.project = nn.Conv2d(inputs, inputs, 3, padding=1) if role == "high" else None

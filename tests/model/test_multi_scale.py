@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from fewseg.model import create_model, list_models
 from fewseg.model.create import METHODS
 from fewseg.model.multi_scale import MultiScale
+from fewseg.model.records import SameSize
 from tests.model.tester import decode_encoded, random_episode
 
 OPTIONS = {"mianet": {"embeddings": torch.ones(21, 30)}, "hsnet": {"channels": 32}}
@@ -34,7 +35,7 @@ def build(method: str, **options: object) -> torch.nn.Module:
 def test_every_method_is_tested_at_several_scales_or_refused(method: str) -> None:
     model = build(method)
     episode = random_episode(65)
-    if model.meta.inputs.one_size:
+    if model.meta.inputs.same_size is SameSize.ALL:
         with pytest.raises(ValueError, match="needs queries as large as the supports"):
             MultiScale(model, [0.7, 1, 1.3])
         return

@@ -22,7 +22,7 @@ from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.binary import pixel_binary_loss, two_logits
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.meta.fss1000.batch_statistics import use_batch_statistics
-from fewseg.model.records import BatchNorm, Inputs, Learning, Published, SupportView
+from fewseg.model.records import BatchNorm, Inputs, Learning, Published, SameSize, SupportView
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FSS1000(MetaLearner):
     """Joint embedding of image and mask, relation of query and supports, decoder with skip connections."""
 
     Options = FSS1000Options
-    inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL, one_size=True)
+    inputs = Inputs(support=("high",), view=SupportView.MASK_CHANNEL, same_size=SameSize.ALL)
     learning = Learning(backbone=True, batch_norm=BatchNorm.BATCH)
     published = Published(
         backbone_variants={

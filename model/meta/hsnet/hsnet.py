@@ -24,7 +24,7 @@ from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.hsnet.centre_pivot import squeeze_block
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from fewseg.model.options import Channels
-from fewseg.model.records import Inputs, Map, Published
+from fewseg.model.records import Inputs, Map, Published, SameSize
 
 Level = Literal[2, 3, 4]
 
@@ -61,7 +61,7 @@ class HSNet(MetaLearner):
     """Correlations, squeezed over the support and decoded to a mask; the masks of several supports vote."""
 
     Options = HSNetOptions
-    inputs = Inputs().reading(LEVELS)
+    inputs = Inputs(same_size=SameSize.SUPPORTS).reading(LEVELS)
     published = Published(
         backbone_variants={
             "resnet": {"stem": "standard", "dilation": (1, 1, 1, 1)},

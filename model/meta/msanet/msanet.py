@@ -41,7 +41,7 @@ from fewseg.model.meta.msanet.multi_similarity import (
     normalise,
 )
 from fewseg.model.options import Channels
-from fewseg.model.records import Adaptation, Inputs, Learning, Map, MapKind, Published
+from fewseg.model.records import Adaptation, Inputs, Learning, Map, MapKind, Published, SameSize
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MSANet(MetaLearner):
     """
 
     Options = MSANetOptions
-    inputs = Inputs(one_size=True).reading("middle", "high", LEVELS)
+    inputs = Inputs(same_size=SameSize.ALL).reading("middle", "high", LEVELS)
     learning = Learning(shot_bound=SHOT_BOUND)
     published = Published(
         base="pspnet",

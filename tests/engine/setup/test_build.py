@@ -122,3 +122,14 @@ def test_sides_that_the_backbone_cannot_have(
     with pytest.raises(ConfigError, match=said) as failure:
         build_network(configure(arch, **(fitting | changes)), SPLIT)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "shot", "images"), [("msanet", 1, "query and supports"), ("pmm", 2, "several supports")]
+)
+def test_images_at_their_own_size_are_refused_where_they_must_be_equal(
+    configure: Callable[..., Config], method: str, shot: int, images: str
+) -> None:
+    config = configure(method, test_protocol="mlc", shot=shot)
+    with pytest.raises(ConfigError, match=f"test_protocol: mlc .* needs {images} of one size; set Data.prot"):
+        build_network(config, SPLIT)
