@@ -186,7 +186,7 @@ class _Operations(TorchDispatchMode):
 
     def __init__(self, gpu: PretendedGpu) -> None:
         super().__init__()
-        self.gpu = gpu
+        self.gpu, self.undecided = gpu, Storages()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -194,6 +194,9 @@ class _Operations(TorchDispatchMode):
             with self:
                 return func._op_dk(_COMPOSITE, *args, **kwargs)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not given and torch._C._current_graph_task_id() != -1:
+            return self._undecided(func(*args, **kwargs))
+        self._decide(given)
         addresses = {_address(tensor): tensor in self.gpu.resident for tensor in given}
         if True not in addresses.values():
             return func(*args, **kwargs)
@@ -208,6 +211,15 @@ class _Operations(TorchDispatchMode):
         self.gpu.operations += bool(fresh) or func._schema.is_mutable
         self.gpu.resident.add(fresh)
         return result
+
+    def _undecided(self, made: Tensor) -> Tensor:
+        """Zeros that a backward pass creates lie where they are used: the engine takes them to be the CPU's."""
+        self.undecided.add([made])
+        return made
+
+    def _decide(self, given: list[Tensor]) -> None:
+        if self.gpu.place(given) == GPU:
+            self.gpu.resident.add(tensor for tensor in given if tensor in self.undecided)
 
     def _refuse(self, name: str, args: Any, given: list[Tensor]) -> None:
         """Raise MixtureError if CUDA would."""

@@ -53,6 +53,13 @@ def test_results_lie_where_their_arguments_do(gpu, there):
     assert gpu.operations > 10 and gpu.waits == []
 
 
+def test_zeros_of_the_backward_pass_follow(there):
+    values = torch.ones(2, device="cuda", requires_grad=True)
+    made = there.sum(1).index_put((torch.tensor([True, False], device="cuda"),), values[:1])
+    (made * there[:, 0]).sum().backward()
+    assert values.grad.is_cuda
+
+
 def test_results_in_inference_mode(gpu, there):
     with torch.inference_mode():
         out = functional.linear(there, torch.ones(4, 3, device="cuda"))
