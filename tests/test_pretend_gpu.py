@@ -99,6 +99,17 @@ def test_what_cuda_mixes_is_allowed(gpu, there):
     assert gpu.waits == []
 
 
+@pytest.mark.parametrize(
+    "use", [lambda copy: copy.numpy(), lambda copy: copy + 1, lambda copy: copy.tolist()]
+)
+def test_a_copy_that_has_not_ended_cannot_be_read(there, use):
+    copy = there.to("cpu", non_blocking=True)
+    with pytest.raises(MixtureError, match="still writes"):
+        use(copy)
+    torch.cuda.current_stream().synchronize()
+    use(copy)
+
+
 @pytest.mark.parametrize("convert", [lambda tensor: tensor.numpy(), np.asarray], ids=["numpy", "asarray"])
 def test_no_array_of_a_tensor_on_the_gpu(there, convert):
     with pytest.raises(TypeError, match="cuda:0"):

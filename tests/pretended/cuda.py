@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -11,6 +10,8 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+
+from tests.pretended.memory import PretendedGpu
 
 MEMORY = 16 * 2**30
 """Bytes of the pretended GPU; a quarter is taken."""
@@ -32,7 +33,7 @@ class Generator(torch.Generator):
 class Stream:
     """A stream, or an event; for either the host can wait."""
 
-    def __init__(self, gpu: Any) -> None:
+    def __init__(self, gpu: PretendedGpu) -> None:
         self.gpu = gpu
 
     def synchronize(self) -> None:
@@ -57,8 +58,8 @@ class Stream:
 
 
 @contextmanager
-def cuda_of(gpu: Any) -> Iterator[None]:
-    """Let torch report one GPU: ``torch.cuda``, generators, pinned memory, autocast, and new threads."""
+def cuda_of(gpu: PretendedGpu) -> Iterator[None]:
+    """Let torch report one GPU: ``torch.cuda``, generators, pinned memory and autocast."""
     with ExitStack() as stack:
         for owner, answers in _answers(gpu):
             for name, answer in answers.items():
@@ -66,7 +67,7 @@ def cuda_of(gpu: Any) -> Iterator[None]:
         yield
 
 
-def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _answers(gpu: PretendedGpu) -> Iterator[tuple[Any, dict[str, Any]]]:
     properties = SimpleNamespace(
         name="pretended GPU", total_memory=MEMORY, major=8, minor=0, multi_processor_count=100
     )
@@ -114,7 +115,6 @@ def _answers(gpu: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     yield torch, {"Generator": Generator}
     yield torch.autocast, {"__init__": _autocast(torch.autocast.__init__)}
     yield Tensor, {"pin_memory": _pinned(gpu), "is_pinned": lambda tensor, *_: tensor in gpu.pinned}
-    yield threading.Thread, {"run": _in_modes(gpu, threading.Thread.run)}
 
 
 def _autocast(published: Any) -> Any:
@@ -126,7 +126,7 @@ def _autocast(published: Any) -> Any:
     return start
 
 
-def _pinned(gpu: Any) -> Any:
+def _pinned(gpu: PretendedGpu) -> Any:
     def pin_memory(tensor: Tensor, device: Any = None) -> Tensor:
         if tensor in gpu.resident:
             raise RuntimeError("only tensors in main memory can be pinned")
@@ -135,11 +135,3 @@ def _pinned(gpu: Any) -> Any:
         return copy
 
     return pin_memory
-
-
-def _in_modes(gpu: Any, run: Any) -> Any:
-    def run_in_modes(thread: threading.Thread) -> None:
-        with gpu.modes():
-            run(thread)
-
-    return run_in_modes
