@@ -6,6 +6,7 @@ waits until the GPU has computed everything before it, and then the GPU waits fo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -16,3 +17,10 @@ def would_wait(tensor: Tensor) -> bool:
     Users call it through this module, so that tests can choose the form on a CPU.
     """
     return tensor.device.type != "cpu"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on ``device``; the host does not wait for its copy from main memory to a GPU."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 import torch
 from torch import nn
 
-from fewseg.model.adapt.episode import AdaptedEpisode, Outcome
+from fewseg.model.adapt.episode import AdaptedEpisode
 from fewseg.model.adapt.options import EFTNetOptions
 from fewseg.model.adapt.support_tuning import SupportTunedEpisode
 from fewseg.model.encoding import CHOSEN_ROUND, ROUND_LOGITS
@@ -116,35 +116,40 @@ class EFTNet:
 
     def _adapt(self, episode: Episode) -> Prediction:
         with self.adaptation(episode) as adapted:
-            chosen = before = adapted.unadapted()
-            chosen_round, logits, scores = 0, [before.logits], []
-            best = adapted.score(before) if self.options.include_zero_round and self._compares else 0.0
+            predictions, scores, finite = [adapted.unadapted()], [], []
+            least = predictions[0].logits.new_zeros(())
+            if self.options.include_zero_round and self.options.fixed_round is None:
+                least = adapted.score(predictions[0])
             for current in range(1, self.options.rounds + 1):
-                outcome = adapted.round(before)
-                if self._is_better(outcome, current, best):
-                    chosen, chosen_round, best = outcome.prediction, current, outcome.score
+                outcome = adapted.round(predictions[-1])
                 if current < self.options.rounds:
                     adapted.step(outcome, self.options.rate(current))
-                before = outcome.prediction
-                logits.append(before.logits)
+                predictions.append(outcome.prediction)
                 scores.append(outcome.score)
+                finite.append(outcome.is_finite.to(least.dtype))
+        compared = torch.stack([least, *scores, *finite]).tolist()  # the host waits here, once per episode
+        number = self._chosen(compared[: 1 + self.rounds], compared[1 + self.rounds :])
         parts = {
-            CHOSEN_ROUND: torch.tensor([chosen_round]),
-            "scores": torch.tensor([scores]),
-            ROUND_LOGITS: torch.stack(logits, 1),
+            CHOSEN_ROUND: torch.tensor([number]),
+            "scores": torch.tensor([compared[1 : 1 + self.rounds]]),
+            ROUND_LOGITS: torch.stack([prediction.logits for prediction in predictions], 1),
         }
-        return Prediction(chosen.logits, {**chosen.parts, **parts})
+        return Prediction(predictions[number].logits, {**predictions[number].parts, **parts})
 
-    @property
-    def _compares(self) -> bool:
-        """Whether scores are compared."""
-        return self.options.fixed_round is None
+    def _chosen(self, scores: list[float], finite: list[float]) -> int:
+        """Return the number of the round whose prediction is returned, 0 for the unadapted model.
 
-    def _is_better(self, outcome: Outcome, number: int, best: float) -> bool:
-        """Return whether the outcome of a round takes the place of those before it."""
+        Args:
+            scores: least score that a round must reach, then the scores of all rounds.
+            finite: for every round 1 if its prediction is finite, else 0.
+        """
         if self.options.fixed_round is not None:
-            return number <= self.options.fixed_round and outcome.is_finite
-        return outcome.score >= best  # of equal scores the later one, as published
+            return max((n + 1 for n in range(self.options.fixed_round) if finite[n]), default=0)
+        best = 0
+        for number, score in enumerate(scores):
+            if score >= scores[best]:  # of equal scores the later one, as published
+                best = number
+        return best
 
 
 def _check_adaptable(model: FewShotModel) -> None:

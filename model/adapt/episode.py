@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewseg.model import waiting
 from fewseg.model.adapt.options import EFTNetOptions
 from fewseg.model.encoding import META_LOGITS, Encoding, group_encoding, stack_encodings
 from fewseg.model.episode import IGNORE, Episode, Prediction
@@ -30,7 +31,7 @@ class Outcome:
             which the round learns.
         confident_mask: the query's mask as a further support, int64 [1,H,W]; None if no pixel is confident.
         losses: weighted losses by name.
-        score: mean IoU of the supports when they are segmented with the query as a support; NaN if the
+        score: mean IoU of the supports when they are segmented with the query as a support, []; NaN if the
             fine-tuning diverged, or if no scores are compared.
         reverse: the predictions of the supports from which the score was computed.
     """
@@ -39,13 +40,13 @@ class Outcome:
     pseudo_label: Tensor
     confident_mask: Tensor | None
     losses: dict[str, Tensor]
-    score: float
+    score: Tensor
     reverse: tuple[Prediction, ...]
 
     @property
-    def is_finite(self) -> bool:
-        """Whether the prediction holds finite numbers only, so that the fine-tuning has not diverged."""
-        return bool(self.prediction.logits.isfinite().all())
+    def is_finite(self) -> Tensor:
+        """Whether the prediction, as no diverged fine-tuning does, holds finite numbers only; bool []."""
+        return self.prediction.logits.isfinite().all()
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,12 @@ class AdaptedEpisode:
     ) -> Outcome:
         """Return the outcome of a round, scored if the scores decide; see ``_score`` for ``alone``."""
         prediction = Prediction(prediction.logits.detach(), _detached(prediction.parts))
-        outcome = Outcome(prediction, label, confident, losses, math.nan, ())
+        unknown = prediction.logits.new_full((), math.nan)
+        outcome = Outcome(prediction, label, confident, losses, unknown, ())
         if self.options.fixed_round is not None:
             return outcome
         score, reverse = self._score(label, [_detached_support(s) for s in supports], alone=alone)
-        return replace(outcome, score=score if outcome.is_finite else math.nan, reverse=reverse)
+        return replace(outcome, score=torch.where(outcome.is_finite, score, unknown), reverse=reverse)
 
     def step(self, outcome: Outcome, rate: float) -> None:
         """Update the parameters by the losses of a round; nothing is learnt at the rate 0."""
@@ -139,8 +141,8 @@ class AdaptedEpisode:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
 
-    def score(self, prediction: Prediction) -> float:
-        """Return the score of ``prediction`` of the query, without blending of guidance."""
+    def score(self, prediction: Prediction) -> Tensor:
+        """Return the score [] of ``prediction`` of the query, without blending of guidance."""
         with torch.no_grad():
             return self._score(self.pseudo_label(prediction), self._supports(), alone=True)[0]
 
@@ -153,9 +155,12 @@ class AdaptedEpisode:
     def confident_mask(self, prediction: Prediction) -> Tensor | None:
         """Return the most probable share of the predicted foreground, int64 [1,H,W].
 
-        If the share is less than one pixel, ``q2s_empty`` decides whether all pixels or none are confident.
+        If the share is less than one pixel, ``q2s_empty`` decides whether all pixels or none are confident;
+        for ``none``, which is not published, the host waits for the number of pixels.
         """
         probability = prediction.logits.detach().softmax(1)[:, 1]
+        if waiting.would_wait(probability) and self.options.q2s_empty == "whole_image":
+            return confident_or_whole(probability, self.options.q2s_filt_para)
         foreground = probability[probability > 0.5]
         count = int(len(foreground) * self.options.q2s_filt_para)
         if count == 0:
@@ -174,7 +179,7 @@ class AdaptedEpisode:
     @torch.no_grad()
     def _score(
         self, label: Tensor, supports: list[Support], *, alone: bool
-    ) -> tuple[float, tuple[Prediction, ...]]:
+    ) -> tuple[Tensor, tuple[Prediction, ...]]:
         """Segment every support with the query in its place; blend in its own guidance unless ``alone``."""
         oracle = self.options.discrimination_mask == "ground_truth"
         query = self._query_as_support(self.episode.ground_truth if oracle else label)
@@ -185,7 +190,7 @@ class AdaptedEpisode:
             union = (predicted | true).sum() + _UNION_EPSILON
             ious.append((predicted & true).sum() / union)
             reverse.append(prediction)
-        return float(torch.stack(ious).mean()), tuple(reverse)
+        return torch.stack(ious).mean(), tuple(reverse)
 
     def _reverse(self, shot: int, query: Support, supports: list[Support], *, alone: bool) -> Prediction:
         others = [*supports[:shot], query, *supports[shot + 1 :]]
@@ -261,6 +266,19 @@ class AdaptedEpisode:
         if support.index is not None:
             self.compared[key] = comparison
         return comparison
+
+
+def confident_or_whole(probability: Tensor, share: float) -> Tensor:
+    """Return the most probable share of the foreground, or all pixels where that is less than one.
+
+    Args:
+        probability: of the foreground, [1,H,W]. Nothing is read by the host.
+        share: the share of the pixels above 0.5.
+    """
+    count = ((probability > 0.5).sum().double() * share).long()
+    ordered = probability.flatten().sort(descending=True).values
+    threshold = ordered.gather(0, (count - 1).clamp_min(0).view(1)) + _THRESHOLD_EPSILON
+    return ((probability >= threshold) | (count == 0)).long()
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

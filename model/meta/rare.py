@@ -154,13 +154,13 @@ def contrast_of_all(merged: Tensor, inside: Tensor, generator: torch.Generator |
     Args:
         merged: merged query features [B,C,h,w].
         inside: soft foreground on the same grid, [B,1,h,w].
-        generator: generator of random numbers on the CPU.
+        generator: generator of random numbers, on any device.
     """
     is_object = inside.flatten(1) > 0.5
     regions = torch.stack([is_object, ~is_object], 1)
-    device = "cpu" if generator is None else generator.device
+    device = merged.device if generator is None else generator.device
     share = torch.rand(len(merged), 2, dtype=torch.float64, generator=generator, device=device)
-    drawn = at_share(regions, share.to(merged.device, non_blocking=True))
+    drawn = at_share(regions, waiting.sent(share, merged.device))
     anchor, other = torch.einsum("bcn,brn->rbc", merged.flatten(2), drawn.to(merged))
     centre = masked_average_pool(merged, inside)
     loss = 1 - cosine_similarity(anchor, centre) + cosine_similarity(anchor, other)

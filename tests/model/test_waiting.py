@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewseg.model import create_model, waiting
+from fewseg.model import create_adapter, create_model, waiting
+from fewseg.model.episode import Prediction
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
@@ -106,6 +107,21 @@ def test_contrast_loss_has_one_result_where_every_draw_is_alike(fixed_shapes: py
         fixed_shapes.undo()
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1].sum((2, 3)), found[1][1].sum((2, 3)))
+
+
+@pytest.mark.parametrize("object_share", [0.0, 0.001, 0.3, 1.0])
+def test_confident_pixels_have_one_result(object_share: float, fixed_shapes: pytest.MonkeyPatch) -> None:
+    adapter = create_adapter(
+        "eftnet", create_model("panet", backbone="resnet18", backbone_options={"width": 8})
+    )
+    torch.manual_seed(0)
+    margin = torch.rand(1, 33, 33) * torch.where(torch.rand(1, 33, 33) < object_share, 1.0, -1.0)
+    logits, found = torch.stack([torch.zeros_like(margin), margin], 1), []
+    with adapter.adaptation(random_episode(33, batch=1)) as adapted:
+        for _ in range(2):
+            found.append(adapted.confident_mask(Prediction(logits)))
+            fixed_shapes.undo()
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("method", OPTIONS)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fewseg.model import waiting
 from fewseg.model.backbone.contract import BackboneSpec
 from fewseg.model.backbone.resnet import DEEPLAB
 from fewseg.model.contract import BuildArguments, MetaLearner
@@ -179,14 +180,15 @@ class CANet(MetaLearner):
     def _training_history(self, compared: Tensor, samples: list[Sample]) -> Tensor:
         """Return the history [B,2,h,w] of training samples; zero if it is dropped or does not exist."""
         history = compared.new_zeros(len(compared), 2, *compared.shape[-2:])
-        kept = (torch.rand(len(compared)) >= self.options.history_drop).nonzero()[:, 0].tolist()
-        if kept and self.options.history == "fresh":
+        kept = (torch.rand(len(compared)) >= self.options.history_drop).nonzero()[:, 0]
+        if len(kept) and self.options.history == "fresh":
+            rows = waiting.sent(kept, history.device)
             with torch.no_grad():
-                first = self._run(compared[kept], history[kept])
-            history[kept] = self.join_shots(first).softmax(1).to(history)
+                first = self._run(compared[rows], history[rows])
+            history[rows] = self.join_shots(first).softmax(1).to(history)
         elif samples:
-            for row in kept:
-                history[row] = self.memory.recall(samples[row], history.shape[-2:])
+            for row in kept.tolist():
+                history[row] = self.memory.recall(samples[row], history.shape[-2:], history.device)
         return history
 
     def join_shots(self, shot_logits: Tensor) -> Tensor:

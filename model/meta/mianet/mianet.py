@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fewseg.model import waiting
 from fewseg.model.contract import BuildArguments, MetaLearner
 from fewseg.model.encoding import CLASS_ID, Encoding
 from fewseg.model.episode import Episode, Prediction
@@ -222,13 +223,13 @@ class MIANet(MetaLearner):
             raise ValueError("mianet reads the word vector of the supports' class: pass class_id with them")
         class_id = support[CLASS_ID][:, 0]
         classes = len(self.embeddings) - 1
-        outside = class_id[(class_id < 1) | (class_id > classes)]
+        outside = [] if waiting.would_wait(class_id) else class_id[(class_id < 1) | (class_id > classes)]
         if len(outside):
             raise ValueError(
                 f"class {int(outside[0])} has no word vector: the table covers the classes 1 to {classes}; "
                 "set embeddings to one with a row for every class of the data set"
             )
-        return self.embeddings[class_id]
+        return self.embeddings[waiting.sent(class_id, self.embeddings.device)]
 
 
 def _halved(build: BuildArguments) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fewseg.model import waiting
+
 _EPSILON = 1e-5
 _CHUNK = 1024
 """Number of support positions whose similarities to a query are in memory at once."""
@@ -62,14 +64,16 @@ def mean_similarity(
         query: unit vectors [B,C,h,w].
         objects: unit vectors of K objects [B,K,C,P], padded with zero vectors, which add nothing.
         counts: number of positions of each object, [B,K].
-        memory: earlier comparisons of the same query with one object, for B = K = 1.
+        memory: earlier comparisons of the same query with one object, for B = K = 1. It is used on a CPU
+            only, because the host would have to wait for the number of vectors that are not found in it.
 
     Returns:
         [B,K,h,w].
     """
     height, width = query.shape[-2:]
     positions, size = height * width, objects.shape[-1] * height * width
-    if memory is not None and positions >= _WORTHWHILE and size <= _REMEMBERED:
+    worthwhile = positions >= _WORTHWHILE and size <= _REMEMBERED and not waiting.would_wait(query)
+    if memory is not None and worthwhile:
         total = memory.total(query[0].flatten(1), objects[0, 0])
         return (total / counts[0, 0]).view(1, 1, height, width)
     flat = query.flatten(2).transpose(1, 2)

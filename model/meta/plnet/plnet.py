@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import pad
 
+from fewseg.model import waiting
 from fewseg.model.backbone.vgg import WITHOUT_LAST_POOLINGS
 from fewseg.model.contract import Backbone, BuildArguments, MetaLearner
 from fewseg.model.encoding import Encoding
@@ -206,7 +207,7 @@ class PLNet(MetaLearner):
             return head(feature, prototype)
         first, count = int(self.options.background_prototype), prototype.shape[1]
         order = torch.cat([torch.arange(first), first + torch.randperm(count - first)])
-        order = order.to(prototype.device, non_blocking=True)
+        order = waiting.sent(order, prototype.device)
         return head(feature, prototype[:, order])[:, order.argsort()]
 
     def _fusion_weights(self, image_feature: Tensor, map_logits: Tensor, prototype: Tensor) -> Tensor:
