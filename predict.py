@@ -21,7 +21,7 @@ import numpy as np
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.reading.mask import read_image
-from fewseg.engine.evaluation.measure import weight_path
+from fewseg.engine.evaluation.measure import made_ready, weight_path
 from fewseg.engine.prediction.adapted import AdaptedSegmenter
 from fewseg.engine.prediction.predict import (
     Example,
@@ -144,7 +144,7 @@ def build_segmenter(
     path = weight_path(config, fold)
     load_trained(model, path, describe(config, fold.classes))
     get_log("predict").info("%s: trained on %s, fold %d", path, fold.data_set, fold.number)
-    model.to(device)
+    made_ready(model, device, adapted=adapter is not None)
     if adapter is None:
         return Segmenter(model, examples, fold.resize, auxiliary, class_id)
     get_log("predict").info("the model is adapted to every image by %s", config.Test_Finetune.adapt)

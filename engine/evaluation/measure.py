@@ -30,6 +30,7 @@ from fewseg.engine.setup.run_path import result_key
 from fewseg.engine.setup.tested_network import build_tested
 from fewseg.engine.setup.weights import describe, fill, load_trained, tested_weights, unusual_weights
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.folding import fold_for_testing
 from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import Config
 from fewseg.util.distributed import from_main, gather
@@ -86,6 +87,10 @@ class Run:
     def adapter(self) -> Adapter | None:
         """The model in the adaptation that the config names, if any."""
         return build_adapter(self.config, self.model)
+
+    def ready(self, device: torch.device) -> FewShotModel:
+        """Return the model, made ready for the test on ``device``."""
+        return made_ready(self.model, device, adapted=self.adapter is not None)
 
     @property
     def scores_of(self) -> MakeScores:
@@ -185,7 +190,7 @@ def count_runs(
 
     The runs share their encodings if these are equal; otherwise they are evaluated one after the other.
     """
-    tasks = [Task(on_device(run.model, device), tally) for run, tally in zip(runs, tallies, strict=True)]
+    tasks = [Task(run.ready(device), tally) for run, tally in zip(runs, tallies, strict=True)]
     if runs[0].adapter is not None:
         for run, task in zip(runs, tasks, strict=True):
             session.begin([task.tally])
@@ -210,15 +215,18 @@ def _evaluate(config: Config, tasks: Sequence[Task], session: Session) -> None:
     evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=session.check)
 
 
-def on_device(model: FewShotModel, device: torch.device) -> FewShotModel:
-    """Move a model to a device, in the memory format in which convolutions are faster."""
-    return model.to(device).to(memory_format=torch.channels_last)
+def made_ready(model: FewShotModel, device: torch.device, *, adapted: bool = False) -> FewShotModel:
+    """Make a model with its weights ready for nothing but tests on a device: folded, in a fast memory format.
+
+    ``adapted`` says whether test-time adaptation trains its meta-learner; see ``fold_for_testing``.
+    """
+    return fold_for_testing(model, adapted=adapted).to(device).to(memory_format=torch.channels_last)
 
 
 def _measure_untrained(run: Run, device: torch.device, session: Session) -> Result:
     """Test the same network with the random weights of ``Train.manual_seed``."""
     set_seed(run.config.Train.manual_seed or 0)
-    model = on_device(build_tested(run.config, run.trained, run.episodes.fold), device)
+    model = made_ready(build_tested(run.config, run.trained, run.episodes.fold), device)
     kept = session.kept(_untrained(run, None, 0.0), beside=run.adapted_result())
     tally = Tally(run.episodes, observe=session.watch(), kept=kept)
     _evaluate(run.config, [Task(model, tally)], session)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fewseg.engine.evaluation.measure import on_device, open_run
+from fewseg.engine.evaluation.measure import open_run
 from fewseg.engine.reports.figures.run import Tested, write_figures
 from fewseg.engine.reports.report import title_of
 from fewseg.util.config import Config
@@ -38,7 +38,7 @@ def visualise(config: Config, folder: ResultFolder, files: Sequence[Path], devic
         log.info("no figures: visualise shows few-shot predictions, and this test is generalised")
         return
     run, file = open_run(config), files[0]
-    on_device(run.model, device)
+    run.ready(device)
     counts = read_counts(counts_path(file)) if counts_path(file).exists() else None
     base_names = [run.trained.label(class_id) for class_id in run.trained.base]
     title = title_of(read_result(file))

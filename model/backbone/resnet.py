@@ -64,7 +64,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = relu(self.bn1(self.conv1(x)), inplace=True)
         x = relu(self.bn2(self.conv2(x)), inplace=True)
-        return self.bn3(self.conv3(x)) + shortcut
+        return self.bn3(self.conv3(x)).add_(shortcut)
 
 
 class BasicBlock(nn.Module):
@@ -86,7 +86,7 @@ class BasicBlock(nn.Module):
         """Return the residual sum, before the last activation."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = relu(self.bn1(self.conv1(x)), inplace=True)
-        return self.bn2(self.conv2(x)) + shortcut
+        return self.bn2(self.conv2(x)).add_(shortcut)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -176,6 +176,9 @@ class ResNet(StagedBackbone):
         if len(self.layer0) > _STANDARD_STEM:
             names = _NESTED_STEM if "conv1.0.weight" in entries else _DEEP_STEM
         return renamed(entries, names, () if "layer4" in self.stages else ("layer4.",))
+
+    def _step(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return relu(layer(x), inplace=True)
 
     def _run(self, name: str, x: Tensor, names: frozenset[str]) -> tuple[Tensor, dict[str, Tensor]]:
         if name == "layer0":

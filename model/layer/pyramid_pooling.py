@@ -47,13 +47,13 @@ class PyramidPooling(nn.Module):
 
         Args:
             x: features [B,channels,h,w].
-            convolution: a convolution without bias, whose padding keeps the size.
+            convolution: a convolution whose padding keeps the size.
         """
         widths = [x.shape[1]] + [self.reduced] * len(self.features)
         weight, *weights = convolution.weight.split(widths, dim=1)
-        convolved = conv2d(x, weight, padding=convolution.padding)
+        convolved = conv2d(x, weight, convolution.bias, padding=convolution.padding)
         for branch, weight in zip(self.features, weights, strict=True):
-            convolved = convolved + _convolve_upsampled(branch(x), weight, x.shape[-2:])
+            convolved += _convolve_upsampled(branch(x), weight, x.shape[-2:])
         return convolved
 
 

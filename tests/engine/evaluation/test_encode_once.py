@@ -14,6 +14,7 @@ from fewseg.engine.evaluation.one_by_one import evaluate_one_by_one, predict
 from fewseg.engine.evaluation.tally import Tally, Task
 from fewseg.engine.setup.build import build_network
 from fewseg.engine.setup.data import test_episodes, test_fold_of
+from fewseg.model.folding import fold_for_testing
 from fewseg.model.multi_scale import MultiScale
 
 
@@ -62,6 +63,12 @@ def test_counts_equal_the_plain_loop(configure, changes):
     assert once == plain
     assert once[0] != once[1]
     assert sum(hits for _, *classes in once[0]["final"] for hits, *_ in classes) > 0
+
+
+def test_counts_of_a_folded_model_equal_the_plain_loop(configure):
+    model, episodes = opened(configure)
+    fold_for_testing(model)
+    assert counts(evaluate(model, episodes)) == counts(evaluate_one_by_one(model, episodes))
 
 
 def test_queries_at_several_scales_are_still_encoded_once(configure, monkeypatch):
