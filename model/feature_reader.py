@@ -38,22 +38,35 @@ class FeatureReader(Network):
         names = {*self.meta.inputs.query, *self._shared_reads()}
         return self._features(query_input(self.meta.inputs, image), names)
 
-    def support_features(self, image: Tensor, mask: Tensor) -> Features:
-        """Return all features of support images that the model reads, see ``SupportView``."""
+    def support_features(self, image: Tensor, mask: Tensor, *, within_mask: bool = False) -> Features:
+        """Return all features of support images that the model reads, see ``SupportView``.
+
+        ``within_mask`` is explained at ``mask_high``.
+        """
         names = {*self.meta.inputs.support, *self._ensemble_features()}
         image = support_input(self.meta.inputs, image, mask)
         if self.meta.inputs.view is not SupportView.MASKED_LAYER4:
             return self._features(image, names)
-        return self.mask_high(self._features(image, names - {"high"} | {self._high_from}), mask)
+        features = self._features(image, names - {"high"} | {self._high_from})
+        return self.mask_high(features, mask, within_mask=within_mask)
 
-    def mask_high(self, features: Features, mask: Tensor) -> Features:
-        """Return ``features`` with the ``high`` feature computed from masked features, mask [B,H,W]."""
+    def mask_high(self, features: Features, mask: Tensor, *, within_mask: bool = False) -> Features:
+        """Return ``features`` with the ``high`` feature computed from masked features, mask [B,H,W].
+
+        Methods read it only where the mask is set. With ``within_mask`` it may be zero elsewhere, which is
+        less work for a CPU.
+        """
         spec = self.backbone.spec
         (high,) = spec.names(("high",))
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_backbone):
             before = features[self._high_from]
-            masked = before * resize_like(foreground(mask), before)
-            return spec.by_role({**features, high: self.backbone.run_stage(high, masked)})
+            inside = resize_like(foreground(mask), before)
+            masked = before * inside
+            if within_mask:
+                deep = self.backbone.run_stage_within(high, masked, inside > 0)
+            else:
+                deep = self.backbone.run_stage(high, masked)
+            return spec.by_role({**features, high: deep})
 
     def shared_features(self, image: Tensor) -> Features:
         """Return the backbone features of images that are used both as query and as support."""
@@ -63,13 +76,15 @@ class FeatureReader(Network):
         return self._features(image, names)
 
     def as_support(self, features: Features, mask: Tensor) -> Features:
-        """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W]."""
+        """Turn ``shared_features`` into those of a support with ``mask`` [B,H,W], by which they are read."""
         view = self.meta.inputs.view
         if view in (SupportView.MASKED_IMAGE, SupportView.MASK_CHANNEL):
             raise ValueError(
                 "a support whose backbone sees its mask cannot be encoded from features of the plain image"
             )
-        return self.mask_high(features, mask) if view is SupportView.MASKED_LAYER4 else features
+        if view is not SupportView.MASKED_LAYER4:
+            return features
+        return self.mask_high(features, mask, within_mask=True)
 
     @property
     def _high_from(self) -> str:

@@ -129,7 +129,8 @@ class FewShotModel(FeatureReader):
 
     def encode_support(self, image: Tensor, mask: Tensor, class_id: Tensor | None = None) -> Encoding:
         """Encode support images [B,3,H,W] of ``class_id`` [B] with masks [B,H,W] of 0, 1, 255."""
-        return self.encode_support_features(self.support_features(image, mask), mask, class_id)
+        features = self.support_features(image, mask, within_mask=True)
+        return self.encode_support_features(features, mask, class_id)
 
     def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
         """Encode auxiliary images [B,3,H,W], and their labels [B,H,W] if they are mined."""

@@ -20,7 +20,10 @@ class SupportView(Enum):
     """The input of a meta-learner's support branch."""
 
     PLAIN = "the image as it is"
-    MASKED_LAYER4 = "the image up to the last stage of the backbone; that stage sees masked features"
+    MASKED_LAYER4 = (
+        "the image up to the last stage of the backbone; that stage sees masked features, and its output is "
+        "read only where the mask is set"
+    )
     MASKED_IMAGE = "the image with everything except the object set to zero"
     MASK_CHANNEL = "the image with its mask as a fourth channel, which is zero for queries"
 

@@ -156,6 +156,19 @@ class Backbone(nn.Module):
         """Run the one stage ``name`` on the output ``x`` of the stage before it."""
         raise NotImplementedError
 
+    def run_stage_within(self, name: str, x: Tensor, inside: Tensor) -> Tensor:
+        """Run a stage as ``run_stage`` does, if its output is only read at some positions.
+
+        Args:
+            name: the stage.
+            x: the output of the stage before it, [B,C,h,w].
+            inside: whether a position of that grid is read, bool [B,1,h,w].
+
+        Returns:
+            The output, which may be zero at positions that are not read.
+        """
+        return self.run_stage(name, x)
+
     @classmethod
     def may_be_in(cls, entries: Iterable[str], *arguments: Any) -> bool:
         """Return whether a checkpoint with these entries may contain a network built with ``arguments``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewseg.engine.setup.pretrained import load_pretrained
 from fewseg.model import create_adapter, create_backbone, create_model, list_models
@@ -19,7 +19,7 @@ from fewseg.model.fewshot import FewShotModel
 from fewseg.model.pixels import MEAN, STD
 from fewseg.util.errors import CheckpointError
 from tests.model.patches import PATCH, Patches
-from tests.model.tester import decode_encoded, random_episode
+from tests.model.tester import decode_encoded, draw_statistics, random_episode
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 112
@@ -179,3 +179,47 @@ def test_no_code_but_the_registry_knows_the_classes_of_backbones() -> None:
                 r"backbone\.(resnet|vgg|staged)$", node.module or ""
             ):
                 assert all(alias.name.isupper() for alias in node.names), file
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "grid"),
+    [
+        ("resnet50", {"width": 4}, (44, 37)),
+        ("resnet18", {"width": 4, "dilation": (1, 1, 2, 2), "dilate_first_block": False}, (30, 41)),
+        ("vgg16", {"width": 4}, (30, 23)),
+    ],
+)
+def test_a_stage_runs_only_where_its_output_is_read(
+    network: str, options: dict[str, object], grid: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone(network, **options).eval().double()
+    draw_statistics(backbone)
+    x = torch.randn(2, backbone.spec.channels("layer3"), *grid, dtype=torch.float64)
+    inside = torch.zeros(2, 1, *grid, dtype=torch.bool)
+    inside[0, 0, 3:7, grid[1] - 6 :] = True  # at the right edge
+    inside[1, 0, 5, grid[1] - 4] = True
+    sizes = []
+    for module in backbone.layer4.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, given, result: sizes.append(result[0, 0].numel()))
+    with torch.no_grad():
+        whole = backbone.run_stage("layer4", x)
+        reached, sizes[:] = max(sizes), []
+        part = backbone.run_stage_within("layer4", x, inside)
+        nothing = backbone.run_stage_within("layer4", x, torch.zeros_like(inside))
+    torch.testing.assert_close(part[..., 3:7, -6:], whole[..., 3:7, -6:], rtol=1e-12, atol=1e-12)
+    assert part.shape == nothing.shape == whole.shape
+    assert part[..., 7:, :].abs().max() == part[..., :-6].abs().max() == 0
+    assert sizes[-1] < sizes[0] < reached == grid[0] * grid[1]
+
+
+def test_batch_statistics_are_those_of_the_whole_grid() -> None:
+    torch.manual_seed(0)
+    backbone = create_backbone("resnet18", width=4).train()
+    x = torch.randn(1, 16, 30, 30)
+    inside = torch.zeros(1, 1, 30, 30, dtype=torch.bool)
+    inside[..., :2, :2] = True
+    with torch.no_grad():
+        whole, part = backbone.run_stage("layer4", x), backbone.run_stage_within("layer4", x, inside)
+    assert torch.equal(whole, part)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewseg.engine.reports.figures.maps import maps_of
 from fewseg.model import create_model
@@ -16,6 +16,7 @@ from fewseg.model.contract import BatchNorm, Episode
 from fewseg.model.create import METHODS
 from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
+from fewseg.model.folding import fold_for_testing
 
 
 def random_episode(
@@ -62,6 +63,15 @@ def decode_encoded(model: FewShotModel, episode: Episode) -> Tensor:
         support = group_encoding(stack_encodings(supports), 1, 1, episode.shots)
         singles.append(model.decode(query, support, tuple(episode.query.shape[-2:])).logits)
     return torch.cat(singles)
+
+
+def draw_statistics(network: nn.Module) -> None:
+    """Give every BatchNorm of ``network`` random statistics, scales and offsets."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                tensor.uniform_(0.5, 1.5, generator=generator)
 
 
 class MetaLearnerTester:
@@ -147,6 +157,31 @@ class MetaLearnerTester:
         with torch.no_grad():
             single, whole = decode_encoded(model, episode), model(episode).logits
             torch.testing.assert_close(single, whole, atol=1e-5, rtol=1e-4)
+
+    def test_supports_are_encoded_from_features_under_their_masks(self) -> None:
+        """A last stage that sees masked features need not be run elsewhere."""
+        model, episode = self.build().eval(), random_episode(65)
+        support = episode.support[:, 0, 0], episode.support_mask[:, 0, 0]
+        with torch.no_grad():
+            whole = model.encode_support_features(model.support_features(*support), support[1])
+            own = model.encode_support(*support)
+        for name, tensor in own.items():
+            torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_folding_changes_rounding_only(self, adapted: bool) -> None:
+        """In double precision, in which rounding cannot hide a layer that is folded wrongly."""
+        model = self.build().eval().double()
+        draw_statistics(model)
+        episode = random_episode(65)
+        episode = replace(episode, query=episode.query.double(), support=episode.support.double())
+        with torch.no_grad():
+            plain = model(episode).logits
+            fold_for_testing(model, adapted=adapted)
+            assert not any(type(m) is nn.BatchNorm2d for m in model.backbone.modules())
+            torch.testing.assert_close(model(episode).logits, plain, atol=1e-9, rtol=1e-9)
+        with pytest.raises(ValueError, match="folded for testing"):
+            model.state_dict()
 
     def test_encodings_do_not_depend_on_the_number_of_supports(self) -> None:
         one, several = self.build(shot=1).eval(), self.build(shot=5).eval()
