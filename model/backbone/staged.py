@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from fewseg.model import waiting
 from fewseg.model.backbone.contract import Backbone
 from fewseg.model.backbone.window import Window, reach
 
@@ -46,7 +47,7 @@ class StagedBackbone(Backbone):
         kept waiting, and it would break the graph of a compiled network.
         """
         layers = self.layers(name)
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or not self._is_local(name):
+        if waiting.would_wait(x) or torch.compiler.is_compiling() or not self._is_local(name):
             return self.run_stage(name, x)
         wanted, grid = Window.around(inside), x.shape[-2:]
         shown, margin = Window(0, 0, *grid), sum(map(reach, layers))
