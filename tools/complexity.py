@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,7 +23,6 @@ import fewseg.util.interpreter  # noqa: F401 (first: it refuses a Python without
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewseg.dataset.classes.shared_names import NAMES
 from fewseg.dataset.classes.split import class_split
@@ -34,7 +32,6 @@ from fewseg.engine.setup.protocols import test_protocol
 from fewseg.engine.setup.script import run_script
 from fewseg.engine.setup.stage import require_few_shot
 from fewseg.engine.training.finished import peak_gib
-from fewseg.model.encoding import group_encoding, stack_encodings
 from fewseg.model.fewshot import FewShotModel
 from fewseg.util.command_line import command_line
 from fewseg.util.config import Config, load_config
@@ -42,6 +39,7 @@ from fewseg.util.errors import ResultError, UserError
 from fewseg.util.files import write_text
 from fewseg.util.results.formats import FORMATS
 from fewseg.util.results.tables import Row, Table, Value
+from tools.episode_parts import DECODE, QUERY, SUPPORT, EpisodeParts
 from tools.timing import by_turns, draw_episode
 
 NOTES = (
@@ -110,52 +108,28 @@ def build(config: Config, device: torch.device) -> FewShotModel:
     return build_few_shot(config, split).eval().to(device)
 
 
-def flops_of(action: Callable[[], Any]) -> tuple[int, Any]:
-    """Run ``action`` and return the FLOPs of its convolutions and matrix products, and its result."""
-    with FlopCounterMode(display=False) as counter:
-        result = action()
-    return counter.get_total_flops(), result
-
-
 @torch.inference_mode()
 def costs_of(model: FewShotModel, side: int, shot: int, rounds: int) -> Costs:
     """Count and measure the episode of a network with ``shot`` supports.
 
-    One support is encoded and its encoding repeated, because all supports cost the same.
+    One support is encoded for all, see ``EpisodeParts``.
     """
     device = model.device
-    episode = draw_episode(side, shot).to(device)
-    first = episode.support[:, 0, 0], episode.support_mask[:, 0, 0], episode.class_id[:, 0]
-    query_flops, query = flops_of(lambda: model.encode_query(episode.query))
-    support_flops, support = flops_of(lambda: model.encode_support(*first))
-    supports = group_encoding(stack_encodings([support] * shot), 1, 1, shot)
-    decode_flops, _ = flops_of(lambda: model.decode(query, supports, episode.size))
-    actions = {
-        "query": lambda: _finished(model.encode_query(episode.query), device),
-        "support": lambda: _finished(model.encode_support(*first), device),
-        "decode": lambda: _finished(model.decode(query, supports, episode.size), device),
-    }
+    parts = EpisodeParts(model, draw_episode(side, shot).to(device))
     seconds = None
     if rounds:
-        taken, _ = by_turns(actions, rounds, warm_up=False)  # counting was the warm-up
-        seconds = taken["query"] + shot * taken["support"] + taken["decode"]
+        taken, _ = by_turns(parts.actions, rounds, warm_up=False, device=device)  # counting was the warm-up
+        seconds = taken[QUERY] + shot * taken[SUPPORT] + taken[DECODE]
     return Costs(
         side,
         _number(model.parameters()),
         _number(parameter for group in model.param_groups().values() for parameter in group),
-        query_flops,
-        shot * support_flops,
-        decode_flops,
+        parts.flops[QUERY],
+        shot * parts.flops[SUPPORT],
+        parts.flops[DECODE],
         seconds,
         peak_gib(device),
     )
-
-
-def _finished(result: Any, device: torch.device) -> Any:
-    """Return ``result`` when the device has computed it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return result
 
 
 def _number(parameters: Iterator[nn.Parameter]) -> int:

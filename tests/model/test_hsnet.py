@@ -15,7 +15,7 @@ from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
 from fewseg.model.meta.hsnet.hsnet import upsample_query
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_vectors, unit_vectors
 from tests.model.tester import MetaLearnerTester, random_episode
-from tools.benchmark_hsnet import compare_matching, plain_convolution
+from tools.benchmarks.hsnet import compare_matching, plain_convolution
 
 
 class TestHSNet(MetaLearnerTester):

@@ -11,7 +11,8 @@ from torch import nn
 
 from fewseg.model import create_model
 from fewseg.util.errors import UserError
-from tools.complexity import costs_of, flops_of, main
+from tools.complexity import costs_of, main
+from tools.episode_parts import flops_of
 from tools.timing import draw_episode
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config/shapes"

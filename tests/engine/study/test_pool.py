@@ -14,7 +14,7 @@ from fewseg.engine.study.progress.simulation import simulate
 from fewseg.engine.study.running.pool import Ended, Pool
 from fewseg.util.errors import UserError
 from tools.benchmark import main as benchmark
-from tools.benchmark_schedule import check, draw_durations, least_of
+from tools.benchmarks.schedule import check, draw_durations, least_of
 
 from .conftest import PLAIN, ROOT
 
@@ -77,9 +77,9 @@ def test_benchmark_prints_the_schedule(tmp_path: Path, capsys: pytest.CaptureFix
     file.write_text(PLAIN)
     benchmark(["schedule", "--study", str(file), "--cards", "4", "--seeds", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "18 jobs on 4 cards"
-    assert len(lines) == 3 + 4
-    assert all(float(line.split()[-3]) >= 1 for line in lines[3:])
+    assert lines[0] == "18 jobs on 4 cards"
+    assert len(lines) == 2 + 4
+    assert all(float(line.split()[-3]) >= 1 for line in lines[2:])
 
 
 def test_longest_chain_is_first_and_equal_ones_are_in_the_order_of_the_study(made: Make) -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from fewseg.model.adapt.episode import AdaptedEpisode
 from tools.benchmark import main
-from tools.benchmark_adapt import ReEncodedEpisode
+from tools.benchmarks.adapt import ReEncodedEpisode
 
 
 def test_encoding_anew_gives_the_same_logits(capsys: pytest.CaptureFixture[str]) -> None:
     main(
-        ["adapt", "--arch", "bam", "--backbone", "resnet18", "--size", "65", "--shots", "1", "--rounds", "1"]
+        ["adapt", "--arch", "bam", "--backbone", "resnet18", "--size", "65", "--shots", "1", "--updates", "1"]
     )
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("bam resnet18 65 px 1-shot: plain ")

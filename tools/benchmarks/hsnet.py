@@ -2,7 +2,7 @@
 
 The plain rendering keeps query positions first, [B,C,hq,wq,hs,ws], permutes for each of the two 2D
 convolutions and back, and correlates all support positions, masked out or not. Both run by turns in this one
-process; what counts is processor time, which other load on the machine disturbs least.
+process; on a CPU its processor time counts, which other load on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from fewseg.model.layer.resize import resize
 from fewseg.model.meta.hsnet.centre_pivot import CentrePivotConv, PivotGroupNorm
 from fewseg.model.meta.hsnet.hsnet import HSNet
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation
-from tools.timing import by_turns, draw_episode
+from tools.benchmarks.machine import add_machine, described, device_of
+from tools.timing import CPU, by_turns, draw_episode
 
 
 def plain_convolution(layer: CentrePivotConv, x: Tensor) -> Tensor:
@@ -84,22 +85,30 @@ def plain_correlations(query: Encoding, support: list[Tensor]) -> list[Tensor]:
 
 
 def compare_matching(
-    size: int, backbone: str, rounds: int, *, training: bool = False, **options: Any
+    size: int,
+    backbone: str,
+    rounds: int,
+    *,
+    training: bool = False,
+    device: torch.device = CPU,
+    **options: Any,
 ) -> dict[str, float]:
-    """Return processor seconds by name, and under ``difference`` the largest one of the squeezed maps.
+    """Return seconds by name, and under ``difference`` the largest one of the squeezed maps.
 
     Args:
         size: side of the images in pixels.
         backbone: its name.
         rounds: runs of each that count.
         training: measure the convolutions' backward pass too.
+        device: where to compute.
         options: of the model.
     """
     torch.manual_seed(0)
-    model = create_model("hsnet", backbone=backbone, image_size=size, **options).eval()
+    model = create_model("hsnet", backbone=backbone, image_size=size, **options).eval().to(device)
     meta = model.meta
     assert isinstance(meta, HSNet)
-    episode = draw_episode(size, 1)
+    episode = draw_episode(size, 1).to(device)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     with torch.no_grad():
         query = model.encode_query(episode.query)
         support = model.encode_support(episode.support[:, 0, 0], episode.support_mask[:, 0, 0])
@@ -116,7 +125,7 @@ def compare_matching(
             "plain matching": lambda: plain_squeeze(meta, plain_correlations(query, whole)),
             "our matching": lambda: meta.match(query, shots)["squeezed"][:, 0],
         }
-        seconds, results = by_turns(actions, rounds, clock=time.process_time, summary=min)
+        seconds, results = by_turns(actions, rounds, device=device, clock=clock, summary=min)
     first = results["plain convolutions"]
     seconds["difference"] = max(float((result - first).abs().max()) for result in results.values())
     if training:
@@ -124,7 +133,7 @@ def compare_matching(
             "plain training": lambda: plain_squeeze(meta, plain).sum().backward(),
             "our training": lambda: our_squeeze(meta, ours).sum().backward(),
         }
-        seconds |= by_turns(learning, rounds, clock=time.process_time, summary=min)[0]
+        seconds |= by_turns(learning, rounds, device=device, clock=clock, summary=min)[0]
     return seconds
 
 
@@ -138,16 +147,18 @@ def _grid_of_vectors(support: Encoding, level: int) -> Tensor:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
-    parser.add_argument("--size", type=int, default=400, help="side of the images in pixels")
+    add_machine(parser, size=400, rounds=3)
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--training", action="store_true", help="measure the backward pass too")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
-    found = compare_matching(args.size, args.backbone, args.rounds, training=args.training)
-    print(f"HSNet, {args.backbone}, {args.size} px, 1-shot; processor seconds")
+    device = device_of(args)
+    print(described(device))
+    found = compare_matching(args.size, args.backbone, args.rounds, training=args.training, device=device)
+    clock = "processor seconds" if device.type == "cpu" else "seconds"
+    print(f"HSNet, {args.backbone}, {args.size} px, 1-shot; {clock}")
     for what in ("convolutions", "matching", "training"):
         if f"our {what}" in found:
             plain, ours = found[f"plain {what}"], found[f"our {what}"]

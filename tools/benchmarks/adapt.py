@@ -15,6 +15,7 @@ from fewseg.model.contract import Encoding, Episode, Prediction
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import foreground
 from fewseg.model.layer.resize import resize_like
+from tools.benchmarks.machine import add_machine, described, device_of
 from tools.timing import by_turns, draw_episode
 
 
@@ -67,33 +68,43 @@ def balance(model: FewShotModel, episode: Episode, share: float = 0.2) -> None:
         bias[1] -= (meta[:, 1] - meta[:, 0]).quantile(1 - share)
 
 
+@torch.no_grad()
+def segment(model: FewShotModel, episode: Episode) -> Prediction:
+    """Segment an episode without adaptation."""
+    return model(episode)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
+    add_machine(parser, rounds=1)
     parser.add_argument("--arch", default="msanet", choices=("bam", "msanet"))
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, default=473, help="side of the input in pixels")
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--rounds", type=int, default=5, help="of the adaptation")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5], metavar="K", help="default: 1 5")
+    parser.add_argument("--updates", type=int, default=5, help="rounds of the adaptation (default: 5)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
+    device = device_of(args)
+    print(described(device))
     for shots in args.shots:
         torch.manual_seed(0)
-        model = create_model(args.arch, backbone=args.backbone, shot=shots, image_size=args.size).eval()
-        episode = draw_episode(args.size, shots)
-        balance(model, episode)
-        adapter = create_adapter("eftnet", model, rounds=args.rounds, lr=1e-4)
+        model = create_model(args.arch, backbone=args.backbone, shot=shots, image_size=args.size)
+        episode = draw_episode(args.size, shots).to(device)
+        balance(model.eval().to(device), episode)
+        adapter = create_adapter("eftnet", model, rounds=args.updates, lr=1e-4)
         published = ReEncodingEFTNet(model, adapter.options)
-        adapter(draw_episode(97, shots))  # torch imports and prepares much when it is first used
-        actions = {"adapted": partial(adapter, episode), "encoding anew": partial(published, episode)}
-        with torch.no_grad():
-            seconds, _ = by_turns({"plain": partial(model, episode)}, 1, warm_up=False)
-        learning, results = by_turns(actions, 1, warm_up=False)
+        adapter(draw_episode(97, shots).to(device))  # torch prepares much when it is first used
+        actions = {
+            "plain": partial(segment, model, episode),
+            "adapted": partial(adapter, episode),
+            "encoding anew": partial(published, episode),
+        }
+        seconds, results = by_turns(actions, args.rounds, warm_up=False, device=device)
         difference = (results["adapted"].logits - results["encoding anew"].logits).abs().max().item()
-        taken = ", ".join(f"{name} {value:.1f} s" for name, value in (seconds | learning).items())
+        taken = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
         print(
             f"{args.arch} {args.backbone} {args.size} px {shots}-shot: {taken}: "
-            f"{learning['encoding anew'] / learning['adapted']:.1f} times; logits differ by {difference:.1e}",
+            f"{seconds['encoding anew'] / seconds['adapted']:.1f} times; logits differ by {difference:.1e}",
             flush=True,
         )
