@@ -109,7 +109,7 @@ def test_networks_need_no_third_party_but_torch() -> None:
 
 
 def test_engine_asks_a_network_instead_of_its_class() -> None:
-    files = [*(ROOT / "engine").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *ROOT.glob("*.py")]
+    files = [*(ROOT / "engine").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *ROOT.glob("*.py")]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,7 +13,7 @@ from fewseg.model.fewshot import FewShotModel
 
 QUERY, SUPPORT, DECODE = "encode a query", "encode a support", "decode an episode"
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 
 def flops_of(action: Callable[[], Any]) -> tuple[int, Any]:
@@ -39,7 +39,7 @@ class EpisodeParts:
     """
 
     def __init__(
-        self, model: FewShotModel, episode: Episode, prepare: Callable[[F], F] = lambda function: function
+        self, model: FewShotModel, episode: Episode, prepare: Callable[[Function], Function] = lambda f: f
     ) -> None:
         first = episode.support[:, 0, 0], episode.support_mask[:, 0, 0], episode.class_id[:, 0]
         batch, shots = len(episode.query), episode.shots
@@ -48,8 +48,8 @@ class EpisodeParts:
         supports = group_encoding(repeat_encoding(support, shots), batch, 1, shots)
         decode_flops, self.prediction = flops_of(lambda: model.decode(query, supports, episode.size))
         self.flops = {QUERY: query_flops, SUPPORT: support_flops, DECODE: decode_flops}
-        functions = (model.encode_query, model.encode_support, model.decode)
-        encode_query, encode_support, decode = (prepare(function) for function in functions)
+        encode_query, encode_support = prepare(model.encode_query), prepare(model.encode_support)
+        decode = prepare(model.decode)
         self.actions: dict[str, Callable[[], Any]] = {
             QUERY: lambda: encode_query(episode.query),
             SUPPORT: lambda: encode_support(*first),

@@ -18,7 +18,7 @@ from fewseg.util.errors import UserError
 from tools.benchmarks import evaluation, step
 from tools.benchmarks.forms import FORMS
 from tools.benchmarks.operations import Operation, operations_of
-from tools.benchmarks.pascal import SHOTS, Costs, one_by_one_seconds, test_seconds
+from tools.benchmarks.pascal import SHOTS, Costs, full_test_seconds, one_by_one_seconds
 from tools.episode_parts import DECODE, QUERY, SUPPORT, EpisodeParts
 from tools.timing import CPU
 
@@ -137,7 +137,7 @@ def full_test(card: Card, found: Mapping[int, Counted], batch: int) -> dict[str,
     costs, episodes = {}, {}
     for shot, counted in found.items():
         seconds = {what: card.seconds(operations) for what, operations in counted.items()}
-        parts = (seconds[part] / batch for part in (QUERY, SUPPORT, DECODE))
-        costs[shot] = Costs(*parts, seconds[evaluation.COUNT])
+        parts = (QUERY, SUPPORT, DECODE, evaluation.COUNT)
+        costs[shot] = Costs(*(seconds[part] / batch for part in parts))
         episodes[shot] = seconds[evaluation.PUBLISHED] + seconds[evaluation.PUBLISHED_COUNT]
-    return {"published loop": one_by_one_seconds(episodes), "encode once": test_seconds(costs)}
+    return {"published loop": one_by_one_seconds(episodes), "encode once": full_test_seconds(costs)}

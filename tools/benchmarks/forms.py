@@ -35,15 +35,13 @@ class Form:
     @contextmanager
     def rounding(self) -> Iterator[None]:
         """Let a GPU round the inputs of float32 operations, or not."""
-        switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        before = [switch.allow_tf32 for switch in switches]
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = products.allow_tf32, convolutions.allow_tf32
         try:
-            for switch in switches:
-                switch.allow_tf32 = self.tf32
+            products.allow_tf32 = convolutions.allow_tf32 = self.tf32
             yield
         finally:
-            for switch, allowed in zip(switches, before, strict=True):
-                switch.allow_tf32 = allowed
+            products.allow_tf32, convolutions.allow_tf32 = before
 
     def rounded(self, action: Callable[[], Any]) -> Callable[[], Any]:
         """Return ``action`` with this form's rounding; it opens the autocast itself, as a step must."""

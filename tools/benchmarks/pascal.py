@@ -39,7 +39,7 @@ class Costs:
         return queries * self.query + pairs * self.support + EPISODES * (self.decode + self.count)
 
 
-def test_seconds(costs: Mapping[int, Costs]) -> float:
+def full_test_seconds(costs: Mapping[int, Costs]) -> float:
     """Return the seconds of all folds, for ``costs`` by the number of shots."""
     return sum(of_shots.run(fold) for of_shots in costs.values() for fold in range(len(FOLDS)))
 

@@ -9,7 +9,7 @@ from torch import nn
 from fewseg.util.errors import UserError
 from tools.benchmark import main
 from tools.benchmarks import evaluation
-from tools.benchmarks.estimate import Card, full_test
+from tools.benchmarks.estimate import Card, count_evaluation, full_test
 from tools.benchmarks.operations import Operation, operations_of
 from tools.benchmarks.pascal import EPISODES, FOLDS
 from tools.episode_parts import DECODE, QUERY, SUPPORT
@@ -57,7 +57,7 @@ def test_a_full_test_adds_up() -> None:
         return [Operation("add", 0, 1, False)] * number
 
     counted = {QUERY: launches(20), SUPPORT: launches(10), DECODE: launches(6)}
-    counted |= {evaluation.COUNT: launches(1), evaluation.PUBLISHED: launches(50)}
+    counted |= {evaluation.COUNT: launches(2), evaluation.PUBLISHED: launches(50)}
     counted |= {evaluation.PUBLISHED_COUNT: launches(2)}
     found = full_test(CARD, {1: counted}, batch=2)
     assert found["published loop"] == pytest.approx(4 * EPISODES * 52 * 4e-6)
@@ -65,14 +65,22 @@ def test_a_full_test_adds_up() -> None:
     assert found["encode once"] == pytest.approx(once * 4e-6)
 
 
+def test_in_bfloat16_fewer_bytes_move() -> None:
+    options = {"backbone": "resnet18", "backbone_options": {"width": 8}, "channels": 16}
+    full, half = (count_evaluation(1, 1, 33, reduced=reduced, **options)[QUERY] for reduced in (False, True))
+    convolutions = [[o for o in found if o.flops] for found in (full, half)]
+    assert [o.flops for o in convolutions[0]] == [o.flops for o in convolutions[1]]
+    assert all(o.reduced for o in convolutions[1]) and not any(o.reduced for o in full)
+    assert sum(o.moved for o in convolutions[1]) == sum(o.moved for o in convolutions[0]) / 2
+
+
 def test_the_estimate_is_printed_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    card = ["--tflops", "60", "--bandwidth", "4.8", "--launch", "5", "--bfloat16-tflops", "500"]
+    card = ["--tflops", "60", "--bandwidth", "4.8", "--launch", "5"]
     main(["estimate", *card, "--size", "33", "--backbone", "resnet18", "--batch", "1"])
     out = capsys.readouterr().out
     assert out.startswith("An estimate, not a measurement")
-    for form in ("float32", "bfloat16"):
-        for what in ("published step", "our step", "encode a query, 1-shot", "decode an episode, 5-shot"):
-            assert f"\n{form:12}{what} " in out
-        assert f"\nencode once, {form}" in out
+    for what in ("published step", "our step", "encode a query, 1-shot", "decode an episode, 5-shot"):
+        assert f"\nfloat32     {what} " in out
+    assert "\nencode once, float32" in out and "bfloat16" not in out
     with pytest.raises(UserError, match="must be above 0"):
         main(["estimate", "--tflops", "0", "--bandwidth", "4.8", "--launch", "5"])

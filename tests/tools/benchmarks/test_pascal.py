@@ -11,7 +11,7 @@ from fewseg.dataset.classes.split import class_split
 from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.lists.image_lists import ImageList
 from tests.dataset.lists.areas import index_of
-from tools.benchmarks.pascal import EPISODES, FOLDS, SHOTS, Costs, one_by_one_seconds, test_seconds
+from tools.benchmarks.pascal import EPISODES, FOLDS, SHOTS, Costs, full_test_seconds, one_by_one_seconds
 
 
 def test_a_run_encodes_every_image_once_and_decodes_every_episode() -> None:
@@ -23,7 +23,7 @@ def test_a_run_encodes_every_image_once_and_decodes_every_episode() -> None:
 
 def test_a_full_test_has_all_folds_with_every_number_of_shots() -> None:
     costs = {1: Costs(1, 0, 0, 0), 5: Costs(0, 1, 0.5, 0)}
-    assert test_seconds(costs) == (364 + 445 + 592 + 336) + (365 + 467 + 734 + 357) + 4 * 2500
+    assert full_test_seconds(costs) == (364 + 445 + 592 + 336) + (365 + 467 + 734 + 357) + 4 * 2500
     assert one_by_one_seconds({1: 0.5, 5: 2.0}) == 4 * 5000 * 2.5
 
 
