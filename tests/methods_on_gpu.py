@@ -1,12 +1,12 @@
 """Work of every method on a pretended GPU, and what made the host wait in it.
 
     python -m tests.methods_on_gpu bam step          # one training step
-    python -m tests.methods_on_gpu bam training      # three of them, in the loop of engine/training
+    python -m tests.methods_on_gpu bam training      # two of them, in the loop of engine/training
     python -m tests.methods_on_gpu bam evaluation    # episodes, by engine/evaluation/encode_once
     python -m tests.methods_on_gpu bam generalised   # the same, with the base classes
-    python -m tests.methods_on_gpu bam adaptation    # three episodes, adapted by EFTNet
+    python -m tests.methods_on_gpu bam adaptation    # episodes, adapted by EFTNet
     python -m tests.methods_on_gpu bam prediction    # two images of a user
-    python -m tests.methods_on_gpu panet mining      # latent classes of forty images
+    python -m tests.methods_on_gpu panet mining      # latent classes of twenty images
 
 Each lists the waits with the project's lines that asked for them, and the number of operations on the GPU.
 """
@@ -53,8 +53,7 @@ from tests.pretend_gpu import PretendedGpu, pretended_gpu
 SHOWN = 2
 """Steps after which the loop shows its losses."""
 
-STEPS = 3 * SHOWN
-EPISODES = 10
+EPISODES, ADAPTED = 6, 2
 
 _CONFIG = """
 Data: {{data_set: shapes, data_root: {root}, val_list: {root}/ImageSets/Segmentation/train.txt,
@@ -93,16 +92,16 @@ def step(method: str, gpu: PretendedGpu) -> None:
 
 
 def training(method: str, gpu: PretendedGpu) -> None:
-    """Take ``STEPS`` steps in the loop; the waits of the last two thirds of them are kept."""
+    """Take steps in the loop, and keep the waits of ``SHOWN`` of them that follow each other."""
     model, optimizer = trained_on_gpu(method)
-    batches = EpochBatches(STEPS + 1, 1)
+    batches = EpochBatches(2 * SHOWN + 1, 1)
     loader = Batches(method, batches, gpu)
     settings = Train(epochs=1, print_freq=SHOWN, evaluate=False)
     with tempfile.TemporaryDirectory() as folder:
         TrainingLoop(
             model=model,
             optimizer=optimizer,
-            schedule=PolySchedule(1e-3, STEPS + 1),
+            schedule=PolySchedule(1e-3, 2 * SHOWN + 1),
             loader=loader,
             batches=batches,
             validate=None,
@@ -111,7 +110,7 @@ def training(method: str, gpu: PretendedGpu) -> None:
             reached=Progress(seed=3),
             settings=settings,
         ).run()
-    gpu.waits = gpu.waits[loader.waits[SHOWN] : loader.waits[STEPS]]
+    gpu.waits = gpu.waits[loader.waits[SHOWN] : loader.waits[2 * SHOWN]]
 
 
 def trained_on_gpu(method: str) -> tuple[FewShotModel, torch.optim.Optimizer]:
@@ -145,29 +144,30 @@ def generalised(method: str, gpu: PretendedGpu) -> int:
 
 
 def adaptation(method: str, gpu: PretendedGpu) -> None:
-    """Adapt to three episodes, two rounds each."""
+    """Adapt to ``ADAPTED`` episodes, two rounds each."""
     model = small_model(method).to("cuda").eval()
     adapter = create_adapter("eftnet", model, rounds=2)
-    episodes = shapes_episodes(3)
+    episodes = shapes_episodes(ADAPTED)
     gpu.reset()
     evaluate_one_by_one(model, episodes, adapter=adapter)
 
 
-def prediction(method: str, gpu: PretendedGpu) -> None:
-    """Segment two images of a user, given one example."""
+def prediction(method: str, gpu: PretendedGpu) -> int:
+    """Segment images of a user, given one example; return their number."""
     _, fold = opened()
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     mask = np.zeros((60, 80), np.uint8)
     mask[10:50, 20:60] = 1
     model = small_model(method).to("cuda")
     gpu.reset()
-    segmenter = Segmenter(model, [Example(image, mask)], fold.resize)
+    segmenter = Segmenter(model, [Example(image, mask)], fold.resize, class_id=1)
     for query in (image, image[:, ::-1].copy()):
         segmenter(query)
+    return 2
 
 
 def mining(method: str, gpu: PretendedGpu) -> int:
-    """Mine latent classes; return the number of images, each of which is read twice."""
+    """Mine latent classes; return the number of images."""
     config, _ = opened("arch", "mlc")
     miner = Miner(small_model(method).to("cuda"), fold_of(config), 1, MiningSettings(clusters=5))
     gpu.reset()

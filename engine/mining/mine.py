@@ -24,6 +24,7 @@ from fewseg.engine.mining.clusters import cluster
 from fewseg.engine.prediction.predict import output_names
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.util.device import to_device
 from fewseg.util.errors import DataError
 from fewseg.util.log import get_log
 from fewseg.util.metrics import resize_logits
@@ -101,9 +102,9 @@ class Miner:
                 f"clusters {self.settings.clusters}: the training images give {len(objects)} prototypes; ask "
                 "for at most as many clusters"
             )
-        directions = normalize(torch.stack(objects), dim=1)
+        directions = normalize(torch.stack(objects).cpu(), dim=1)
         latent = cluster(directions, self.settings.clusters, self.settings.seed)
-        centres = torch.cat([torch.stack(backgrounds).double().mean(0, keepdim=True), latent])
+        centres = torch.cat([torch.stack(backgrounds).cpu().double().mean(0, keepdim=True), latent])
         return normalize(centres, dim=1).float()
 
     @torch.inference_mode()
@@ -122,7 +123,7 @@ class Miner:
         return image, np.zeros(image.shape[:2], np.uint8)
 
     def _feature(self, image: np.ndarray) -> Tensor:
-        encoding = self.model.encode_query(self.resize.image(image)[None].to(self.device))
+        encoding = self.model.encode_query(to_device(self.resize.image(image)[None], self.device))
         if "feature" not in encoding:
             raise DataError("mining needs a method that compares features with prototypes; name its config")
         return encoding["feature"]
@@ -134,11 +135,10 @@ class Miner:
         mask = self.resize.label(
             np.where(np.isin(mask, (*self.split.base, VOID)), mask, 0).astype(mask.dtype)
         )
-        masks = torch.from_numpy(np.stack([mask == c for c in (0, *classes)])).to(self.device)
-        pooled = pool_at_image_resolution(
+        masks = to_device(torch.from_numpy(np.stack([mask == c for c in (0, *classes)])), self.device)
+        return pool_at_image_resolution(
             feature.expand(len(masks), -1, -1, -1), masks, align_corners=self.model.meta.align_corners
         )
-        return pooled.cpu()
 
     def _label(self, cosine: Tensor, mask: np.ndarray) -> np.ndarray:
         """Turn cosines [1,J,h,w] into the label of an image whose class ids are ``mask`` [H,W]."""
@@ -146,7 +146,7 @@ class Miner:
         rows, columns = self.resize.content(*mask.shape)
         cosine = resize_logits(cosine[:, :, :rows, :columns], mask.shape, align_corners=False)
         best, order = cosine[0].topk(2, 0)
-        label = order[0].cpu().numpy().astype(np.uint8)
+        label = order[0].to(torch.uint8).cpu().numpy()
         if self.settings.drop > 0:
             margin = (best[0] - best[1]).cpu().numpy()
             label[margin < np.quantile(margin, self.settings.drop)] = VOID
