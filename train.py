@@ -38,7 +38,7 @@ from fewseg.engine.training.finished import write_finished
 from fewseg.engine.training.length import Length
 from fewseg.engine.training.loop import TrainingLoop
 from fewseg.engine.training.optimisation import PolySchedule, create_optimizer
-from fewseg.engine.training.parallel import synchronised
+from fewseg.engine.training.parallel import allow_tf32, synchronised
 from fewseg.engine.training.saving import Snapshots
 from fewseg.engine.training.snapshot import Origin, Progress, Snapshot
 from fewseg.engine.training.tensorboard import TensorBoardWriter
@@ -120,6 +120,7 @@ def prepare(
     if snapshot is not None:
         reached = resumed(snapshot, config, reached.seed)
     set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
+    allow_tf32(config.Train.tf32)
 
     fold = fold_of(config)
     data = training_data(config, fold, reached.seed)

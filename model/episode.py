@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -87,9 +88,28 @@ class Episode:
         return self.query_mask
 
     def to(self, device: torch.device | str) -> Episode:
-        """Return the episode with every tensor on ``device``."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+        """Return the episode with every tensor on ``device``; the host does not wait for a copy to a GPU."""
+        waits = torch.device(device).type == "cpu"
+        return self._with(lambda tensor: tensor.to(device, non_blocking=not waits))
+
+    def pin_memory(self) -> Episode:
+        """Return the episode in pinned memory, which a GPU copies from without the host."""
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def parts(self, count: int) -> list[Episode]:
+        """Return ``count`` equal parts of the queries."""
+        size = len(self.query) // count
+        starts = range(0, size * count, size)
+        return [self._with(itemgetter(slice(start, start + size))) for start in starts]
+
+    def labelled(self) -> Tensor:
+        """Return the number of labelled pixels of the queries, on the device."""
+        return (self.ground_truth != IGNORE).sum()
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Episode:
+        """Return the episode with every tensor changed."""
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: change(value) for name, value in tensors.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.split import ClassSplit
 from fewseg.dataset.episodes.sampling import generator
+from fewseg.dataset.labels import VOID
 from fewseg.dataset.lists.area_index import AreaIndex
 from fewseg.dataset.loading.batches import EpochOrder, Key
 from fewseg.dataset.loading.store import ImageStore
@@ -32,8 +33,19 @@ class BaseBatch(NamedTuple):
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> BaseBatch:
-        """Return the batch with its tensors on ``device``."""
-        return self._replace(image=self.image.to(device), label=self.label.to(device))
+        """Return the batch with its tensors on ``device``; the host does not wait for a copy to a GPU."""
+        waits = device.type == "cpu"
+        image, label = (part.to(device, non_blocking=not waits) for part in (self.image, self.label))
+        return self._replace(image=image, label=label)
+
+    def parts(self, count: int) -> list[BaseBatch]:
+        """Return ``count`` equal parts of the images, without their names."""
+        images, labels = self.image.chunk(count), self.label.chunk(count)
+        return [BaseBatch(image, label, ()) for image, label in zip(images, labels, strict=True)]
+
+    def labelled(self) -> Tensor:
+        """Return the number of labelled pixels, on the device."""
+        return (self.label != VOID).sum()
 
 
 def without_novel(areas: AreaIndex, split: ClassSplit) -> tuple[int, ...]:

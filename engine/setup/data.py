@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from fewseg.dataset.classes.fold import Fold, open_fold
 from fewseg.dataset.classes.namesakes import fold_of_other_data, unseen_classes
 from fewseg.dataset.classes.split import ClassSplit
@@ -128,7 +130,13 @@ def training_data(config: Config, fold: Fold, seed: int) -> BaseDataset | Episod
 
 def training_loader(config: Config, data: BaseDataset | EpisodeDataset) -> tuple[Loader, EpochBatches]:
     """Return this process's loader, and the batch sampler that sets its epoch and step."""
-    batches = EpochBatches(len(data), config.Train.batch_size, distributed.rank(), distributed.world_size())
+    train, processes = config.Train, distributed.world_size()
+    if train.batch_size % (train.accumulate * processes):
+        raise ConfigError(
+            f"{config.where('Train.accumulate')}: Train.accumulate: batch_size {train.batch_size} must be a "
+            f"multiple of accumulate {train.accumulate} times {processes} processes"
+        )
+    batches = EpochBatches(len(data), train.batch_size, distributed.rank(), processes)
     loader = Loader(
         data,
         batch_sampler=batches,
@@ -190,4 +198,5 @@ def _workers(config: Config) -> dict[str, Any]:
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "worker_init_fn": leave_signals_to_run if workers else None,
+        "pin_memory": torch.cuda.is_available(),
     }

@@ -6,11 +6,10 @@ it had never stopped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +24,13 @@ from fewseg.engine.setup.loader import Loader, worker_deaths
 from fewseg.engine.training.length import Length
 from fewseg.engine.training.optimisation import PolySchedule
 from fewseg.engine.training.pace import Pace
-from fewseg.engine.training.parallel import wrapped
+from fewseg.engine.training.parallel import Wrapped
 from fewseg.engine.training.safe_point import SafePoint
 from fewseg.engine.training.saving import Memories, Snapshots, memories_alone
 from fewseg.engine.training.snapshot import Progress
 from fewseg.engine.training.step import NotFiniteError, training_step
 from fewseg.engine.training.tensorboard import TensorBoardWriter
+from fewseg.engine.training.unseen import Unseen
 from fewseg.model.contract import Network
 from fewseg.util import distributed
 from fewseg.util.checkpoint import first_line
@@ -74,9 +74,10 @@ class TrainingLoop:
         self.loader, self.batches, self.validate = loader, batches, validate
         self.snapshots, self.reached, self.settings, self.device = snapshots, reached, settings, model.device
         self.length = Length.of(settings, len(batches))
-        self.forward = wrapped(model, compiled=settings.compile)
-        self.safe_point = SafePoint(model, optimizer)
+        self.forward = Wrapped(model, compiled=settings.compile, reduced=settings.amp)
+        self.safe_point, self.unseen = SafePoint(model, optimizer), Unseen()
         self.gathered: Memories | None = None
+        self.sums: dict[str, float] = {}
         self.board, self.pace, self.live = board, Pace(), Live(snapshots.folder)
         self.log = get_log("train")
 
@@ -101,10 +102,12 @@ class TrainingLoop:
                 while not self.done:
                     self._epoch(stop)
             except Interrupted as request:
-                raise Interrupted(f"{request} in {self.reached}; {self._keep(request.together)}") from None
+                kept = self._keep(request.together)
+                raise Interrupted(f"{request} in {self.reached}; {kept}") from None
             except Exception:
                 if self.reached != start and distributed.is_main():
-                    self.log.warning("an error ends the run in %s; %s", self.reached, self._keep())
+                    kept = self._keep()
+                    self.log.warning("an error ends the run in %s; %s", self.reached, kept)
                 raise
             finally:
                 self.board.close()
@@ -117,7 +120,7 @@ class TrainingLoop:
         half = len(self.batches) // 2 if self.settings.SubEpoch_val and epoch > 0 else None
         self._set_training_mode()
         self.batches.start(epoch, first, steps)
-        sums: dict[str, float] = {}
+        self.sums = {}
         description = f"epoch {epoch + 1}/{self.length.epochs}"
         seconds = 0.0
         bar = progress(self.loader.batches(stop.check), description, total=steps, initial=first)
@@ -128,20 +131,18 @@ class TrainingLoop:
                 self._set_training_mode()
                 self.pace.begin()
             started = time.perf_counter()
-            with self.safe_point.step():
-                losses = self._step(batch)
-                self.reached = self.reached.after_step()
+            self._step(batch)
+            if self._number() % self.settings.print_freq == 0 or self.reached.step in (half, steps):
+                loss = self._look()
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             seconds += time.perf_counter() - started
-            self.pace.step(sum(losses.values()))
-            self._show(losses)
             self._tell("steps")
-            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-            bar.set_postfix(loss=f"{sum(losses.values()):.3f}", refresh=False)
             if stop.check_together(self.snapshots.due()):
                 self._save_last()
-        if sums:
+                self.pace.begin()
+        if self.sums:
             taken = steps - first
-            means = ", ".join(f"{name} {value / taken:.4f}" for name, value in sums.items())
+            means = ", ".join(f"{name} {value / taken:.4f}" for name, value in self.sums.items())
             self.log.info("%s: %s (%.3f s a step)", description, means, seconds / taken)
         if self._validates_after(epoch + 1):
             self._validate(epoch + 1, stop)
@@ -149,22 +150,46 @@ class TrainingLoop:
         if self.done or (epoch + 1) % self.settings.save_freq == 0:
             self._save_last()
 
-    def _step(self, batch: EpisodeBatch | BaseBatch) -> dict[str, float]:
-        number = self._number() + 1
-        self.schedule.apply(self.optimizer, number)
-        generator = self._seed(number)
-        try:
-            return training_step(
+    def _step(self, batch: EpisodeBatch | BaseBatch) -> None:
+        """Take a step; nothing here waits for the device."""
+        with self.safe_point.step():
+            number = self._number() + 1
+            self.schedule.apply(self.optimizer, number)
+            losses = training_step(
                 self.model,
                 batch.to(self.device),
                 self.optimizer,
                 forward=self.forward,
-                generator=generator,
-                precision=self._precision(),
+                generator=self._seed(number),
+                accumulate=self.settings.accumulate,
             )
-        except NotFiniteError as failure:
-            at = self.reached.after_step()
-            raise NotFiniteError(f"{at}: {failure}; the batch: {'; '.join(batch.names)}") from None
+            self.unseen.add(self.reached, batch.names, losses, self.safe_point.not_finite)
+            self.reached = self.reached.after_step()
+
+    def _look(self) -> float:
+        """Look at the losses of the steps since the last look, and return that of the last one.
+
+        This waits for the device, and so comes every ``print_freq`` steps, at the end of an epoch, and before
+        a validation or a snapshot.
+
+        Raises:
+            NotFiniteError: one is NaN or infinite; the run is back at the step before.
+        """
+        seen = self.unseen.look()
+        faults = (number for number, step in enumerate(seen) if step.not_finite)
+        if (first := next(faults, None)) is not None:
+            fault = seen[first]
+            self.safe_point.restore(len(seen) - first)
+            self.reached = fault.before
+            self.schedule.apply(self.optimizer, self._number())
+            raise NotFiniteError(fault.fault())
+        self.safe_point.settle()
+        if seen:
+            self.pace.steps([step.total for step in seen])
+            self._show(seen[-1].losses)
+        for step in seen:
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in step.losses.items()}
+        return seen[-1].total if seen else math.nan
 
     def _show(self, losses: Mapping[str, float]) -> None:
         """Write the losses and learning rates of the last step to TensorBoard, every ``print_freq`` steps."""
@@ -233,6 +258,7 @@ class TrainingLoop:
 
     def _save_last(self) -> None:
         """Write the state and the current weights; all processes must call this."""
+        self._look()
         memories = distributed.gather(self.model.memory.state())
         if distributed.is_main():
             self._write_state(memories)
@@ -250,6 +276,10 @@ class TrainingLoop:
         """
         distributed.take_time()
         try:
+            try:
+                self._look()
+            except NotFiniteError as fault:
+                self.log.warning("%s", fault)
             self.safe_point.restore()
             if together:
                 self._save_last()
@@ -273,8 +303,3 @@ class TrainingLoop:
         seed = int(key.generate_state(1, np.uint32)[0])
         torch.manual_seed(seed)
         return torch.Generator(self.device).manual_seed(seed)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if not self.settings.amp:
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)

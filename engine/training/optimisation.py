@@ -34,6 +34,9 @@ def create_optimizer(
 ) -> Optimizer:
     """Create the optimizer, with one parameter group per entry of ``groups``, in this order.
 
+    Its updates are fused, and the device skips them where ``found_inf`` of the optimizer is 1: then no step
+    changes a weight or a moment, so the host need not look at the loss before every step.
+
     Args:
         groups: name of a group -> its trainable parameters, as ``model.param_groups()`` returns them.
         name: ``sgd``, ``adamw`` or ``adam``.
@@ -48,14 +51,31 @@ def create_optimizer(
         rule = (rules or {}).get(group, GroupRule())
         own = {"params": list(parameters), "name": group, "rate": rule.rate}
         listed.append(own if rule.decay else {**own, "weight_decay": 0.0})
+    optimizer: Optimizer
     if name == "sgd":
-        optimizer = torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        optimizer = torch.optim.SGD(listed, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+        optimizer.register_step_pre_hook(lambda stepping, *_: _begin_momentum(stepping))
     else:
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
-        optimizer = kind(listed, lr=lr, weight_decay=weight_decay)
+        optimizer = kind(listed, lr=lr, weight_decay=weight_decay, fused=True)
+    devices = (parameter.device for group in groups.values() for parameter in group)
+    optimizer.found_inf = torch.zeros((), device=next(devices, None))  # type: ignore[attr-defined]
     if clip_norm is not None:
         optimizer.register_step_pre_hook(lambda stepping, *_: _clip(stepping, clip_norm))
     return optimizer
+
+
+def _begin_momentum(optimizer: Optimizer) -> None:
+    """Give every parameter that has its first gradient a momentum of zero.
+
+    The fused SGD cannot begin the momentum of some parameters beside others that have one, and a step that it
+    skips would leave that of the first step undefined.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _clip(optimizer: Optimizer, norm: float) -> None:
@@ -92,10 +112,15 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                 raise ValueError(f"the optimizer's {name} of parameter {number} has another shape than that")
             if not torch.isfinite(value).all():
                 raise ValueError(f"the optimizer's {name} of parameter {number} is NaN or infinite")
-    options = [{key: value for key, value in group.items() if key != "params"} for group in own]
-    optimizer.load_state_dict(dict(state))
-    for group, kept in zip(optimizer.param_groups, options, strict=True):
-        group.update(kept)
+    # The options decide where and how moments are kept, so they must be there before these are loaded.
+    options = [{**group, "params": saved["params"]} for group, saved in zip(own, theirs, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": options})
+    for parameter, moments in optimizer.state.items():  # fused updates take all in the order in memory
+        moments |= {
+            name: torch.empty_like(parameter).copy_(value)
+            for name, value in moments.items()
+            if value is not None and value.shape == parameter.shape != torch.Size()
+        }
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,18 @@ import statistics
 import time
 from array import array
 from collections import deque
+from collections.abc import Sequence
 
 _RECENT = 20
 """The number of steps that recent values are the mean of."""
 
 
 class Pace:
-    """Measures the seconds from the end of one step to the end of the next, and keeps the last losses.
+    """Measures the seconds of steps from the end of one to the end of the next, and keeps the last losses.
 
-    ``begin`` starts the clock anew after something that is no part of a step, such as a validation.
+    A GPU works on steps that the host has long left behind, so only steps that the host has waited for can be
+    timed: several of them have their mean each. ``begin`` starts the clock anew after something that is no
+    part of a step, such as a validation.
     """
 
     def __init__(self) -> None:
@@ -26,12 +29,12 @@ class Pace:
         """Start the clock of the next step."""
         self._since = time.perf_counter()
 
-    def step(self, loss: float) -> None:
-        """Note the end of a step and its loss."""
+    def steps(self, losses: Sequence[float]) -> None:
+        """Note the end of the steps since the last call, and the loss of each."""
         now = time.perf_counter()
-        self._seconds.append(now - self._since)
+        self._seconds.extend([(now - self._since) / len(losses)] * len(losses))
         self._since = now
-        self._losses.append(loss)
+        self._losses.extend(losses)
 
     def median(self) -> float | None:
         """Return the median over all steps, in seconds; None without a step."""

@@ -47,9 +47,11 @@ def test_several_processes_are_refused(monkeypatch):
     class InTurns(Network):
         alternating = (("one",), ("other",))
 
+    network = InTurns()
+    network.weight = torch.nn.Parameter(torch.zeros(1))
     monkeypatch.setattr(parallel.distributed, "world_size", lambda: 2)
     with pytest.raises(UserError, match="minimises its losses in alternation, which is for a single process"):
-        parallel.wrapped(InTurns(), compiled=False)
+        parallel.Wrapped(network)
 
 
 def test_backbone_learns_with_the_method(configure, base_weight, tmp_path):

@@ -85,7 +85,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("train_h", "train_w", "val_size", "input_size", "support_side"), (1, 10000)),
     **dict.fromkeys(("scale_min", "scale_max", "query_scales"), (0.01, 20)),
     **dict.fromkeys(("rotate_min", "rotate_max"), (-360, 360)),
-    **dict.fromkeys(("batch_size", "batch_size_val"), (1, 10000)),
+    **dict.fromkeys(("batch_size", "batch_size_val", "accumulate"), (1, 10000)),
     **dict.fromkeys(("base_lr",), (1e-20, 1000)),
     **dict.fromkeys(("lr",), (0, 1000)),
     **dict.fromkeys(("epochs", "stop_interval", "save_freq", "val_freq", "start_epoch"), (0, 1e5)),

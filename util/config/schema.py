@@ -100,6 +100,8 @@ class Train(Section):
 
     batch_size: Annotated[t.Count, Effect.TRAINING] = 8
     """Batch size over all processes together; published files give it per GPU."""
+    accumulate: Annotated[t.Count, Effect.TRAINING] = 1
+    """Number of parts of a batch, whose gradients are added up: a step takes the memory of one part."""
     batch_size_val: Annotated[t.Count, Effect.NOTHING] = 1
     """Batch size of a base learner's validation."""
     base_lr: Annotated[t.Rate, Effect.TRAINING] = 0.005
@@ -168,10 +170,12 @@ class Train(Section):
     """Whether there is a validation at half epochs too."""
     val_episodes: Annotated[t.Episodes, Effect.TRAINING] = 1000
     """Episodes of a validation."""
-    amp: Annotated[bool, Effect.TRAINING] = False
-    """Whether the network is trained in mixed precision (bfloat16)."""
-    compile: Annotated[bool, Effect.NOTHING] = False
-    """Whether the network is compiled by ``torch.compile``."""
+    amp: Annotated[t.Reduced, Effect.TRAINING] = False
+    """``bfloat16`` (or ``True``): mixed precision; losses and comparisons of features stay in float32."""
+    tf32: Annotated[bool, Effect.NOTHING] = True
+    """Whether GPUs may round the factors of float32 products to 10 bits (TF32), as cuDNN's default is."""
+    compile: Annotated[bool | t.CompileMode, Effect.NOTHING] = False
+    """Whether ``torch.compile`` compiles the network, or its mode; ``reduce-overhead`` uses CUDA graphs."""
 
 
 class Method(Section):
@@ -301,6 +305,8 @@ def contradictions(data: Data, train: Train, test: TestFinetune) -> Iterator[tup
         for fold in test.folds or ():
             if fold >= folds:
                 yield "Test_Finetune.folds", f"{allowed}, got {fold}"
+    if train.batch_size % train.accumulate:
+        yield "Train.accumulate", f"must divide batch_size = {train.batch_size}, got {train.accumulate}"
     if train.start_epoch >= train.epochs:
         yield "Train.start_epoch", f"must be below epochs = {train.epochs}, got {train.start_epoch}"
     for name in ("seeds", "folds", "shots", "query_scales"):

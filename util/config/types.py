@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -35,6 +35,14 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _reduced(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("bfloat16", "true", "false"):
+        return value.lower() != "false"
+    if not isinstance(value, bool):
+        raise ValueError("must be bfloat16 or False")
+    return value
+
+
 def _path(value: Any) -> Any:
     if isinstance(value, str) and not is_path(value):
         raise ValueError("must be a path, without control characters and not over-long")
@@ -49,6 +57,11 @@ Unset = BeforeValidator(
 """Lets a key that may be unset be switched off by ``None`` on the command line, where it is text."""
 _EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
 
+Reduced = Annotated[bool, BeforeValidator(_reduced)]
+"""Whether bfloat16 is used, which may be named instead."""
+CompileMode = Annotated[
+    Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"], AnyCase
+]
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=1, le=10_000)]
