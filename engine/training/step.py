@@ -71,7 +71,8 @@ def training_step(
             with means_over_processes(average), _gradients_kept(forward, number < len(shares)):
                 losses = model.losses_on(part, forward, generator)
                 losses = losses if turn is None else {name: losses[name] for name in turn}
-                losses = losses if share is None else {name: share * loss for name, loss in losses.items()}
+                if share is not None:
+                    losses = {name: share.to(loss.dtype) * loss for name, loss in losses.items()}
                 total(losses).backward()
             own = torch.stack([loss.detach() for loss in losses.values()])
             numbers = own if numbers is None else numbers + own
@@ -89,7 +90,7 @@ def _shares(batch: Divisible, count: int, average: Average | None) -> list[tuple
     The sum of the parts' mean losses, weighted by these, is the mean over the pixels of the batch.
     """
     parts = batch.parts(count)
-    pixels = torch.stack([part.labelled() for part in parts]).float()
+    pixels = torch.stack([part.labelled() for part in parts]).double()
     pixels = average(pixels) if average else pixels
     return list(zip(parts, (pixels / pixels.sum()).unbind(), strict=True))
 

@@ -161,21 +161,41 @@ def test_weights_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch, caplog)
     assert str(Snapshot.read(tmp_path).progress) == "epoch 3, step 0"
 
 
-def test_loss_that_is_no_number_leaves_the_step_before(tmp_path, monkeypatch, whole):
+@pytest.mark.parametrize(("at", "print_freq"), [(10, 10), (8, 10), (9, 1), (7, 1000)])
+def test_loss_that_is_no_number_leaves_the_step_before(tmp_path, monkeypatch, whole, at, print_freq):
     loop = small_loop(tmp_path, save_freq=100)
+    loop.settings = loop.settings.model_copy(update={"print_freq": print_freq})
+    bad, before = f"epoch 2, step {at - 6}", f"epoch 2, step {at - 7}"
     with monkeypatch.context() as patch:
-        patch.setattr(loop.model, "losses", failing_as_nan(loop.model.losses, 10))
-        with pytest.raises(NotFiniteError, match="epoch 2, step 4: the loss is not finite"):
+        patch.setattr(loop.model, "losses", failing_as_nan(loop.model, at))
+        with pytest.raises(
+            NotFiniteError, match=f"{bad}: the loss is not finite .main nan.; the batch: an im"
+        ):
             loop.run()
-    assert str(Snapshot.read(tmp_path).progress) == "epoch 2, step 3"
+    assert str(Snapshot.read(tmp_path).progress) == before
     assert_goes_on(tmp_path, whole)
 
 
-def failing_as_nan(losses, at):
-    taken = []
+def test_bad_loss_is_told_where_another_error_comes_before_the_look(tmp_path, monkeypatch, caplog, whole):
+    loop = small_loop(tmp_path, save_freq=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.model, "losses", failing_as_nan(loop.model, 3))
+        patch.setattr(loop.loader, "batches", failing_batches(loop.loader, 5))
+        with pytest.raises(DataError):
+            loop.run()
+    assert "epoch 1, step 3: the loss is not finite (main nan)" in caplog.text
+    assert "an error ends the run in epoch 1, step 2; go on" in caplog.text
+    assert_goes_on(tmp_path, whole)
+
+
+def failing_as_nan(model, at):
+    """Let losses be NaN once, and spoil running statistics then and in all steps that follow."""
+    losses, taken = model.losses, []
 
     def spoiled(logits, label):
         taken.append(1)
+        if len(taken) >= at:
+            model.norm.running_mean.data.fill_(torch.nan)
         return {"main": logits.sum() * torch.nan} if len(taken) == at else losses(logits, label)
 
     return spoiled

@@ -17,6 +17,9 @@ MEMORY = 16 * 2**30
 """Bytes of the pretended GPU; a quarter is taken."""
 
 
+_torchs_grouping = torch.optim.Optimizer._group_tensors_by_device_and_dtype
+
+
 class Generator(torch.Generator):
     """A generator that may belong to the GPU; it draws what one of the CPU draws."""
 
@@ -114,6 +117,7 @@ def _answers(gpu: PretendedGpu) -> Iterator[tuple[Any, dict[str, Any]]]:
     )
     yield torch, {"Generator": Generator}
     yield torch.autocast, {"__init__": _autocast(torch.autocast.__init__)}
+    yield torch.optim.Optimizer, {"_group_tensors_by_device_and_dtype": _grouped}
     yield Tensor, {"pin_memory": _pinned(gpu), "is_pinned": lambda tensor, *_: tensor in gpu.pinned}
 
 
@@ -124,6 +128,14 @@ def _autocast(published: Any) -> Any:
         published(self, "cpu", *args, **kwargs)
 
     return start
+
+
+def _grouped(
+    lists: list[list[Tensor | None]], with_indices: bool = False
+) -> dict[tuple[torch.device, torch.dtype], Any]:
+    """Group as torch does, but by the places pretended: below Python all tensors lie in main memory."""
+    groups = _torchs_grouping(lists, with_indices)
+    return {(group[0][0][0].device, dtype): group for (_, dtype), group in groups.items()}
 
 
 def _pinned(gpu: PretendedGpu) -> Any:
