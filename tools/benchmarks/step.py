@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from fewseg.engine.training.finished import peak_gib
 from fewseg.engine.training.optimisation import create_optimizer
-from fewseg.engine.training.parallel import wrapped
+from fewseg.engine.training.parallel import Wrapped
 from fewseg.engine.training.step import training_step
 from fewseg.model import create_model
 from fewseg.model.contract import Episode
@@ -96,14 +96,14 @@ class Bench:
         """Return the steps and the frozen part in a form; compiled, only our step."""
         ours = self.network().to(memory_format=torch.channels_last)
         optimizer = create_optimizer(ours.param_groups(), lr=_RATE)
-        forward, precision = wrapped(ours, compiled=form.compiled), form.autocast(self.device)
-        step = partial(training_step, ours, self.episode, optimizer, forward=forward, precision=precision)
+        forward = Wrapped(ours, compiled=form.compiled, reduced=form.reduced)
+        step = partial(training_step, ours, self.episode, optimizer, forward=forward)
         if form.compiled:
             return {OURS: step}
         plain = self.network()
         learning = torch.optim.SGD([p for p in plain.parameters() if p.requires_grad], lr=_RATE, momentum=0.9)
         return {
-            PUBLISHED: partial(published_step, plain, self.episode, learning, precision),
+            PUBLISHED: partial(published_step, plain, self.episode, learning, form.autocast(self.device)),
             OURS: step,
             FROZEN: form.action(self.device, partial(frozen_part, ours, self.episode)),
         }

@@ -1,4 +1,4 @@
-"""A step: parts against the whole batch, bfloat16, and what a loss that is not finite leaves on the device."""
+"""A step: parts against the whole batch, bfloat16, and what a loss that is not finite leaves behind."""
 
 from __future__ import annotations
 
