@@ -68,7 +68,8 @@ def gather_positions(features: Tensor, inside: Tensor) -> Tensor:
 
     Images with fewer than P positions are padded with zero vectors at the end. On a CPU, P is the largest
     number of selected positions of an image, at least one. Elsewhere the host does not know that number, so P
-    is the number of positions of the grid.
+    is the largest that the extent of the objects allows (see ``waiting.known_objects``), or the number of
+    positions of the grid where that is not known either.
 
     Args:
         features: [B,C,h,w].
@@ -76,7 +77,7 @@ def gather_positions(features: Tensor, inside: Tensor) -> Tensor:
     """
     flat, selected = features.flatten(2), inside.flatten(1)
     if waiting.would_wait(features):
-        return _selected_first(flat, selected)
+        return _selected_first(flat, selected, waiting.most_positions(tuple(inside.shape[-2:])))
     gathered = flat.new_zeros(*flat.shape[:2], max(1, int(selected.sum(1).max())))
     for image, (vectors, mask) in enumerate(zip(flat, selected, strict=True)):
         inner = vectors[:, mask]
@@ -84,8 +85,10 @@ def gather_positions(features: Tensor, inside: Tensor) -> Tensor:
     return gathered
 
 
-def _selected_first(flat: Tensor, selected: Tensor) -> Tensor:
-    """Move the selected of the vectors [B,C,n] to the front, and set all others to zero."""
+def _selected_first(flat: Tensor, selected: Tensor, most: int) -> Tensor:
+    """Move the selected of the vectors [B,C,n] to the front, set all others to zero, and keep ``most``."""
     last, order = (~selected).to(torch.uint8).sort(dim=1, stable=True)
+    torch._assert_async(last[:, most:].all(), "an object covers more positions than its mask allows")
+    last, order = last[:, :most].bool(), order[:, :most]
     gathered = flat.gather(2, order.unsqueeze(1).expand(-1, flat.shape[1], -1))
-    return gathered.masked_fill(last.bool().unsqueeze(1), 0)
+    return gathered.masked_fill(last.unsqueeze(1), 0)

@@ -25,6 +25,8 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 """Methods with two forms, and options that make them small."""
 
+TINY: dict[str, object] = {"backbone": "resnet18", "backbone_options": {"width": 8}}
+
 
 @pytest.fixture
 def fixed_shapes(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -48,6 +50,35 @@ def test_gathered_vectors_come_first_and_in_order(fixed_shapes: pytest.MonkeyPat
 def test_positions_that_are_not_selected_may_hold_no_numbers(fixed_shapes: pytest.MonkeyPatch) -> None:
     features, inside = torch.full((1, 2, 2, 2), torch.nan), torch.zeros(1, 1, 2, 2, dtype=torch.bool)
     assert torch.equal(gather_positions(features, inside), torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_extent_of_an_object_is_enough_on_every_grid(seed: int, fixed_shapes: pytest.MonkeyPatch) -> None:
+    """Objects of any size, at the border too; MSANet's mask passes through the most grids."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(2, 97, 129, dtype=torch.int64)
+    for item in mask:
+        top, left = (int(torch.randint(side - 1, (1,), generator=generator)) for side in item.shape)
+        height, width = torch.randint(1, 70, (2,), generator=generator).tolist()
+        item[top : top + height, left : left + width] = 1
+    image = torch.randn(2, 3, 97, 129, generator=generator)
+    for method in ("msanet", "hdmnet"):
+        model = create_model(method, **TINY, image_size=97, **OPTIONS[method]).eval()
+        with torch.no_grad():
+            whole = model.encode_support(image, mask)
+            with waiting.known_objects(list(mask)):
+                cut = model.encode_support(image, mask)
+        assert sum(map(torch.numel, cut.values())) < sum(map(torch.numel, whole.values()))
+        for name, entry in cut.items():
+            rest = whole[name][..., entry.shape[-1] :]
+            assert torch.equal(entry, whole[name][..., : entry.shape[-1]]) and not rest.any(), name
+    assert waiting.most_positions((97, 129)) == 97 * 129
+
+
+def test_an_object_larger_than_it_is_known_is_refused(fixed_shapes: pytest.MonkeyPatch) -> None:
+    features, inside = torch.ones(1, 2, 9, 9), torch.ones(1, 1, 9, 9, dtype=torch.bool)
+    with waiting.known_objects([torch.zeros(9, 9)]), pytest.raises(RuntimeError, match="more positions"):
+        gather_positions(features, inside)
 
 
 def test_hypercorrelation_has_one_result(fixed_shapes: pytest.MonkeyPatch) -> None:
@@ -111,9 +142,7 @@ def test_contrast_loss_has_one_result_where_every_draw_is_alike(fixed_shapes: py
 
 @pytest.mark.parametrize("object_share", [0.0, 0.001, 0.3, 1.0])
 def test_confident_pixels_have_one_result(object_share: float, fixed_shapes: pytest.MonkeyPatch) -> None:
-    adapter = create_adapter(
-        "eftnet", create_model("panet", backbone="resnet18", backbone_options={"width": 8})
-    )
+    adapter = create_adapter("eftnet", create_model("panet", **TINY))
     torch.manual_seed(0)
     margin = torch.rand(1, 33, 33) * torch.where(torch.rand(1, 33, 33) < object_share, 1.0, -1.0)
     logits, found = torch.stack([torch.zeros_like(margin), margin], 1), []
@@ -127,8 +156,7 @@ def test_confident_pixels_have_one_result(object_share: float, fixed_shapes: pyt
 @pytest.mark.parametrize("method", OPTIONS)
 def test_a_training_step_has_one_result(method: str, fixed_shapes: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    tiny = {"backbone": "resnet18", "backbone_options": {"width": 8}, "image_size": 65}
-    model = create_model(method, shot=2, **tiny, **OPTIONS[method]).train()
+    model = create_model(method, shot=2, **TINY, image_size=65, **OPTIONS[method]).train()
     episode = with_mined(random_episode(65, shots=2))
     found = []
     for _ in range(2):
