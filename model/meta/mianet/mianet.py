@@ -222,14 +222,19 @@ class MIANet(MetaLearner):
         if CLASS_ID not in support:
             raise ValueError("mianet reads the word vector of the supports' class: pass class_id with them")
         class_id = support[CLASS_ID][:, 0]
-        classes = len(self.embeddings) - 1
-        outside = [] if waiting.would_wait(class_id) else class_id[(class_id < 1) | (class_id > classes)]
-        if len(outside):
-            raise ValueError(
-                f"class {int(outside[0])} has no word vector: the table covers the classes 1 to {classes}; "
-                "set embeddings to one with a row for every class of the data set"
-            )
+        if not waiting.would_wait(class_id):  # ids are in main memory, unless they were moved on purpose
+            _refuse_unknown(class_id, len(self.embeddings) - 1)
         return self.embeddings[waiting.sent(class_id, self.embeddings.device)]
+
+
+def _refuse_unknown(class_id: Tensor, classes: int) -> None:
+    """Raise a ValueError for ids of classes [B] other than 1 to ``classes``."""
+    outside = class_id[(class_id < 1) | (class_id > classes)]
+    if len(outside):
+        raise ValueError(
+            f"class {int(outside[0])} has no word vector: the table covers the classes 1 to {classes}; "
+            "set embeddings to one with a row for every class of the data set"
+        )
 
 
 def _halved(build: BuildArguments) -> tuple[int, ...]:
