@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from fewseg.dataset.classes.fold import Fold
 from fewseg.dataset.episodes.manifest import Manifest
@@ -23,6 +24,23 @@ from fewseg.model.contract import Episode
 
 Support = tuple[str, int | None]
 """Name of an image and the class that its mask shows; None for an auxiliary image, which has no mask."""
+
+
+ImageKey = str | Support
+"""An image of a test: the name of a query, or a support or auxiliary image."""
+
+
+class LoadedImage(NamedTuple):
+    """An image as it is read for the network.
+
+    Attributes:
+        image: [3,H,W], normalised by ``transform.normalised`` if it is uint8.
+        mask: of a support, 0, 1, 254 and 255, uint8 [H,W]; of a query, the label of dataset ids that
+            predictions are compared with (see ``Fold.scored_label``); None for an auxiliary image.
+    """
+
+    image: Tensor
+    mask: Tensor | None = None
 
 
 class PlannedEpisode(NamedTuple):
@@ -136,3 +154,37 @@ class EpisodeSet:
     def load_auxiliary(self, name: str) -> Tensor:
         """Read an auxiliary image [3,S,S]; its mask is not read."""
         return self.fold.resize.image(self.store.image(name))
+
+
+class PlannedImages(Dataset[LoadedImage]):
+    """The images of a test by the position of their first use.
+
+    Args:
+        episodes: reads the images.
+        order: the images.
+        compact: read images as bytes where these hold the resized pixels, for the way to a GPU; see
+            ``Resize.compact``.
+    """
+
+    def __init__(self, episodes: EpisodeSet, order: Sequence[ImageKey], compact: bool = False) -> None:
+        self._episodes, self._order = episodes, order
+        self._prepare = episodes.fold.resize.compact if compact else episodes.fold.resize.image
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, position: int) -> LoadedImage:
+        return self.load(self._order[position])
+
+    def load(self, key: ImageKey) -> LoadedImage:
+        """Read an image."""
+        episodes = self._episodes
+        if isinstance(key, str):
+            image, mask = episodes.store.named(key)
+            label = episodes.fold.scored_label(mask)
+            return LoadedImage(self._prepare(image), torch.from_numpy(label))
+        name, class_id = key
+        if class_id is None:
+            return LoadedImage(self._prepare(episodes.store.image(name)))
+        image, mask = episodes.annotated(name, class_id)
+        return LoadedImage(self._prepare(image), torch.from_numpy(episodes.fold.resize.label(mask)))

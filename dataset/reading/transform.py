@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -80,6 +81,25 @@ def normalise(image: np.ndarray, out: np.ndarray) -> None:
     for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
         np.subtract(image[..., channel], np.float32(mean), out=out[channel])
         np.divide(out[channel], np.float32(std), out=out[channel])
+
+
+def normalised(image: Tensor) -> Tensor:
+    """Normalise bytes [...,3,H,W] on their device; an image that is normalised already stays as it is.
+
+    Subtraction and division are rounded one by one as in ``normalise``, so that every digit is the same. The
+    divisor is a tensor of the device: CUDA would multiply by the reciprocal of a number.
+    """
+    if image.dtype != torch.uint8:
+        return image
+    mean, std = _statistics(image.device)
+    return (image.float() - mean) / std
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
+    return mean, std
 
 
 def fill_around(out: np.ndarray, rows: slice, columns: slice, grey: Sequence[float]) -> None:
@@ -211,22 +231,47 @@ class Resize:
 
     def image(self, image: np.ndarray) -> Tensor:
         """Resize uint8 [h,w,3] to a normalised tensor [3,H,W]; padding is 0 before normalisation."""
+        return self._normalised(self._resized(image), self.canvas(*image.shape[:2]))
+
+    def compact(self, image: np.ndarray) -> Tensor:
+        """Resize uint8 [h,w,3] to what ``normalised`` turns into the result of ``image``, to the last bit.
+
+        It is uint8 [3,H,W], a quarter of the memory, where the resized pixels are whole numbers: where the
+        image keeps its size, and with ``antialias``. OpenCV's published interpolation gives fractions, which
+        bytes cannot hold; there it is the normalised image itself.
+        """
+        pixels, (height, width) = self._resized(image), self.canvas(*image.shape[:2])
+        if pixels.dtype != np.uint8:
+            return self._normalised(pixels, (height, width))
+        out = np.zeros((3, height, width), np.uint8)
+        out[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1)
+        return torch.from_numpy(out)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """Resize uint8 [h,w,3]: uint8 where the pixels are whole numbers, otherwise float32."""
         height, width = self.content(*image.shape[:2])
+        if image.shape[:2] == (height, width):
+            return image
         if self.antialias:
-            small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            resized = np.asarray(small, np.float32)
-        else:
-            resized = _resized(image.astype(np.float32), height, width, cv2.INTER_LINEAR)
-        out = np.empty((3, *self.canvas(*image.shape[:2])), np.float32)
+            return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+
+    @staticmethod
+    def _normalised(pixels: np.ndarray, canvas: tuple[int, int]) -> Tensor:
+        height, width = pixels.shape[:2]
+        out = np.empty((3, *canvas), np.float32)
         fill_around(out, slice(0, height), slice(0, width), (0, 0, 0))
-        normalise(resized, out[:, :height, :width])
+        normalise(pixels, out[:, :height, :width])
         return torch.from_numpy(out)
 
     def label(self, mask: np.ndarray) -> np.ndarray:
         """Resize a mask [h,w] like its image, to [H,W] of the same type; padding is void."""
         height, width = self.content(*mask.shape)
         out = np.full(self.canvas(*mask.shape), VOID, mask.dtype)
-        out[:height, :width] = _resized(mask, height, width, cv2.INTER_NEAREST)
+        same = mask.shape == (height, width)
+        out[:height, :width] = (
+            mask if same else cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        )
         return out
 
     def padding(self, height: int, width: int) -> Tensor:
@@ -274,12 +319,6 @@ class PlainTransform:
         top, left = (rng.randint(0, max(side - self.size, 0)) for side in image.shape[:2])
         window = slice(top, top + self.size), slice(left, left + self.size)
         return image[window], [np.ascontiguousarray(mask[window]) for mask in masks]
-
-
-def _resized(array: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
-    if array.shape[:2] == (height, width):
-        return array
-    return cv2.resize(array, (width, height), interpolation=interpolation)
 
 
 def square_label(label: np.ndarray) -> np.ndarray:

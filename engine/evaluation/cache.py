@@ -48,6 +48,9 @@ class EncodingCache:
             self._drop(key)
         return encoding
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def _keep(self, key: Hashable, encoding: Encoding) -> None:
         self._kept[key] = encoding
         self.held += size_of(encoding)

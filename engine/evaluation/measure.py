@@ -212,7 +212,10 @@ def _evaluate(config: Config, tasks: Sequence[Task], session: Session) -> None:
     test, device = config.Test_Finetune, tasks[0].model.device
     reduced = test.precision != "float32"
     precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
-    evaluate_together(tasks, cache_gib=test.cache_gib, precision=precision, check=session.check)
+    workers = config.Train.workers
+    evaluate_together(
+        tasks, cache_gib=test.cache_gib, precision=precision, check=session.check, workers=workers
+    )
 
 
 def made_ready(model: FewShotModel, device: torch.device, *, adapted: bool = False) -> FewShotModel:

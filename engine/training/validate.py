@@ -80,8 +80,10 @@ def few_shot_validation(
     def validate(epoch: float, check: Check) -> tuple[float, Mapping[str, float]]:
         episodes = validation_episodes(config, fold, int(epoch))
         panels = Panels(episodes, _PICTURES)
-        cache_gib = config.Test_Finetune.cache_gib
-        (scores,) = evaluate(model, episodes, cache_gib=cache_gib, check=check, observe=panels)
+        cache_gib, workers = config.Test_Finetune.cache_gib, config.Train.workers
+        (scores,) = evaluate(
+            *(model, episodes), cache_gib=cache_gib, check=check, workers=workers, observe=panels
+        )
         for name, picture in panels.pictures.items():
             board.picture(f"validation/{name}", picture, round(10 * epoch))
         metrics = scores.metrics()

@@ -120,15 +120,15 @@ def in_a_process(work: Callable[[], object]) -> int:
 
 def die_after(episodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process kill itself when it has counted so many episodes."""
-    add, counted = Tally.add, []
+    store, counted = Tally.store, []
 
-    def add_or_die(tally, *arguments):
+    def store_or_die(tally, *arguments):
         if len(counted) == episodes:
             os.kill(os.getpid(), signal.SIGKILL)
         counted.append(arguments)
-        add(tally, *arguments)
+        store(tally, *arguments)
 
-    monkeypatch.setattr(Tally, "add", add_or_die)
+    monkeypatch.setattr(Tally, "store", store_or_die)
 
 
 def wait_for_kill(children: list[int]) -> None:
@@ -210,14 +210,14 @@ def test_any_number_of_processes_gives_and_goes_on_to_the_same_counts(run, tmp_p
 
 def test_a_stopped_test_says_how_to_go_on(script, trained, command, tmp_path, monkeypatch):
     trained()
-    add = Tally.add
+    add = Tally.store
 
     def add_and_ask(tally, *arguments):
         add(tally, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tally, "add", add_and_ask)
+        patch.setattr(Tally, "store", add_and_ask)
         patch.setattr(partial_counts, "SECONDS", 3600.0)
         with pytest.raises(
             Interrupted, match="stopped by SIGTERM; the counts are kept, start the test again"
@@ -230,13 +230,13 @@ def test_a_stopped_test_says_how_to_go_on(script, trained, command, tmp_path, mo
 
 def test_a_test_says_how_far_it_is(script, trained, command, tmp_path, monkeypatch):
     trained()
-    told, add = [], Tally.add
+    told, add = [], Tally.store
 
     def add_and_read(tally, *arguments):
         add(tally, *arguments)
         told.append(read_live(tmp_path / "out"))
 
-    monkeypatch.setattr(Tally, "add", add_and_read)
+    monkeypatch.setattr(Tally, "store", add_and_read)
     monkeypatch.setattr(live, "_EVERY", 0.0)
     script.main(command())
     assert [facts["episode"] for facts in told] == [1, 2, 3, 4, 5, 6]

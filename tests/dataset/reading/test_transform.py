@@ -23,6 +23,7 @@ from fewseg.dataset.reading.transform import (
     fill_around,
     look_up,
     normalise,
+    normalised,
     relabel,
     rotate,
     scale,
@@ -248,6 +249,43 @@ def test_validation_equals_the_recorded_outputs(pictures):
         shrink = Resize(73, "shrink")
         assert_close(shrink.image(image), arrays["test_resize_image"][row], 2e-6, 0)
         assert_close(shrink.label(mask), arrays["test_resize_label"][row], 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("resize", "shape", "whole"),
+    [
+        (Resize(73, "stretch", antialias=True), (90, 61), True),
+        (Resize(73, "letterbox", antialias=True), (90, 61), True),
+        (Resize(73, "native"), (41, 60), True),
+        (Resize(73, "shrink"), (41, 60), True),
+        (Resize(73, "shrink"), (41, 90), False),
+        (Resize(73, "letterbox"), (41, 90), False),
+        (Resize(73, "stretch"), (90, 61), False),
+    ],
+    ids=str,
+)
+def test_bytes_are_normalised_to_the_same_digits(resize, shape, whole, seed):
+    """OpenCV interpolates to fractions, which bytes cannot hold, so those images stay as they are."""
+    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    compact, expected = resize.compact(image), resize.image(image)
+    assert compact.dtype == (torch.uint8 if whole else torch.float32)
+    assert torch.equal(normalised(compact), expected)
+    assert torch.equal(normalised(torch.stack([compact, compact]))[1], expected)
+
+
+def test_every_grey_level_is_normalised_to_the_same_digits():
+    image = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
+    resize = Resize(8, "native")
+    assert torch.equal(normalised(resize.compact(image)), resize.image(image))
+    assert normalised(resize.image(image)).unique().numel() == 3 * 256
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_normalises_to_the_same_digits():
+    image = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
+    resize = Resize(8, "native")
+    assert torch.equal(normalised(resize.compact(image).to("cuda")).cpu(), resize.image(image))
 
 
 def test_the_other_rules_keep_their_word():

@@ -16,6 +16,7 @@ from fewseg.util.checkpoint import file_hash
 from fewseg.util.config import load_config
 from fewseg.util.errors import ConfigError, DataError, UserError
 from predict import build_segmenter
+from tests.engine.evaluation.batches import force_batches
 from tests.engine.evaluation.test_encode_once import count_calls
 
 FSIL = {"arch": "fsil", "Method.options.threshold": -1.0, "Data.protocol_options.min_area": 60}
@@ -74,7 +75,7 @@ def test_batches_and_memory_change_nothing(opened, monkeypatch):
     _, arguments = opened(auxiliary=2)
     once = counts(evaluate(*arguments))
     assert counts(evaluate(*arguments, cache_gib=1e-9)) == once
-    monkeypatch.setattr("fewseg.engine.evaluation.encode_once._batch_on", lambda device: 4)
+    force_batches(monkeypatch, 4)
     batched = evaluate(*arguments)[0].metrics()
     assert batched == pytest.approx(evaluate_one_by_one(*arguments)[0].metrics(), abs=1e-3)
 
