@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fewseg.model.encoding import ADJUSTED, GRAM, LOGITS, META_LOGITS, Encoding
 from fewseg.model.layer.gram import gram_distance, scene_gram
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.records import Map, MapKind
 
@@ -83,6 +84,7 @@ class BaseMetaEnsemble(nn.Module):
         distance = gram_distance(query[GRAM], support[GRAM])
         return distance.mean(1) if weights is None else (weights * distance).sum(1)
 
+    @in_float32
     def adjust(self, meta: Tensor, distance: Tensor | None) -> Tensor:
         """Mix the scene distance [B] into the meta-learner's probabilities, logits [B,2,h,w] -> [B,2,h,w]."""
         if self.gram_merge is None or distance is None:
@@ -93,6 +95,7 @@ class BaseMetaEnsemble(nn.Module):
         foreground = self.gram_merge(torch.cat([foreground, distance], 1))
         return torch.cat([background, foreground], 1)
 
+    @in_float32
     def forward(
         self, meta: Tensor, base: Tensor, distance: Tensor | None, excluded: Tensor | None = None
     ) -> Tensor:

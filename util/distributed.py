@@ -42,7 +42,8 @@ def start() -> torch.device:
             )
         if gpus:
             torch.cuda.set_device(local_rank)
-        torch.distributed.init_process_group("nccl" if gpus else "gloo")
+        # Tensors in main memory go from host to host, so that no process waits for its GPU.
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
         _watches.append(PeerWatch(rank(), world_size(), os.environ["MASTER_ADDR"], from_main))
     return torch.device("cuda", local_rank) if gpus else torch.device("cpu")
 
@@ -116,9 +117,9 @@ def all_sum(counts: torch.Tensor) -> torch.Tensor:
     group = _group()
     if not group:
         return counts
-    total = counts.to(_communication_device(group), copy=True)
+    total = counts.clone()
     group.all_reduce(total)
-    return total.to(counts.device)
+    return total
 
 
 def all_mean(values: torch.Tensor) -> torch.Tensor:
@@ -130,7 +131,9 @@ def from_main(value: Any) -> Any:
     """Return the main process's ``value`` in every process; it must be picklable."""
     group, values = _group(), [value]
     if group:
-        group.broadcast_object_list(values, src=0, device=_communication_device(group))
+        import torch
+
+        group.broadcast_object_list(values, src=0, device=torch.device("cpu"))
     return values[0]
 
 
@@ -152,10 +155,3 @@ def _group() -> Any:
 def _started_processes() -> int:
     """Return how many processes ``torchrun`` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _communication_device(group: Any) -> torch.device:
-    import torch
-
-    on_gpu = group.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize_like
 
 
+@in_float32
 def gram_matrix(features: Tensor) -> Tensor:
     """Return the channel-by-channel cosines [B,C,C] of feature maps [B,C,h,w]."""
     flat = features.flatten(2)
@@ -25,6 +27,7 @@ def scene_gram(features: Mapping[str, Tensor], name: str) -> Tensor:
     return gram_matrix(resize_like(features[name], features.get("middle.1", features[name])))
 
 
+@in_float32
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:
     """Return the Frobenius distances [B,K], divided by C, of Gram matrices [B,C,C] and [B,K,C,C]."""
     difference = query.unsqueeze(1) - support

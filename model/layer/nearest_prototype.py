@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from fewseg.model.contract import MetaLearner
 from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Prediction
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.records import Adaptation, Map, MapKind, Published
 
 _NAMES = ("background", "object")
@@ -62,6 +63,7 @@ class NearestPrototype(MetaLearner):
         return Prediction(score, {**guidance, **maps})
 
 
+@in_float32
 def cosine_scores(feature: Tensor, prototype: Tensor, scale: float) -> Tensor:
     """Return the cosines of features [B,C,h,w] and prototypes [B,P,C], times ``scale``, [B,P,h,w].
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewseg.model.layer.pooling import gather_positions
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.records import Map
 
@@ -18,6 +19,7 @@ PRIOR_MAP = Map("prior", "prior", limits=(0, 1))
 _EPSILON = 1e-7
 
 
+@in_float32
 def unit(features: Tensor) -> Tensor:
     """Scale vectors along axis 1 to length one; zero vectors stay zero."""
     return features / features.norm(dim=1, keepdim=True).clamp_min(_EPSILON)
@@ -36,6 +38,7 @@ def object_features(features: Tensor, mask: Tensor) -> Tensor:
     return gather_positions(features, resize_like(mask, features) > 0)
 
 
+@in_float32
 def prior(query: Tensor, support_object: Tensor) -> Tensor:
     """Return the largest cosine of every query position with a support object, scaled to [0,1] per image.
 
@@ -50,6 +53,7 @@ def prior(query: Tensor, support_object: Tensor) -> Tensor:
     return scale_to_unit_range(similarity.flatten(1)).view_as(similarity).unsqueeze(1)
 
 
+@in_float32
 def largest_cosine(query: Tensor, support_object: Tensor) -> Tensor:
     """Return the largest cosine [B,h,w] of every query position [B,C,h,w] with the vectors [B,C,P]."""
     flat = query.flatten(2)

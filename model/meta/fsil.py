@@ -29,6 +29,7 @@ from fewseg.model.layer.alignment import alignment_loss, score_supports
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import masked_average_pool, pool_at_image_resolution
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize
 from fewseg.model.options import Cosine, CountOrNone, Factor, Weight
 from fewseg.model.records import AuxiliarySet, Inputs, Learning
@@ -151,6 +152,7 @@ class FSIL(NearestPrototype):
             guidance = {"prototype": torch.where(total >= _TOO_LITTLE, fused, previous), "kept": kept}
         return guidance
 
+    @in_float32
     def _weights(self, direction: Tensor, inside: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the weight of auxiliary positions, unit vectors [B,N,M,C,P], for prototypes [B,1+N,C].
 

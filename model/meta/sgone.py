@@ -22,6 +22,7 @@ from fewseg.model.encoding import SHOT_LOGITS, Encoding
 from fewseg.model.episode import IGNORE, Episode, Prediction
 from fewseg.model.layer.loss import pixel_cross_entropy
 from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.options import Channels
 from fewseg.model.records import Adaptation, GroupRule, Inputs, Learning, Map, Published
@@ -127,7 +128,7 @@ class SGOne(MetaLearner):
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
         prototype = guidance["prototype"][..., None, None]
         # not rectified: a negative similarity inverts the sign of the features
-        similarity = cosine_similarity(query["guidance"].unsqueeze(1), prototype, dim=2)
+        similarity = in_float32(cosine_similarity)(query["guidance"].unsqueeze(1), prototype, dim=2)
         guided = query["feature"].unsqueeze(1) * similarity.unsqueeze(2)
         logits = self.exit(self.classifier(guided.flatten(0, 1)))
         shot_logits = logits.unflatten(0, similarity.shape[:2])

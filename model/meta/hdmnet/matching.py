@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize, resize_like
 from fewseg.model.meta.hdmnet.transformer_block import (
     EncoderStage,
@@ -27,6 +28,12 @@ _HEADS = (2, 4, 8)
 _REDUCTIONS = (4, 2, 1)
 _TEMPERATURE = 0.1
 _MAPS = 2
+
+
+@in_float32
+def _shares(query: Tensor, key: Tensor) -> Tensor:
+    """Distribute unit tokens of the object [B,H,S,C] among those of the query [B,H,P,C] -> [B,H,P,S]."""
+    return (query @ key.transpose(2, 3) / _TEMPERATURE).softmax(2)
 
 
 class MatchLayer(TransformerLayer):
@@ -57,7 +64,7 @@ class MatchLayer(TransformerLayer):
         key = normalize(attention.split(attention.key(tokens)), dim=3)
         weight = inside[:, None, :, None]
         value = attention.split(attention.value(tokens)) * weight
-        share = (query @ key.transpose(2, 3) / _TEMPERATURE).softmax(2)
+        share = _shares(query, key)
         mean_key = (key * weight).sum(2) / (weight.sum(2) + 1e-9)
         score = (query @ mean_key.unsqueeze(3) / _TEMPERATURE).mean(1)
         matched = query_tokens + self.dropout(attention.join(share @ value))

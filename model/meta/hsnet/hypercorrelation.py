@@ -12,6 +12,7 @@ from torch.nn.functional import relu_
 
 from fewseg.model import waiting
 from fewseg.model.layer.pooling import gather_positions
+from fewseg.model.layer.precision import in_float32
 
 _EPSILON = 1e-5
 
@@ -33,6 +34,7 @@ def object_vectors(features: Tensor, mask: Tensor) -> Tensor:
     return unit_vectors(vectors.unflatten(1, features.shape[1:3]))
 
 
+@in_float32
 def hypercorrelation(query: Tensor, support_object: Tensor, occupied: Tensor) -> Tensor:
     """Return the positive cosines of L layers, [B,hs,ws,L,hq,wq]; zero outside the support object.
 

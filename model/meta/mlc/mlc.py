@@ -21,6 +21,7 @@ from fewseg.model.encoding import Encoding
 from fewseg.model.episode import Episode, Prediction
 from fewseg.model.layer.nearest_prototype import NearestPrototype
 from fewseg.model.layer.pooling import pool_at_image_resolution
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.meta.mlc.latent_classes import Regions, at_positions, find_regions, mining_loss
 from fewseg.model.options import Between, Cosine, Count, Factor, Share, Weight
 from fewseg.model.records import AuxiliarySet, Inputs, Learning
@@ -187,6 +188,7 @@ class MLCReconstruction(MLC):
         mixed = share * background + (1 - share) * self.global_background
         return torch.where(self.batches_seen > 0, mixed, background)
 
+    @in_float32
     def _with_similar(self, foreground: Tensor, regions: Tensor, counts: Tensor) -> Tensor:
         """Mix the most similar of those regions [R,C] that count [R] into each foreground prototype [B,C]."""
         if len(regions) == 0:

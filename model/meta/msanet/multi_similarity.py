@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewseg.model import waiting
+from fewseg.model.layer.precision import in_float32
 
 _EPSILON = 1e-5
 _CHUNK = 1024
@@ -55,6 +56,7 @@ class SimilarityMemory:
         return rows.sum(0)
 
 
+@in_float32
 def mean_similarity(
     query: Tensor, objects: Tensor, counts: Tensor, memory: SimilarityMemory | None = None
 ) -> Tensor:

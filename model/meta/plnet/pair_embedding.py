@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from fewseg.model.backbone.contract import Backbone
+from fewseg.model.layer.precision import in_float32
 from fewseg.model.layer.resize import resize_like
 
 MaskMode = Literal["late", "early", "channel"]
@@ -83,6 +84,7 @@ def deep_feature(backbone: Backbone, channels: int) -> tuple[str, nn.Module]:
     return name, nn.Identity() if whole and own == channels else nn.Conv2d(own, channels, 1)
 
 
+@in_float32
 def closeness(vectors: Tensor, prototypes: Tensor, distance: Distance) -> Tensor:
     """Return the negative distance of vectors and prototypes along their last axis; other axes broadcast.
 
