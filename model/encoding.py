@@ -18,10 +18,11 @@ BASE_LOGITS = "base"
 """Query encodings and parts of a prediction: logits of the base learner [B,1+classes,h,w]."""
 
 CLASS_ID = "class_id"
-"""Support encodings: dataset id of the class that is annotated, int64 [B]."""
+"""Support encodings: dataset id of the class that is annotated, int64 [B], in main memory."""
 
 QUERY_NUMBER = "query_number"
-"""Query encodings in training: an index that identifies a query image in all epochs, int64 [B]."""
+"""Query encodings in training: an index that identifies a query image in all epochs, int64 [B], in main
+memory."""
 
 SHOT_WEIGHTS = "shot_weights"
 """Guidance: weights of the supports [B,K], with which the ensemble averages scene distances."""

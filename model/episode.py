@@ -88,9 +88,14 @@ class Episode:
         return self.query_mask
 
     def to(self, device: torch.device | str) -> Episode:
-        """Return the episode with every tensor on ``device``; the host does not wait for a copy to a GPU."""
-        waits = torch.device(device).type == "cpu"
-        return self._with(lambda tensor: tensor.to(device, non_blocking=not waits))
+        """Return the episode on ``device``; the host does not wait for a copy to a GPU.
+
+        ``class_id`` and ``query_number`` stay in main memory then, as only the host reads these ids.
+        """
+        if torch.device(device).type == "cpu":
+            return self._with(lambda tensor: tensor.to(device))
+        moved = self._with(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, class_id=self.class_id, query_number=self.query_number)
 
     def pin_memory(self) -> Episode:
         """Return the episode in pinned memory, which a GPU copies from without the host."""

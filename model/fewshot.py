@@ -128,7 +128,10 @@ class FewShotModel(FeatureReader):
         return self.encode_query_features(self.query_features(image))
 
     def encode_support(self, image: Tensor, mask: Tensor, class_id: Tensor | None = None) -> Encoding:
-        """Encode support images [B,3,H,W] of ``class_id`` [B] with masks [B,H,W] of 0, 1, 255."""
+        """Encode support images [B,3,H,W] of ``class_id`` [B] with masks [B,H,W] of 0, 1, 255.
+
+        The ids may stay in main memory, where the host can read them without waiting.
+        """
         features = self.support_features(image, mask, within_mask=True)
         return self.encode_support_features(features, mask, class_id)
 

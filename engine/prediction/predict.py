@@ -159,6 +159,6 @@ class Segmenter:
             batch = examples[first : first + together]
             image = torch.cat([self._input(example.image) for example in batch])
             mask = np.stack([self.resize.label(example.mask) for example in batch])
-            class_id = torch.full((len(batch),), self.class_id, device=image.device)
+            class_id = torch.full((len(batch),), self.class_id)
             label = to_device(torch.from_numpy(mask).long(), image.device)
             yield self.model.encode_support(image, label, class_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation, object_ve
 from fewseg.model.meta.rare import at_share
 from tests.model.test_mlc import with_mined
 from tests.model.tester import random_episode
+from tests.pretend_gpu import pretended_gpu
 
 OPTIONS: dict[str, dict[str, object]] = {
     "bam": {"channels": 16},
@@ -166,3 +169,32 @@ def test_a_training_step_has_one_result(method: str, fixed_shapes: pytest.Monkey
         found.append((losses, torch.autograd.grad(sum(losses.values()), trained)))
         fixed_shapes.undo()
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-3)
+
+
+STEPS: dict[str, tuple[str, dict[str, object]]] = {
+    "canet": ("main", {"channels": 16, "history_drop": 0.0}),
+    "fsil": ("align", {"align_weight": 1.0}),
+    "mianet": ("triplet", {"channels": 16, "embeddings": torch.ones(21, 30)}),
+    "mlc-reconstruction": ("mining", {"region_bank": 5}),
+    "plnet": ("classification", {"segment_head": "joint", "ways": 1}),
+    "rare": ("contrast", {"channels": 16}),
+}
+"""Methods that draw, remember or read what their other tests on a pretended GPU do not give them: the loss
+that needs it, and options."""
+
+
+@pytest.mark.parametrize("method", STEPS)
+def test_the_host_does_not_wait_in_a_step(method: str) -> None:
+    episode = replace(with_mined(random_episode(65)), query_number=torch.arange(2))
+    loss, options = STEPS[method]
+    with pretended_gpu() as gpu:
+        model = create_model(method, **TINY, image_size=65, **options).to("cuda").train()
+        given, generator = episode.to("cuda"), torch.Generator("cuda").manual_seed(0)
+        for _ in range(2):  # the second step reads what the first one has remembered
+            gpu.reset()
+            losses = model.losses(model(given), given, generator)
+            sum(losses.values()).backward()
+        assert not gpu.waits, gpu.listed()
+        assert losses[loss].is_cuda and losses[loss] > 0
+        assert all(entry.device.type == "cpu" for entry in model.memory.state().values())
+        assert method != "canet" or model.memory.predictions[(0, 1)].is_cuda

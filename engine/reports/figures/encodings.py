@@ -85,7 +85,7 @@ def collect_vectors(model: FewShotModel, episodes: EpisodeSet, per_class: int = 
     vectors = []
     for name, class_id in progress(chosen, "objects"):
         image, mask = (tensor[None].to(model.device) for tensor in episodes.load_support(name, class_id))
-        number = torch.tensor([class_id], device=model.device)
+        number = torch.tensor([class_id])
         vectors.append(object_vector(model.eval(), image, mask, number)[0].float().cpu().numpy())
     shown = {class_id for _, class_id in chosen}
     return ObjectVectors(
