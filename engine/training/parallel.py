@@ -46,7 +46,7 @@ class Wrapped:
     """
 
     def __init__(self, model: Network, *, compiled: bool | str = False, reduced: bool = False) -> None:
-        self._kind, self._reduced = model.device.type, reduced
+        self._kind, self._compiled, self._reduced = model.device.type, bool(compiled), reduced
         self._forward: nn.Module = model
         if compiled:
             mode = None if compiled is True else compiled
@@ -60,7 +60,9 @@ class Wrapped:
             self._forward = DistributedDataParallel(self._forward)
 
     def __call__(self, batch: Any) -> Any:
-        """Run the network."""
+        """Run the network. The result lasts until the next call, if CUDA graphs compute it."""
+        if self._compiled:
+            torch.compiler.cudagraph_mark_step_begin()
         if not self._reduced:
             return self._forward(batch)
         with torch.autocast(self._kind, torch.bfloat16):

@@ -83,6 +83,15 @@ def test_processes_end_as_one_does(config_file, base_weight, tmp_path, arch, par
     assert_equal_but_for_rounding(tmp_path / "parts", tmp_path / "one")
 
 
+@pytest.mark.slow
+def test_processes_accumulate_as_one_takes_the_whole_batch(config_file, base_weight, tmp_path):
+    carry_out(job_of(config_file, "panet", tmp_path / "one"), 1)
+    job = job_of(config_file, "panet", tmp_path / "parts")
+    job["opts"] += ["accumulate", "3"]
+    carry_out(job, 2)
+    assert_equal_but_for_rounding(tmp_path / "parts", tmp_path / "one")
+
+
 @pytest.mark.parametrize(
     ("arch", "processes"),
     [

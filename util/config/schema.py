@@ -151,7 +151,7 @@ class Train(Section):
     needs none.
     """
     print_freq: Annotated[t.Episodes, Effect.NOTHING] = 10
-    """Iterations between two points of the curves."""
+    """Iterations between two points of the curves, for which the host waits for the GPU."""
     save_freq: Annotated[t.Epochs, Effect.NOTHING] = 10
     """Epochs between two snapshots."""
     save_minutes: Annotated[Annotated[t.Number, Field(gt=0, le=100_000)] | None, Unset, Effect.NOTHING] = 10
