@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fewseg.engine.evaluation.measure import made_ready
 from fewseg.model import create_adapter, create_model
 from fewseg.model.adapt.eftnet import EFTNet
 from fewseg.model.adapt.episode import AdaptedEpisode, Support
@@ -87,13 +88,21 @@ def run(args: argparse.Namespace) -> None:
     """Print the comparison."""
     device = device_of(args)
     print(described(device))
+    torch.manual_seed(0)
     for shots in args.shots:
-        torch.manual_seed(0)
-        model = create_model(args.arch, backbone=args.backbone, shot=shots, image_size=args.size)
+        model, plain = (
+            create_model(args.arch, backbone=args.backbone, shot=shots, image_size=args.size)
+            .eval()
+            .to(device)
+            for _ in range(2)
+        )
         episode = draw_episode(args.size, shots).to(device)
-        balance(model.eval().to(device), episode)
-        adapter = create_adapter("eftnet", model, rounds=args.updates, lr=1e-4)
-        published = ReEncodingEFTNet(model, adapter.options)
+        balance(plain, episode)
+        model.load_state_dict(plain.state_dict())
+        adapter = create_adapter(
+            "eftnet", made_ready(model, device, adapted=True), rounds=args.updates, lr=1e-4
+        )
+        published = ReEncodingEFTNet(plain, adapter.options)
         adapter(draw_episode(97, shots).to(device))  # torch prepares much when it is first used
         actions = {
             "plain": partial(segment, model, episode),

@@ -1,9 +1,9 @@
-"""The forms in which a network is measured: precision, and whether ``torch.compile`` is applied."""
+"""The forms in which a network is measured: precision, ``torch.compile``, folded BatchNorms."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +22,13 @@ class Form:
         tf32: whether a GPU rounds their float32 inputs to TF32's 10 bits. PyTorch does so in convolutions
             unless told otherwise; ``float32`` here never does.
         compiled: whether ``torch.compile`` is applied.
+        folded: whether BatchNorms are folded into convolutions, as tests and predictions do.
     """
 
     reduced: bool = False
     tf32: bool = False
     compiled: bool = False
+    folded: bool = True
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context in which networks compute in this form's precision."""
@@ -68,13 +70,15 @@ FORMS = {
     "bfloat16": Form(reduced=True),
     "compiled": Form(compiled=True),
     "compiled-bfloat16": Form(reduced=True, compiled=True),
+    "unfolded": Form(folded=False),
 }
 
 
-def add_forms(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of forms."""
+def add_forms(parser: argparse.ArgumentParser, names: Iterable[str] = FORMS) -> None:
+    """Add the choice among the forms that are called ``names``."""
+    parser.set_defaults(all_forms=list(names))
     parser.add_argument(
-        "--forms", nargs="+", choices=FORMS, help="default: all on a GPU, float32 and bfloat16 on a CPU"
+        "--forms", nargs="+", choices=names, help="default: all on a GPU, float32 and bfloat16 on a CPU"
     )
 
 
@@ -84,7 +88,7 @@ def chosen_forms(args: argparse.Namespace, device: torch.device) -> dict[str, Fo
     Raises:
         UserError: the device does not have one of them.
     """
-    default = list(FORMS) if device.type == "cuda" else ["float32", "bfloat16"]
+    default = args.all_forms if device.type == "cuda" else ["float32", "bfloat16"]
     names = args.forms or default
     if "tf32" in names and device.type != "cuda":
         raise UserError("--forms tf32: only a GPU computes in TF32; leave it out, or add --device cuda")

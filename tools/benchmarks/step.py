@@ -18,7 +18,8 @@ from fewseg.engine.training.step import training_step
 from fewseg.model import create_model
 from fewseg.model.contract import Episode
 from fewseg.model.fewshot import FewShotModel
-from tools.benchmarks.forms import Form, add_forms, chosen_forms
+from tools.benchmarks.evaluation import OBJECT_SHARE
+from tools.benchmarks.forms import FORMS, Form, add_forms, chosen_forms
 from tools.benchmarks.machine import add_machine, described, device_of
 from tools.benchmarks.published_bam import published_counts, published_losses, published_outputs
 from tools.timing import by_turns, draw_episode
@@ -75,7 +76,7 @@ class Bench:
 
     def __init__(self, device: torch.device, shot: int, batch: int, size: int, **options: Any) -> None:
         self.device = device
-        self.episode = draw_episode(size, shot, batch).to(device)
+        self.episode = draw_episode(size, shot, batch, share=OBJECT_SHARE).to(device)
         self.options: dict[str, Any] = {"shot": shot, "image_size": size, **options}
 
     def network(self) -> FewShotModel:
@@ -112,7 +113,7 @@ class Bench:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
     add_machine(parser)
-    add_forms(parser)
+    add_forms(parser, [name for name, form in FORMS.items() if form.folded])  # no training folds
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--shot", type=int, default=1, metavar="K", help="number of supports (default: 1)")
     parser.add_argument("--batch", type=int, help="episodes of a step (default: 2, on a GPU 8)")

@@ -56,13 +56,14 @@ def test_shares_and_sums_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_part_is_printed_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["evaluation", *TINY, "--shots", "2", "--forms", "bfloat16", "--batch", "2"])
+    main(["evaluation", *TINY, "--shots", "2", "--forms", "bfloat16", "unfolded", "--batch", "2"])
     out = capsys.readouterr().out
     assert f"torch {torch.__version__}" in out.splitlines()[0]
     for form in ("float32", "bfloat16"):
         for what in (PUBLISHED, ALONE, QUERY, SUPPORT, DECODE, PLAIN):
             assert f"\n{form:18}{what}" in out
         assert f"encode once, {form}" in out
+    assert "encode once, unfolded" in out
     assert "33 px, 2-shot, 2 at a time" in out
     difference = [
         float(line.split()[-1]) for line in out.splitlines() if "our model" in line and "differ" in line
