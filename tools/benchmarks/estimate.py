@@ -1,8 +1,11 @@
 """Estimate from counted operations what a GPU would need for BAM's training step and a full test.
 
 It is an estimate, not a measurement. Every operation takes the longest of three times: its FLOPs at the
-card's throughput, its bytes at the card's bandwidth, and a launch. Nothing overlaps, the host
-waits for nothing, and every kernel reaches these figures. The operations are counted on the CPU.
+card's throughput, its bytes at the card's bandwidth, and a launch. Nothing overlaps, the host waits for
+nothing, and every kernel reaches these figures.
+
+The operations are counted without computing anything: on tensors that have shapes but no values. The networks
+take the forms that they have on a GPU.
 """
 
 from __future__ import annotations
@@ -10,17 +13,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fewseg.model import create_model, waiting
+from fewseg.model.fewshot import FewShotModel
+from fewseg.model.folding import fold_for_testing
 from fewseg.util.errors import UserError
 from tools.benchmarks import evaluation, step
-from tools.benchmarks.forms import FORMS
+from tools.benchmarks.forms import FORMS, Form
 from tools.benchmarks.operations import Operation, operations_of
 from tools.benchmarks.pascal import SHOTS, Costs, full_test_seconds, one_by_one_seconds
+from tools.benchmarks.published_bam import published_outputs
 from tools.episode_parts import DECODE, QUERY, SUPPORT, EpisodeParts
-from tools.timing import CPU
+from tools.timing import CPU, draw_episode
 
 
 @dataclass(frozen=True)
@@ -58,30 +69,50 @@ class Card:
         )
 
 
-Counted = Mapping[str, Sequence[Operation]]
+Counted = dict[str, list[Operation]]
 """What was run -> its operations."""
 
 
-def count_steps(batch: int, size: int, *, reduced: bool, **options: Any) -> dict[str, list[Operation]]:
-    """Count the operations of a training step, as published and ours."""
-    bench = step.Bench(CPU, 1, batch, size, **options)
-    actions = bench.actions(FORMS["bfloat16" if reduced else "float32"])
-    return {what: operations_of(actions[what]) for what in (step.PUBLISHED, step.OURS, step.FROZEN)}
+def count_steps(batch: int, size: int, form: Form, **options: Any) -> Counted:
+    """Count the operations of a training step, as published and ours; the pixels are not counted in it."""
+    plain, ours = (create_model("bam", image_size=size, **options).train() for _ in range(2))
+    with FakeTensorMode(), mock.patch.object(waiting, "would_wait", return_value=True):
+        plain, ours = without_values(plain), without_values(ours)
+        episode = draw_episode(size, 1, batch)
+        learning = [p for p in plain.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(learning, lr=step.RATE, momentum=0.9, foreach=True)  # as on a GPU
+        actions = step.steps_of(ours, episode, form)
+        update = partial(step.published_update, plain, episode, optimizer, form.autocast(CPU))
+        return {what: operations_of(action) for what, action in {step.PUBLISHED: update, **actions}.items()}
 
 
-@torch.inference_mode()
-def count_evaluation(
-    shot: int, batch: int, size: int, *, reduced: bool, **options: Any
-) -> dict[str, list[Operation]]:
+@torch.no_grad()
+def count_evaluation(shot: int, batch: int, size: int, form: Form, **options: Any) -> Counted:
     """Count the operations of the published loop's episode, and of the parts of our evaluation."""
-    bench = evaluation.Bench(CPU, shot, batch, size, **options)
-    form = FORMS["bfloat16" if reduced else "float32"]
-    actions: dict[str, Callable[[], Any]] = {what: action for (_, what), action in bench.counting().items()}
-    actions[evaluation.PUBLISHED] = bench.loops({"form": form})["form", evaluation.PUBLISHED]
-    with form.autocast(CPU):
-        parts = EpisodeParts(bench.ours, bench.episodes)
-    actions |= {what: form.action(CPU, action) for what, action in parts.actions.items()}
-    return {what: operations_of(action) for what, action in actions.items()}
+    plain, ours = (create_model("bam", shot=shot, image_size=size, **options).eval() for _ in range(2))
+    fold_for_testing(ours)
+    counting = evaluation.counting(torch.zeros(batch, 2, size, size))
+    counted = {what: operations_of(action) for what, action in counting.items()}
+    with FakeTensorMode(), mock.patch.object(waiting, "would_wait", return_value=True), form.autocast(CPU):
+        loop = partial(published_outputs, without_values(plain), draw_episode(size, shot))
+        parts = EpisodeParts(without_values(ours), draw_episode(size, shot, batch)).actions
+        actions: dict[str, Callable[[], Any]] = {evaluation.PUBLISHED: loop, **parts}
+        return counted | {what: operations_of(action) for what, action in actions.items()}
+
+
+def without_values(network: FewShotModel) -> FewShotModel:
+    """Replace the weights of a network by tensors of the same shapes that have no values, in place."""
+    for module in network.modules():
+        for entries in (module._parameters, module._buffers):
+            for name, tensor in entries.items():
+                if tensor is not None:
+                    entries[name] = _without_values(tensor)
+    return network
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,9 +138,8 @@ def run(args: argparse.Namespace) -> None:
     count = {"size": args.size, "backbone": args.backbone, "batch": args.batch}
     full: dict[str, float] = {}
     for name in ("float32", *(["bfloat16"] if args.bfloat16_tflops else [])):
-        reduced = name == "bfloat16"
-        show(card, name, "", count_steps(**count, reduced=reduced))
-        found = {shot: count_evaluation(shot, **count, reduced=reduced) for shot in SHOTS}
+        show(card, name, "", count_steps(form=FORMS[name], **count))
+        found = {shot: count_evaluation(shot, form=FORMS[name], **count) for shot in SHOTS}
         for shot, counted in found.items():
             show(card, name, f", {shot}-shot", counted)
         full |= {f"{loop}, {name}": value for loop, value in full_test(card, found, args.batch).items()}
@@ -118,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{what:30}{seconds / 60:10.1f} minutes")
 
 
-def show(card: Card, form: str, setting: str, counted: Counted) -> None:
+def show(card: Card, form: str, setting: str, counted: Mapping[str, Sequence[Operation]]) -> None:
     """Print what was counted, and the estimated time."""
     for what, operations in counted.items():
         flops, moved = (sum(getattr(o, name) for o in operations) / 1e9 for name in ("flops", "moved"))
@@ -126,7 +156,9 @@ def show(card: Card, form: str, setting: str, counted: Counted) -> None:
         print(f"{form:12}{what + setting:34}{figures}{100 * card.launching(operations):9.0f} %")
 
 
-def full_test(card: Card, found: Mapping[int, Counted], batch: int) -> dict[str, float]:
+def full_test(
+    card: Card, found: Mapping[int, Mapping[str, Sequence[Operation]]], batch: int
+) -> dict[str, float]:
     """Return the estimated seconds of a full test, as published and with every image encoded once.
 
     Args:

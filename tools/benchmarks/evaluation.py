@@ -31,8 +31,8 @@ LABEL_SIDE = 500
 """Side of the labels that predictions are compared with, under the protocol of BAM."""
 
 OBJECT_SHARE = 0.19
-"""Share of an image that its object covers. It decides how much of a support's last stage a CPU computes: as much
-as on average for the objects of PASCAL's test images."""
+"""Share of an image that its object covers. It decides how much of a support's last stage a CPU computes: as
+much as on average for the objects of PASCAL's test images."""
 
 _STRIDE, _CHANNELS = 8, 512
 """Stride and channels of the plain convolution: those of the 3x3 ones in ResNet-50's last stage."""
@@ -109,7 +109,10 @@ class Bench:
     def measure(self, forms: Mapping[str, Form], rounds: int) -> Measured:
         """Run everything by turns."""
         flops = self._flops()
-        seconds, results = self._by_turns(self.loops(forms) | self._parts(forms) | self.counting(), rounds)
+        actions = self._loops(forms) | self._parts(forms)
+        counts = counting(self.ours(self.episodes).logits)
+        actions |= {("float32", what): action for what, action in counts.items()}
+        seconds, results = self._by_turns(actions, rounds)
         first = results["float32", PUBLISHED].final
         logits = {key: _logits(result) for key, result in results.items() if key[1] in (PUBLISHED, ALONE)}
         deviations = {key: float((value - first).abs().max()) for key, value in logits.items()}
@@ -136,7 +139,7 @@ class Bench:
         counted[PLAIN] = flops_of(self._plain())[0] / self.batch
         return counted
 
-    def loops(self, forms: Mapping[str, Form]) -> dict[Key, Callable[[], Any]]:
+    def _loops(self, forms: Mapping[str, Form]) -> dict[Key, Callable[[], Any]]:
         """Return both loops that encode every image anew, as published in every precision."""
         loops: dict[str, Callable[[], Any]] = {
             PUBLISHED: partial(published_outputs, self.published, self.episode),
@@ -160,20 +163,6 @@ class Bench:
                 actions[name, what] = form.action(self.device, action)
         return actions
 
-    def counting(self) -> dict[Key, Callable[[], Any]]:
-        """Return the counting of the published loop, and of our evaluation, which has two predictions."""
-        labels = torch.zeros(self.batch, LABEL_SIDE, LABEL_SIDE, dtype=torch.int64, device=self.device)
-        logits = self.ours(self.episodes).logits
-
-        def count() -> None:
-            for prediction in (logits, logits):  # the meta-learner's is counted too
-                count_per_image(resize_logits(prediction, labels.shape[-2:]).argmax(1), labels, 2)
-
-        return {
-            ("float32", PUBLISHED_COUNT): lambda: published_counts(logits[:1], labels[:1]),
-            ("float32", COUNT): count,
-        }
-
     def _plain(self) -> Callable[[], Tensor]:
         grid = [side // _STRIDE + 1 for side in self.episode.size]
         shapes = ((self.batch, _CHANNELS, *grid), (_CHANNELS, _CHANNELS, 3, 3))
@@ -181,6 +170,22 @@ class Bench:
             torch.randn(shape, device=self.device).to(memory_format=torch.channels_last) for shape in shapes
         )
         return lambda: conv2d(image, weight, padding=1)
+
+
+def counting(logits: Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the counting of the published loop, and of our evaluation, which has two predictions.
+
+    Args:
+        logits: of B episodes, [B,2,H,W]; the published loop counts the first of them.
+    """
+    size = (LABEL_SIDE, LABEL_SIDE)
+    labels = torch.zeros(len(logits), *size, dtype=torch.int64, device=logits.device)
+
+    def count() -> None:
+        for prediction in (logits, logits):  # the meta-learner's is counted too
+            count_per_image(resize_logits(prediction, size).argmax(1), labels, 2)
+
+    return {PUBLISHED_COUNT: partial(published_counts, logits[:1], labels[:1]), COUNT: count}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

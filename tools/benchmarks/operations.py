@@ -54,6 +54,8 @@ class OperationCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:  # a question, which has no parts
+            return func(*args, **kwargs)
         packet = func._overloadpacket
         if packet not in flop_registry:  # a compound operation is noted as its parts
             with self:

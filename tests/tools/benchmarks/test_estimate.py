@@ -10,6 +10,7 @@ from fewseg.util.errors import UserError
 from tools.benchmark import main
 from tools.benchmarks import evaluation
 from tools.benchmarks.estimate import Card, count_evaluation, full_test
+from tools.benchmarks.forms import FORMS
 from tools.benchmarks.operations import Operation, operations_of
 from tools.benchmarks.pascal import EPISODES, FOLDS
 from tools.episode_parts import DECODE, QUERY, SUPPORT
@@ -67,7 +68,9 @@ def test_a_full_test_adds_up() -> None:
 
 def test_in_bfloat16_fewer_bytes_move() -> None:
     options = {"backbone": "resnet18", "backbone_options": {"width": 8}, "channels": 16}
-    full, half = (count_evaluation(1, 1, 33, reduced=reduced, **options)[QUERY] for reduced in (False, True))
+    full, half = (
+        count_evaluation(1, 1, 33, FORMS[name], **options)[QUERY] for name in ("float32", "bfloat16")
+    )
     convolutions = [[o for o in found if o.flops] for found in (full, half)]
     assert [o.flops for o in convolutions[0]] == [o.flops for o in convolutions[1]]
     assert all(o.reduced for o in convolutions[1]) and not any(o.reduced for o in full)
