@@ -69,7 +69,7 @@ class Card:
         )
 
 
-Counted = dict[str, list[Operation]]
+Counted = Mapping[str, Sequence[Operation]]
 """What was run -> its operations."""
 
 
@@ -81,9 +81,11 @@ def count_steps(batch: int, size: int, form: Form, **options: Any) -> Counted:
         episode = draw_episode(size, 1, batch)
         learning = [p for p in plain.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(learning, lr=step.RATE, momentum=0.9, foreach=True)  # as on a GPU
-        actions = step.steps_of(ours, episode, form)
-        update = partial(step.published_update, plain, episode, optimizer, form.autocast(CPU))
-        return {what: operations_of(action) for what, action in {step.PUBLISHED: update, **actions}.items()}
+        actions: dict[str, Callable[[], Any]] = {
+            step.PUBLISHED: partial(step.published_update, plain, episode, optimizer, form.autocast(CPU)),
+            **step.steps_of(ours, episode, form),
+        }
+        return {what: operations_of(action) for what, action in actions.items()}
 
 
 @torch.no_grad()
@@ -92,27 +94,28 @@ def count_evaluation(shot: int, batch: int, size: int, form: Form, **options: An
     plain, ours = (create_model("bam", shot=shot, image_size=size, **options).eval() for _ in range(2))
     fold_for_testing(ours)
     counting = evaluation.counting(torch.zeros(batch, 2, size, size))
-    counted = {what: operations_of(action) for what, action in counting.items()}
+    counted: Counted = {what: operations_of(action) for what, action in counting.items()}
     with FakeTensorMode(), mock.patch.object(waiting, "would_wait", return_value=True), form.autocast(CPU):
         loop = partial(published_outputs, without_values(plain), draw_episode(size, shot))
         parts = EpisodeParts(without_values(ours), draw_episode(size, shot, batch)).actions
         actions: dict[str, Callable[[], Any]] = {evaluation.PUBLISHED: loop, **parts}
-        return counted | {what: operations_of(action) for what, action in actions.items()}
+        return {**counted, **{what: operations_of(action) for what, action in actions.items()}}
 
 
 def without_values(network: FewShotModel) -> FewShotModel:
     """Replace the weights of a network by tensors of the same shapes that have no values, in place."""
     for module in network.modules():
-        for entries in (module._parameters, module._buffers):
-            for name, tensor in entries.items():
-                if tensor is not None:
-                    entries[name] = _without_values(tensor)
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = nn.Parameter(_like(weight), weight.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _like(buffer)
     return network
 
 
-def _without_values(tensor: Tensor) -> Tensor:
-    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{what:30}{seconds / 60:10.1f} minutes")
 
 
-def show(card: Card, form: str, setting: str, counted: Mapping[str, Sequence[Operation]]) -> None:
+def show(card: Card, form: str, setting: str, counted: Counted) -> None:
     """Print what was counted, and the estimated time."""
     for what, operations in counted.items():
         flops, moved = (sum(getattr(o, name) for o in operations) / 1e9 for name in ("flops", "moved"))
@@ -156,9 +159,7 @@ def show(card: Card, form: str, setting: str, counted: Mapping[str, Sequence[Ope
         print(f"{form:12}{what + setting:34}{figures}{100 * card.launching(operations):9.0f} %")
 
 
-def full_test(
-    card: Card, found: Mapping[int, Mapping[str, Sequence[Operation]]], batch: int
-) -> dict[str, float]:
+def full_test(card: Card, found: Mapping[int, Counted], batch: int) -> dict[str, float]:
     """Return the estimated seconds of a full test, as published and with every image encoded once.
 
     Args:

@@ -16,7 +16,7 @@ from fewseg.engine.evaluation.measure import made_ready
 from fewseg.engine.training.finished import peak_gib
 from fewseg.model import create_model
 from fewseg.util.metrics import count_per_image, resize_logits
-from tools.benchmarks.forms import Form, add_forms, chosen_forms
+from tools.benchmarks.forms import TRAINING_ONLY, Form, add_forms, chosen_forms
 from tools.benchmarks.machine import add_machine, described, device_of
 from tools.benchmarks.pascal import EPISODES, SHOTS, Costs, full_test_seconds, one_by_one_seconds
 from tools.benchmarks.published_bam import Outputs, published_counts, published_outputs
@@ -191,7 +191,7 @@ def counting(logits: Tensor) -> dict[str, Callable[[], Any]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
     add_machine(parser)
-    add_forms(parser)
+    add_forms(parser, without=TRAINING_ONLY)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument(
         "--shots", type=int, nargs="+", default=SHOTS, metavar="K", help="numbers of supports (default: 1 5)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +21,13 @@ class Form:
         reduced: whether convolutions and products are computed in bfloat16, under autocast.
         tf32: whether a GPU rounds their float32 inputs to TF32's 10 bits. PyTorch does so in convolutions
             unless told otherwise; ``float32`` here never does.
-        compiled: whether ``torch.compile`` is applied.
+        compiled: whether ``torch.compile`` is applied, or its mode; ``reduce-overhead`` uses CUDA graphs.
         folded: whether BatchNorms are folded into convolutions, as tests and predictions do.
     """
 
     reduced: bool = False
     tf32: bool = False
-    compiled: bool = False
+    compiled: bool | str = False
     folded: bool = True
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -70,13 +70,16 @@ FORMS = {
     "bfloat16": Form(reduced=True),
     "compiled": Form(compiled=True),
     "compiled-bfloat16": Form(reduced=True, compiled=True),
+    "cuda-graphs": Form(reduced=True, compiled="reduce-overhead"),
     "unfolded": Form(folded=False),
 }
+TRAINING_ONLY, TESTING_ONLY = ("cuda-graphs",), ("unfolded",)
 
 
-def add_forms(parser: argparse.ArgumentParser, names: Iterable[str] = FORMS) -> None:
-    """Add the choice among the forms that are called ``names``."""
-    parser.set_defaults(all_forms=list(names))
+def add_forms(parser: argparse.ArgumentParser, without: Sequence[str]) -> None:
+    """Add the choice among all forms but some."""
+    names = [name for name in FORMS if name not in without]
+    parser.set_defaults(all_forms=names)
     parser.add_argument(
         "--forms", nargs="+", choices=names, help="default: all on a GPU, float32 and bfloat16 on a CPU"
     )

@@ -31,7 +31,7 @@ from tools.benchmarks.forms import FORMS, Form
 from tools.benchmarks.machine import add_machine, described, device_of
 from tools.benchmarks.published_loading import PlainChain
 from tools.episode_parts import QUERY
-from tools.timing import by_turns
+from tools.timing import by_turns, draw_episode
 
 BATCH = 4
 READ = 60
@@ -120,10 +120,11 @@ def read_rate(fold: Fold, rounds: int) -> float:
 def eaten(device: torch.device, form: Form, size: int, rounds: int, **options: Any) -> tuple[float, float]:
     """Return the training episodes and the test images that BAM takes per second."""
     batch = 8 if device.type == "cuda" else 2
-    steps = step.Bench(device, 1, batch, size, **options)
-    training, _ = by_turns({"step": form.rounded(steps.actions(form)[step.OURS])}, rounds, device=device)
+    model = step.network(device, size, **options).to(memory_format=torch.channels_last)
+    actions = step.steps_of(model, draw_episode(size, 1, batch).to(device), form)
+    training, _ = by_turns({step.OURS: form.rounded(actions[step.OURS])}, rounds, device=device)
     found = evaluation.Bench(device, 1, batch, size, **options).parts({"form": form}, rounds)
-    return batch / training["step"], 1 / found["form", QUERY]
+    return batch / training[step.OURS], 1 / found["form", QUERY]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

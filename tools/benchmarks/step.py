@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewseg.engine.training.finished import peak_gib
@@ -19,20 +20,38 @@ from fewseg.model import create_model
 from fewseg.model.contract import Episode
 from fewseg.model.fewshot import FewShotModel
 from tools.benchmarks.evaluation import OBJECT_SHARE
-from tools.benchmarks.forms import FORMS, Form, add_forms, chosen_forms
+from tools.benchmarks.forms import FORMS, TESTING_ONLY, Form, add_forms, chosen_forms
 from tools.benchmarks.machine import add_machine, described, device_of
 from tools.benchmarks.published_bam import published_counts, published_losses, published_outputs
 from tools.timing import by_turns, draw_episode
 
 PUBLISHED, OURS, FROZEN = "published step", "our step", "its frozen part"
+IN_PARTS = "our step, in two parts"
 
-_RATE = 1e-3
+RATE = 1e-3
+"""The learning rate, which costs nothing."""
+
+Key = tuple[str, str]
+"""A form, and what is measured in it."""
 
 
 def published_step(
     model: FewShotModel, episode: Episode, optimizer: Optimizer, precision: AbstractContextManager[Any]
 ) -> list[float]:
-    """Make a step as the published loop does, which reads its losses and counts pixels after every step.
+    """Make a step as the published loop does, which counts pixels and reads its losses after every step.
+
+    Returns:
+        The losses of the ensemble, the meta-learner and the base learner.
+    """
+    final, losses = published_update(model, episode, optimizer, precision)
+    published_counts(final, episode.ground_truth)
+    return [loss.item() for loss in losses]
+
+
+def published_update(
+    model: FewShotModel, episode: Episode, optimizer: Optimizer, precision: AbstractContextManager[Any]
+) -> tuple[Tensor, list[Tensor]]:
+    """Minimise the published losses.
 
     Args:
         model: the network.
@@ -41,7 +60,7 @@ def published_step(
         precision: context of the forward pass; the published loop has none.
 
     Returns:
-        The losses of the ensemble, the meta-learner and the base learner.
+        The final logits, and the losses.
     """
     with precision:
         outputs = published_outputs(model, episode)
@@ -49,9 +68,7 @@ def published_step(
     optimizer.zero_grad()
     torch.stack(losses).sum().backward()
     optimizer.step()
-    assert episode.query_mask is not None  # the losses were computed with it
-    published_counts(outputs.final, episode.query_mask)
-    return [loss.item() for loss in losses]
+    return outputs.final, losses
 
 
 @torch.no_grad()
@@ -63,57 +80,76 @@ def frozen_part(model: FewShotModel, episode: Episode) -> None:
     model.base_head(features["high"])
 
 
-class Bench:
-    """Networks with the same weights, each with an optimizer: one of the published loop, one for every form.
+def network(device: torch.device, size: int, **options: Any) -> FewShotModel:
+    """Return a network in training mode; its weights are always the same."""
+    torch.manual_seed(0)
+    return create_model("bam", image_size=size, **options).train().to(device)
+
+
+def steps_of(
+    model: FewShotModel, episode: Episode, form: Form, *, accumulate: int = 1
+) -> dict[str, Callable[[], Any]]:
+    """Return our step in a form, and the frozen part of it unless it is compiled.
+
+    Args:
+        model: a network in training mode.
+        episode: the batch.
+        form: the precision, and whether the network is compiled.
+        accumulate: number of parts of the batch whose gradients are added up.
+    """
+    optimizer = create_optimizer(model.param_groups(), lr=RATE)
+    forward = Wrapped(model, compiled=form.compiled, reduced=form.reduced)
+    step = partial(training_step, model, episode, optimizer, forward=forward, accumulate=accumulate)
+    frozen = form.action(model.device, partial(frozen_part, model, episode))
+    return {OURS: step} if form.compiled else {OURS: step, FROZEN: frozen}
+
+
+def measure(
+    device: torch.device,
+    batch: int,
+    size: int,
+    forms: Mapping[str, Form],
+    rounds: int,
+    *,
+    shot: int = 1,
+    **options: Any,
+) -> dict[Key, float]:
+    """Run the steps by turns -> form and what is measured -> seconds.
 
     Args:
         device: where they compute.
-        shot: number of supports.
         batch: episodes of a step.
         size: side of the images.
+        forms: name -> form.
+        rounds: measured runs.
+        shot: number of supports.
         options: of the model.
     """
+    episode = draw_episode(size, shot, batch, share=OBJECT_SHARE).to(device)
 
-    def __init__(self, device: torch.device, shot: int, batch: int, size: int, **options: Any) -> None:
-        self.device = device
-        self.episode = draw_episode(size, shot, batch, share=OBJECT_SHARE).to(device)
-        self.options: dict[str, Any] = {"shot": shot, "image_size": size, **options}
+    def ours(form: Form, **how: int) -> dict[str, Callable[[], Any]]:
+        model = network(device, size, shot=shot, **options).to(memory_format=torch.channels_last)
+        return steps_of(model, episode, form, **how)
 
-    def network(self) -> FewShotModel:
-        """Return a network in training mode; its weights are always the same."""
-        torch.manual_seed(0)
-        return create_model("bam", **self.options).train().to(self.device)
-
-    def measure(self, forms: Mapping[str, Form], rounds: int) -> dict[tuple[str, str], float]:
-        """Run the steps by turns -> form and what is measured -> seconds."""
-        actions: dict[tuple[str, str], Callable[[], Any]] = {}
-        for name, form in forms.items():
-            for what, action in self.actions(form).items():
-                actions[name, what] = form.rounded(action)
-        seconds, _ = by_turns(actions, rounds, device=self.device)
-        return seconds
-
-    def actions(self, form: Form) -> dict[str, Callable[[], Any]]:
-        """Return the steps and the frozen part in a form; compiled, only our step."""
-        ours = self.network().to(memory_format=torch.channels_last)
-        optimizer = create_optimizer(ours.param_groups(), lr=_RATE)
-        forward = Wrapped(ours, compiled=form.compiled, reduced=form.reduced)
-        step = partial(training_step, ours, self.episode, optimizer, forward=forward)
-        if form.compiled:
-            return {OURS: step}
-        plain = self.network()
-        learning = torch.optim.SGD([p for p in plain.parameters() if p.requires_grad], lr=_RATE, momentum=0.9)
-        return {
-            PUBLISHED: partial(published_step, plain, self.episode, learning, form.autocast(self.device)),
-            OURS: step,
-            FROZEN: form.action(self.device, partial(frozen_part, ours, self.episode)),
-        }
+    actions: dict[Key, Callable[[], Any]] = {}
+    for name, form in forms.items():
+        if not form.compiled:
+            plain = network(device, size, shot=shot, **options)
+            optimizer = torch.optim.SGD(
+                [p for p in plain.parameters() if p.requires_grad], RATE, momentum=0.9
+            )
+            step = partial(published_step, plain, episode, optimizer, form.autocast(device))
+            actions[name, PUBLISHED] = form.rounded(step)
+        actions |= {(name, what): form.rounded(action) for what, action in ours(form).items()}
+    if batch % 2 == 0:
+        actions["float32", IN_PARTS] = FORMS["float32"].rounded(ours(FORMS["float32"], accumulate=2)[OURS])
+    return by_turns(actions, rounds, device=device)[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
     add_machine(parser)
-    add_forms(parser, [name for name, form in FORMS.items() if form.folded])  # no training folds
+    add_forms(parser, without=TESTING_ONLY)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--shot", type=int, default=1, metavar="K", help="number of supports (default: 1)")
     parser.add_argument("--batch", type=int, help="episodes of a step (default: 2, on a GPU 8)")
@@ -126,16 +162,16 @@ def run(args: argparse.Namespace) -> None:
     batch = args.batch or (8 if device.type == "cuda" else 2)
     print(described(device))
     print(f"BAM, {args.backbone}, {args.size} px, {args.shot}-shot, stage 2, batches of {batch}")
-    bench = Bench(device, args.shot, batch, args.size, backbone=args.backbone)
-    show(bench.measure(forms, args.rounds), batch)
+    options = {"shot": args.shot, "backbone": args.backbone}
+    show(measure(device, batch, args.size, forms, args.rounds, **options), batch)
     print(f"peak memory {peak_gib(device):.1f} GiB")
 
 
-def show(seconds: Mapping[tuple[str, str], float], batch: int) -> None:
+def show(seconds: Mapping[Key, float], batch: int) -> None:
     """Print the seconds, and how they compare with the published step in float32."""
     published = seconds["float32", PUBLISHED]
     for (form, what), value in seconds.items():
-        line = f"{form:18}{what:16}{value:9.4f} s{batch / value:9.1f} episodes/s"
+        line = f"{form:18}{what:24}{value:9.4f} s{batch / value:9.1f} episodes/s"
         if what == FROZEN:
             print(f"{line}, {100 * value / seconds[form, OURS]:.0f} % of our step")
         else:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fewseg.util.errors import UserError
 from tools.benchmark import main
-from tools.benchmarks import evaluation
+from tools.benchmarks import estimate, evaluation
 from tools.benchmarks.estimate import Card, count_evaluation, full_test
 from tools.benchmarks.forms import FORMS
 from tools.benchmarks.operations import Operation, operations_of
@@ -77,12 +77,15 @@ def test_in_bfloat16_fewer_bytes_move() -> None:
     assert sum(o.moved for o in convolutions[1]) == sum(o.moved for o in convolutions[0]) / 2
 
 
-def test_the_estimate_is_printed_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_estimate_is_printed_as_such(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "SHOTS", (2,))
     card = ["--tflops", "60", "--bandwidth", "4.8", "--launch", "5"]
     main(["estimate", *card, "--size", "33", "--backbone", "resnet18", "--batch", "1"])
     out = capsys.readouterr().out
     assert out.startswith("An estimate, not a measurement")
-    for what in ("published step", "our step", "encode a query, 1-shot", "decode an episode, 5-shot"):
+    for what in ("published step", "our step", "encode a query, 2-shot", "decode an episode, 2-shot"):
         assert f"\nfloat32     {what} " in out
     assert "\nencode once, float32" in out and "bfloat16" not in out
     with pytest.raises(UserError, match="must be above 0"):
