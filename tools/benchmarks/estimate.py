@@ -78,7 +78,7 @@ def count_steps(batch: int, size: int, form: Form, **options: Any) -> Counted:
     plain, ours = (create_model("bam", image_size=size, **options).train() for _ in range(2))
     with FakeTensorMode(), mock.patch.object(waiting, "would_wait", return_value=True):
         plain, ours = without_values(plain), without_values(ours)
-        episode = draw_episode(size, 1, batch)
+        episode = draw_episode(size, 1, batch, share=evaluation.OBJECT_SHARE)
         learning = [p for p in plain.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(learning, lr=step.RATE, momentum=0.9, foreach=True)  # as on a GPU
         actions: dict[str, Callable[[], Any]] = {
@@ -95,7 +95,9 @@ def count_evaluation(shot: int, batch: int, size: int, form: Form, **options: An
     fold_for_testing(ours)
     counting = evaluation.counting(torch.zeros(batch, 2, size, size))
     counted: Counted = {what: operations_of(action) for what, action in counting.items()}
-    with FakeTensorMode(), mock.patch.object(waiting, "would_wait", return_value=True), form.autocast(CPU):
+    masks = evaluation.masks_of(draw_episode(size, 1, share=evaluation.OBJECT_SHARE))
+    gpu = mock.patch.object(waiting, "would_wait", return_value=True)
+    with waiting.known_objects(masks), FakeTensorMode(), gpu, form.autocast(CPU):
         loop = partial(published_outputs, without_values(plain), draw_episode(size, shot))
         parts = EpisodeParts(without_values(ours), draw_episode(size, shot, batch)).actions
         actions: dict[str, Callable[[], Any]] = {evaluation.PUBLISHED: loop, **parts}
