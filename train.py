@@ -120,7 +120,8 @@ def prepare(
     if snapshot is not None:
         reached = resumed(snapshot, config, reached.seed)
     set_seed(reached.seed, deterministic=config.Train.seed_deterministic)
-    allow_tf32(config.Train.tf32)
+    if device.type == "cuda":
+        allow_tf32(config.Train.tf32)
 
     fold = fold_of(config)
     data = training_data(config, fold, reached.seed)

@@ -35,7 +35,8 @@ def score_base_learner(model: BaseLearner, loader: Loader, check: Check = nothin
     meter = IoUMeter(model.classes)
     for batch in progress(loader.batches(check), "validation", total=len(loader)):
         check()
-        meter.add(count_logits(model(batch.image.to(model.device)), batch.label))
+        batch = batch.to(model.device)
+        meter.add(count_logits(model(batch.image), batch.label))
     meter.counts = all_sum(meter.counts)
     return meter
 

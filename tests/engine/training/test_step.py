@@ -14,7 +14,7 @@ from fewseg.dataset.labels import VOID
 from fewseg.dataset.loading.base_classes import BaseBatch
 from fewseg.dataset.loading.few_shot import EpisodeBatch
 from fewseg.engine.training.optimisation import create_optimizer, restore_optimizer
-from fewseg.engine.training.parallel import Wrapped
+from fewseg.engine.training.parallel import Wrapped, allow_tf32
 from fewseg.engine.training.step import training_step
 from fewseg.model import create_base_learner
 from fewseg.model.contract import Network
@@ -127,6 +127,17 @@ def test_bfloat16_trains_and_leaves_losses_in_float32() -> None:
     totals = [float(sum(step.values())) for step in losses]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert totals[-1] < totals[0]
+
+
+def test_tf32_is_for_convolutions_and_products() -> None:
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    try:
+        for allowed in (True, False):
+            allow_tf32(allowed)
+            assert (convolutions.allow_tf32, products.allow_tf32) == (allowed, allowed)
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def test_features_of_inference_mode_cannot_be_learnt_from() -> None:
