@@ -174,7 +174,7 @@ class Train(Section):
     """``bfloat16`` (or ``True``): mixed precision; losses and comparisons of features stay in float32."""
     tf32: Annotated[bool, Effect.NOTHING] = True
     """Whether GPUs may round the factors of float32 products to 10 bits (TF32), as cuDNN's default is."""
-    compile: Annotated[bool | t.CompileMode, Effect.NOTHING] = False
+    compile: Annotated[t.Compiled, Effect.NOTHING] = False
     """Whether ``torch.compile`` compiles the network, or its mode; ``reduce-overhead`` uses CUDA graphs."""
 
 

@@ -43,6 +43,13 @@ def _reduced(value: Any) -> Any:
     return value
 
 
+def _compiled(value: Any) -> Any:
+    given = {"true": True, "false": False}.get(str(value).lower(), value)
+    if given not in (True, False, "reduce-overhead", "max-autotune"):
+        raise ValueError("must be True, False, reduce-overhead or max-autotune")
+    return given
+
+
 def _path(value: Any) -> Any:
     if isinstance(value, str) and not is_path(value):
         raise ValueError("must be a path, without control characters and not over-long")
@@ -59,9 +66,8 @@ _EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
 
 Reduced = Annotated[bool, BeforeValidator(_reduced)]
 """Whether bfloat16 is used, which may be named instead."""
-CompileMode = Annotated[
-    Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"], AnyCase
-]
+Compiled = Annotated[bool | Literal["reduce-overhead", "max-autotune"], BeforeValidator(_compiled)]
+"""Whether something is compiled, or the mode of ``torch.compile``."""
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=1, le=10_000)]

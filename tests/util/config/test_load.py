@@ -146,7 +146,7 @@ class TestMistakes:
             ("Train:\n  amp: float16\n", "run.yaml:2: Train.amp: must be bfloat16 or False, got 'float16'"),
             ("Train:\n  amp: 1\n", "run.yaml:2: Train.amp: must be bfloat16 or False, got 1"),
             ("Train:\n  tf32: maybe\n", "run.yaml:2: Train.tf32: must be True or False, got 'maybe'"),
-            ("Train:\n  compile: fast\n", "run.yaml:2: Train.compile: must be"),
+            ("Train:\n  compile: fast\n", "run.yaml:2: Train.compile: must be True, False, reduce-"),
             ("Train:\n  momentum: 1\n", "run.yaml:2: Train.momentum: must be at most 0.9999, got 1"),
             ("Train:\n  workers: 5000\n", "run.yaml:2: Train.workers: must be at most 256, got 5000"),
             ("Train:\n  val_episodes: 1e9\n", "run.yaml:2: Train.val_episodes: must be at most 1000000"),
