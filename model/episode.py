@@ -9,6 +9,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
+from fewseg.model import waiting
+
 IGNORE = 255
 """The label of pixels that losses and metrics ignore."""
 
@@ -92,9 +94,10 @@ class Episode:
 
         ``class_id`` and ``query_number`` stay in main memory then, as only the host reads these ids.
         """
-        if torch.device(device).type == "cpu":
-            return self._with(lambda tensor: tensor.to(device))
-        moved = self._with(lambda tensor: tensor.to(device, non_blocking=True))
+        target = torch.device(device)
+        moved = self._with(lambda tensor: waiting.sent(tensor, target))
+        if target.type == "cpu":
+            return moved
         return replace(moved, class_id=self.class_id, query_number=self.query_number)
 
     def pin_memory(self) -> Episode:
