@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 
 class ASPP(nn.Module):
@@ -27,6 +28,26 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,inputs,h,w] -> [B,5*outputs,h,w]."""
+        mean, *branches = self._branches(x)
+        return torch.cat([mean.expand(-1, -1, *x.shape[-2:]), *branches], 1)
+
+    def then(self, layers: nn.Sequential, x: Tensor) -> Tensor:
+        """Return ``layers(self(x))``, [B,inputs,h,w] -> [B,*,h,w], at lower cost.
+
+        The mean is the same at all positions, so it is convolved once and not copied to every position.
+
+        Args:
+            layers: a chain that begins with a 1x1 convolution.
+            x: the input.
+        """
+        convolution = layers[0]
+        assert isinstance(convolution, nn.Conv2d)
+        mean, *branches = self._branches(x)
+        own, others = convolution.weight.tensor_split([mean.shape[1]], 1)
+        joined = conv2d(torch.cat(branches, 1), others, convolution.bias)
+        return layers[1:](joined.add_(conv2d(mean, own)))
+
+    def _branches(self, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the branches; that of the global mean is [B,outputs,1,1]."""
         mean_branch, *branches = self.children()
-        mean = mean_branch(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        return torch.cat([mean, *(branch(x) for branch in branches)], 1)
+        return [mean_branch(x.mean((2, 3), keepdim=True)), *(branch(x) for branch in branches)]

@@ -24,7 +24,7 @@ class ASPPDecoder(nn.Module):
 
     def forward(self, merged: Tensor) -> Tensor:
         """[B,channels,h,w] -> logits [B,2,h,w]."""
-        return self.classify(self.refine(self.compress(self.aspp(merged))))
+        return self.classify(self.refine(self.aspp.then(self.compress, merged)))
 
     def param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return one group per layer, in the order of the published optimizers."""

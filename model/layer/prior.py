@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewseg.model.layer.pooling import gather_positions
 from fewseg.model.layer.precision import in_float32
+from fewseg.model.layer.products import products
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.records import Map
 
@@ -39,29 +40,20 @@ def object_features(features: Tensor, mask: Tensor) -> Tensor:
 
 
 @in_float32
-def prior(query: Tensor, support_object: Tensor) -> Tensor:
-    """Return the largest cosine of every query position with a support object, scaled to [0,1] per image.
+def largest_cosine(query: Tensor, support_object: Tensor) -> Tensor:
+    """Return the largest cosine of every query position with K support objects.
 
     Args:
         query: query features [B,C,h,w].
-        support_object: the result of ``object_features``, [B,C,P].
+        support_object: the results of ``object_features``, [B,K,C,P].
 
     Returns:
-        [B,1,h,w].
+        [B,K,h,w].
     """
-    similarity = largest_cosine(query, support_object)
-    return scale_to_unit_range(similarity.flatten(1)).view_as(similarity).unsqueeze(1)
-
-
-@in_float32
-def largest_cosine(query: Tensor, support_object: Tensor) -> Tensor:
-    """Return the largest cosine [B,h,w] of every query position [B,C,h,w] with the vectors [B,C,P]."""
-    flat = query.flatten(2)
-    # The products are divided, not the vectors, because that rounds as in the published code, and scaling
-    # to [0,1] amplifies rounding errors.
-    product = torch.bmm(support_object.transpose(1, 2), flat)
-    lengths = torch.bmm(support_object.norm(dim=1).unsqueeze(2), flat.norm(dim=1).unsqueeze(1))
-    return (product / (lengths + _EPSILON)).amax(1).unflatten(1, query.shape[2:])
+    lengths = query.norm(dim=1, keepdim=True).clamp_min(_EPSILON)
+    # A query's length is the same for all supports, so it is divided by after the largest product is found.
+    largest = [products(query, unit(shot)).amax(1) for shot in support_object.unbind(1)]
+    return torch.stack(largest, 1) / lengths
 
 
 def scale_to_unit_range(similarity: Tensor) -> Tensor:
@@ -71,5 +63,15 @@ def scale_to_unit_range(similarity: Tensor) -> Tensor:
 
 
 def shot_priors(query: Tensor, support_object: Tensor) -> Tensor:
-    """Return the priors [B,K,1,h,w] of K support objects [B,K,C,P]."""
-    return torch.stack([prior(query, shot) for shot in support_object.unbind(1)], 1)
+    """Return the priors of K support objects: the largest cosine of every position, scaled to [0,1].
+
+    Args:
+        query: query features [B,C,h,w].
+        support_object: the results of ``object_features``, [B,K,C,P].
+
+    Returns:
+        [B,K,1,h,w].
+    """
+    similarity = largest_cosine(query, support_object)
+    scaled = scale_to_unit_range(similarity.flatten(0, 1).flatten(1))
+    return scaled.view_as(similarity).unsqueeze(2)

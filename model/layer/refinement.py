@@ -48,7 +48,7 @@ class HistoryRefinement(nn.Module):
         x = x + self.residual0(x if history is None else torch.cat([x, resize_like(history, x)], 1))
         x = x + self.residual1(x)
         x = x + self.residual2(x)
-        return self.classify(self.compress(self.aspp(x)))
+        return self.classify(self.aspp.then(self.compress, x))
 
 
 def published_refinement_names(child: str, aspp: str) -> dict[str, str]:

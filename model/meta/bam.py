@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from fewseg.model.contract import BuildArguments
 from fewseg.model.encoding import SHOT_WEIGHTS, Encoding
 from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
-from fewseg.model.layer.pooling import tile
 from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
@@ -65,7 +64,9 @@ class BAM(PriorGuided):
         self.shot_weights = ShotWeights(build, options)
 
     def encode_query(self, features: Mapping[str, Tensor]) -> Encoding:
-        return super().encode_query(features) | self.shot_weights.encode(features)
+        encoding = super().encode_query(features)
+        merged = conv2d(encoding["feature"], self._merge_weights()[0])
+        return {**encoding, "merged": merged, **self.shot_weights.encode(features)}
 
     def encode_support(self, features: Mapping[str, Tensor], mask: Tensor) -> Encoding:
         return super().encode_support(features, mask) | self.shot_weights.encode(features)
@@ -80,7 +81,23 @@ class BAM(PriorGuided):
         }
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:
-        feature = query["feature"]
-        prototype = tile(guidance["prototype"], feature)
-        merged = self.merge(torch.cat([feature, prototype, resize_like(guidance["prior"], feature)], 1))
-        return Prediction(self.decoder(merged), dict(guidance))
+        return Prediction(self.decoder(self._merge(query, guidance)), dict(guidance))
+
+    def _merge(self, query: Encoding, guidance: Encoding) -> Tensor:
+        """Merge feature, tiled prototype and prior, [B,C,h,w].
+
+        The layer is linear before its activation. The share of the feature is therefore part of the query's
+        encoding, and that of the prototype is the same at all positions.
+        """
+        _, of_prototype, of_prior = self._merge_weights()
+        merged = conv2d(resize_like(guidance["prior"], query["feature"]), of_prior)
+        merged += query["merged"]
+        merged += conv2d(guidance["prototype"][:, :, None, None], of_prototype)
+        return self.merge[1:](merged)
+
+    def _merge_weights(self) -> tuple[Tensor, ...]:
+        """Return the kernels of the merging layer for feature, prototype and prior."""
+        convolution = self.merge[0]
+        assert isinstance(convolution, nn.Conv2d)
+        width = convolution.out_channels
+        return convolution.weight.split((width, width, 1), 1)

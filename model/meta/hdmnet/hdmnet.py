@@ -122,13 +122,12 @@ class HDMNet(MetaLearner):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         similarity = [
-            torch.stack([largest_cosine(query[name], shot) for shot in support[f"{name}_object"].unbind(1)])
-            for name in ("embedding", "high")
+            largest_cosine(query[name], support[f"{name}_object"]).mean(1) for name in ("embedding", "high")
         ]
         tokens = {f"tokens{n}": support[f"tokens{n}"].transpose(2, 3).flatten(1, 2) for n in range(LEVELS)}
         return {
             "prototype": support["prototype"].mean(1),
-            "similarity": torch.stack([maps.mean(0) for maps in similarity], 1),
+            "similarity": torch.stack(similarity, 1),
             **tokens,
             **{f"inside{n}": support[f"inside{n}"].flatten(1, 2) for n in range(LEVELS)},
             SHOT_WEIGHTS: self.shot_weights(query, support),

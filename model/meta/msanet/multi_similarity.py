@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewseg.model import waiting
 from fewseg.model.layer.precision import in_float32
+from fewseg.model.layer.products import products
 
 _EPSILON = 1e-5
 _CHUNK = 1024
@@ -78,12 +79,11 @@ def mean_similarity(
     if memory is not None and worthwhile:
         total = memory.total(query[0].flatten(1), objects[0, 0])
         return (total / counts[0, 0]).view(1, 1, height, width)
-    flat = query.flatten(2).transpose(1, 2)
     shots = []
     for vectors, count in zip(objects.unbind(1), counts.unbind(1), strict=True):
-        parts = [torch.bmm(flat, part).clamp_(min=0).sum(2) for part in vectors.split(_CHUNK, 2)]
-        shots.append(torch.stack(parts).sum(0) / count[:, None])
-    return torch.stack(shots, 1).unflatten(2, (height, width))
+        parts = [products(query, part).clamp_(min=0).sum(1) for part in vectors.split(_CHUNK, 2)]
+        shots.append(torch.stack(parts).sum(0) / count[:, None, None])
+    return torch.stack(shots, 1)
 
 
 def _fingerprint(vectors: Tensor) -> Tensor:
