@@ -9,7 +9,7 @@ from torch import Tensor
 from fewseg.model.ensemble import BaseMetaEnsemble
 from fewseg.model.layer.gram import gram_distance, gram_matrix
 from fewseg.model.layer.nearest_prototype import cosine_scores
-from fewseg.model.layer.prior import largest_cosine, prior, unit
+from fewseg.model.layer.prior import largest_cosine, shot_priors, unit
 from fewseg.model.meta.hsnet.hypercorrelation import hypercorrelation
 from fewseg.model.meta.msanet.multi_similarity import mean_similarity
 from fewseg.model.meta.plnet.pair_embedding import closeness
@@ -25,8 +25,8 @@ OCCUPIED = torch.zeros(2, 3, 3, dtype=torch.bool)
 OCCUPIED[:, :2] = True
 COMPARISONS = {
     "unit": lambda: (unit, (drawn(2, 8, 5, 5),)),
-    "prior": lambda: (prior, (drawn(2, 8, 5, 5), drawn(2, 8, 4))),
-    "largest cosine": lambda: (largest_cosine, (drawn(2, 8, 5, 5), drawn(2, 8, 4))),
+    "priors": lambda: (shot_priors, (drawn(2, 8, 5, 5), drawn(2, 3, 8, 4))),
+    "largest cosine": lambda: (largest_cosine, (drawn(2, 8, 5, 5), drawn(2, 3, 8, 4))),
     "Gram matrix": lambda: (gram_matrix, (drawn(2, 8, 5, 5),)),
     "Gram distance": lambda: (gram_distance, (drawn(2, 8, 8), drawn(2, 3, 8, 8))),
     "prototypes": lambda: (cosine_scores, (drawn(2, 8, 5, 5), drawn(2, 3, 8), 20.0)),
