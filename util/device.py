@@ -1,4 +1,4 @@
-"""Copies between the CPU and a device that do not make the host wait longer than necessary."""
+"""Copies from a device for which the host waits only once."""
 
 from __future__ import annotations
 
@@ -6,16 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``; the host does not wait for a copy to a GPU.
-
-    Such a copy starts from page-locked memory, which is kept until the copy has ended.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:

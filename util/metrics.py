@@ -95,7 +95,11 @@ def count_logits(logits: Tensor, label: Tensor, *, align_corners: bool = True) -
 
 
 def resize_logits(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
-    """Resize logits [B,C,h,w] bilinearly to ``size`` (H, W)."""
+    """Resize logits [B,C,h,w] bilinearly to ``size`` (H, W), at least in float32.
+
+    In a reduced precision, many interpolated logits of two classes would be equal.
+    """
+    logits = logits.float() if logits.element_size() < 4 else logits
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)

@@ -109,8 +109,8 @@ def encode_equally(tasks: Sequence[Task]) -> bool:
 
 
 def _first_support(model: FewShotModel, class_id: int, image: Tensor, mask: Tensor) -> Encoding:
-    inputs = (tensor[None].to(model.device) for tensor in (image, mask, torch.tensor(class_id)))
-    return model.encode_support(*inputs)
+    image, mask = (tensor[None].to(model.device) for tensor in (image, mask))
+    return model.encode_support(image, mask, torch.tensor([class_id]))
 
 
 def _equal(one: Encoding, other: Encoding) -> bool:

@@ -18,7 +18,7 @@ from fewseg.engine.evaluation.images import ImageStream
 from fewseg.engine.evaluation.one_by_one import grouped
 from fewseg.model.contract import Encoding
 from fewseg.model.fewshot import FewShotModel
-from fewseg.util.device import to_device
+from fewseg.model.waiting import known_objects, sent
 
 Item = TypeVar("Item")
 
@@ -92,13 +92,14 @@ class Encoder:
         if not masks:
             return _split(self._model.encode_auxiliary(images), len(keys))
         device = self._model.device
-        class_ids = to_device(torch.tensor([class_id for _, class_id in keys]), device)
-        mask = _joined([to_device(mask, device) for mask in masks]).long()
-        return _split(self._model.encode_support(images, mask, class_ids), len(keys))
+        class_ids = torch.tensor([class_id for _, class_id in keys])  # only the host reads them
+        mask = _joined([sent(mask, device) for mask in masks]).long()
+        with known_objects(masks):
+            return _split(self._model.encode_support(images, mask, class_ids), len(keys))
 
     def _moved(self, loaded: Sequence[LoadedImage]) -> Tensor:
         """Return normalised images [B,3,H,W] on the device."""
-        return normalised(_joined([to_device(image, self._model.device) for image, _ in loaded]))
+        return normalised(_joined([sent(image, self._model.device) for image, _ in loaded]))
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

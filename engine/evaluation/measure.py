@@ -18,6 +18,7 @@ from fewseg.engine.evaluation.baselines import score_baselines
 from fewseg.engine.evaluation.encode_once import encode_equally, evaluate_together
 from fewseg.engine.evaluation.one_by_one import count_one_by_one
 from fewseg.engine.evaluation.outcome import counts_of, result_of, variant_of
+from fewseg.engine.evaluation.precision import autocast_of
 from fewseg.engine.evaluation.round_scores import RoundScores
 from fewseg.engine.evaluation.scores import MakeScores, Scores
 from fewseg.engine.evaluation.session import Session
@@ -210,11 +211,12 @@ def _evaluate(config: Config, tasks: Sequence[Task], session: Session) -> None:
     """Evaluate with the configured memory and precision."""
     session.begin([task.tally for task in tasks])
     test, device = config.Test_Finetune, tasks[0].model.device
-    reduced = test.precision != "float32"
-    precision = torch.autocast(device.type, getattr(torch, test.precision)) if reduced else None
-    workers = config.Train.workers
     evaluate_together(
-        tasks, cache_gib=test.cache_gib, precision=precision, check=session.check, workers=workers
+        tasks,
+        cache_gib=test.cache_gib,
+        precision=autocast_of(test.precision, device),
+        check=session.check,
+        workers=config.Train.workers,
     )
 
 

@@ -15,7 +15,7 @@ from fewseg.dataset.episodes.sampling import EpisodeSpec
 from fewseg.dataset.labels import VOID
 from fewseg.dataset.reading.transform import class_table, relabel
 from fewseg.model.contract import Prediction
-from fewseg.util.device import to_device
+from fewseg.model.waiting import sent
 from fewseg.util.distributed import all_sum
 from fewseg.util.metrics import Counts, IoUMeter, count_per_image, resize_logits
 from fewseg.util.results.result import RoundResult
@@ -194,7 +194,7 @@ class Scores:
         mapped = np.stack([relabel(label, table) for table in tables])
         if not self.fold.protocol.ignore:
             mapped[mapped == VOID] = 0
-        return to_device(torch.from_numpy(mapped), like.device)
+        return sent(torch.from_numpy(mapped), like.device)
 
     def count_maps(self, logits: Tensor, targets: Tensor) -> Counts:
         """Upsample logits [B,C,h,w] to the size of the targets [B,H,W] and count, int64 [B,C] each."""

@@ -24,7 +24,7 @@ from fewseg.engine.mining.clusters import cluster
 from fewseg.engine.prediction.predict import output_names
 from fewseg.model.fewshot import FewShotModel
 from fewseg.model.layer.pooling import pool_at_image_resolution
-from fewseg.util.device import to_device
+from fewseg.model.waiting import sent
 from fewseg.util.errors import DataError
 from fewseg.util.log import get_log
 from fewseg.util.metrics import resize_logits
@@ -123,7 +123,7 @@ class Miner:
         return image, np.zeros(image.shape[:2], np.uint8)
 
     def _feature(self, image: np.ndarray) -> Tensor:
-        encoding = self.model.encode_query(to_device(self.resize.image(image)[None], self.device))
+        encoding = self.model.encode_query(sent(self.resize.image(image)[None], self.device))
         if "feature" not in encoding:
             raise DataError("mining needs a method that compares features with prototypes; name its config")
         return encoding["feature"]
@@ -135,7 +135,7 @@ class Miner:
         mask = self.resize.label(
             np.where(np.isin(mask, (*self.split.base, VOID)), mask, 0).astype(mask.dtype)
         )
-        masks = to_device(torch.from_numpy(np.stack([mask == c for c in (0, *classes)])), self.device)
+        masks = sent(torch.from_numpy(np.stack([mask == c for c in (0, *classes)])), self.device)
         return pool_at_image_resolution(
             feature.expand(len(masks), -1, -1, -1), masks, align_corners=self.model.meta.align_corners
         )

@@ -12,7 +12,7 @@ from fewseg.engine.prediction.predict import Example
 from fewseg.engine.reports.panels import label_map
 from fewseg.engine.setup.build import Adapter
 from fewseg.model.contract import Episode
-from fewseg.util.device import to_device
+from fewseg.model.waiting import sent
 from fewseg.util.errors import UserError
 
 
@@ -54,20 +54,20 @@ class AdaptedSegmenter:
         masks = np.stack([resize.label(example.mask) for example in examples])
         further = [resize.image(image) for image in auxiliary]
         images = torch.stack([resize.image(example.image) for example in examples])
-        self._support = to_device(images[None, None], device)
-        self._support_mask = to_device(torch.from_numpy(masks).long()[None, None], device)
-        self._class_id = to_device(torch.tensor([[class_id]]), device)
-        self._auxiliary = to_device(torch.stack(further)[None, None], device) if further else None
+        self._support = sent(images[None, None], device)
+        self._support_mask = sent(torch.from_numpy(masks).long()[None, None], device)
+        self._class_id = sent(torch.tensor([[class_id]]), device)
+        self._auxiliary = sent(torch.stack(further)[None, None], device) if further else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Segment ``image`` (RGB uint8 [H,W,3]): 1 for the class, 0 elsewhere, uint8 [H,W]."""
         height, width = image.shape[:2]
         episode = Episode(
-            query=to_device(self.resize.image(image)[None], self.device),
+            query=sent(self.resize.image(image)[None], self.device),
             support=self._support,
             support_mask=self._support_mask,
             class_id=self._class_id,
-            query_padding=to_device(self.resize.padding(height, width)[None], self.device),
+            query_padding=sent(self.resize.padding(height, width)[None], self.device),
             auxiliary=self._auxiliary,
         )
         prediction = self.adapter(episode)

@@ -18,7 +18,7 @@ from fewseg.engine.evaluation.one_by_one import grouped
 from fewseg.engine.reports.panels import label_map
 from fewseg.model.contract import Encoding
 from fewseg.model.fewshot import FewShotModel
-from fewseg.util.device import to_device
+from fewseg.model.waiting import sent
 from fewseg.util.errors import DataError, UserError
 from fewseg.util.log import get_log
 
@@ -150,7 +150,7 @@ class Segmenter:
         return label_map(prediction.logits, self.resize, *image.shape[:2])
 
     def _input(self, image: np.ndarray) -> Tensor:
-        return to_device(self.resize.image(image)[None], self.model.device)
+        return sent(self.resize.image(image)[None], self.model.device)
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoding]:
         """Yield the encoding of each example, or of all as one batch if the encodings depend on the batch."""
@@ -160,5 +160,5 @@ class Segmenter:
             image = torch.cat([self._input(example.image) for example in batch])
             mask = np.stack([self.resize.label(example.mask) for example in batch])
             class_id = torch.full((len(batch),), self.class_id)
-            label = to_device(torch.from_numpy(mask).long(), image.device)
+            label = sent(torch.from_numpy(mask).long(), image.device)
             yield self.model.encode_support(image, label, class_id)

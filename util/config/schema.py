@@ -247,7 +247,11 @@ class TestFinetune(Section):
     query_scales: Annotated[tuple[t.Scale, ...], Field(min_length=1, max_length=10), Effect.TEST] = (1.0,)
     """Multi-scale testing: factors of the sides of copies of each query, whose predictions are averaged."""
     precision: Annotated[Literal["float32", "bfloat16", "float16"], Effect.TEST] = "float32"
-    """The precision that the network is tested in; a reduced one cannot be combined with ``adapt``."""
+    """The precision that the network is tested in; a reduced one cannot be combined with ``adapt``.
+
+    What a reduced one changes, and where it is faster, is measured in
+    [benchmarks.md](benchmarks.md#reduced-precision).
+    """
     adapt: Annotated[Literal["eftnet"] | None, AnyCase, Unset, Effect.TEST] = None
     """Test-time adaptation."""
     adapt_options: Annotated[dict[str, Any], Effect.TEST] = Field(default_factory=dict)
