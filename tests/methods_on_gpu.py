@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +184,19 @@ def shapes_episodes(count: int = EPISODES) -> EpisodeSet:
 
 def opened(*opts: str) -> tuple[Config, Fold]:
     """Return the config of a test on small pictures, and its fold."""
-    root = Path(tempfile.gettempdir()) / "fewseg_pretended_gpu"
-    draw_shapes(root / "shapes", images=60, size=96, workers=0)
-    file = root / "test.yaml"
-    file.write_text(_CONFIG.format(root=root / "shapes", side=SIDE, episodes=EPISODES))
-    config = load_config(file, list(opts))
+    config = load_config(Path(_folder().name) / "test.yaml", list(opts))
     return config, test_fold_of(config)
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Draw the pictures and write the config, once; both go when Python ends."""
+    folder = tempfile.TemporaryDirectory()
+    root = Path(folder.name)
+    draw_shapes(root / "shapes", images=60, size=96, workers=0)
+    text = _CONFIG.format(root=root / "shapes", side=SIDE, episodes=EPISODES)
+    (root / "test.yaml").write_text(text)
+    return folder
 
 
 WORK: dict[str, Callable[[str, PretendedGpu], Any]] = {

@@ -56,7 +56,7 @@ class AdaptedSegmenter:
         images = torch.stack([resize.image(example.image) for example in examples])
         self._support = sent(images[None, None], device)
         self._support_mask = sent(torch.from_numpy(masks).long()[None, None], device)
-        self._class_id = sent(torch.tensor([[class_id]]), device)
+        self._class_id = torch.tensor([[class_id]])  # which only the host reads
         self._auxiliary = sent(torch.stack(further)[None, None], device) if further else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
