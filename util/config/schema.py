@@ -145,7 +145,7 @@ class Train(Section):
     aux_weight2: Annotated[t.NotNegative | None, Unset, Effect.TRAINING] = None
     """Weight of the base learner's loss beside the ensemble's; ``None``: 1."""
     workers: Annotated[t.Int, Field(ge=0, le=256), Effect.NOTHING] = 8
-    """Number of loader processes.
+    """Number of loader processes, in training, and in a test on a GPU (on a CPU a thread reads its images).
 
     They pass batches through shared memory, of which Docker gives 64 MB (``docker run --shm-size 8g``); 0
     needs none.
