@@ -1,6 +1,7 @@
 """Imports go one way: scripts and tools -> engine -> model, dataset, util."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ALLOWED = {
 }
 
 
+@cache
 def imports(file: Path) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(file.read_text())):
@@ -125,6 +127,7 @@ def test_contract_of_a_method_can_be_read_in_one_look() -> None:
     assert len(names) <= 20, names
 
 
+@cache
 def users_of(module: str) -> set[str]:
     """Return what imports a module of ``model.layer``: methods by name, other networks by their module."""
     users = set()
