@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,9 @@ SECONDS = 90
 """Time in which a small job surely starts and ends, also on a busy machine."""
 
 
+@cache
 def why_not() -> str:
-    """Return why nothing can be submitted here; empty if it can."""
+    """Return why nothing can be submitted here; empty if it can. A cluster that is down is asked for seconds."""
     if shutil.which("sbatch") is None:
         return "sbatch is not installed"
     asked = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60)
