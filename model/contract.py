@@ -328,8 +328,8 @@ class MetaLearner(nn.Module):
     ) -> Encoding:
         """Return expensive comparisons [B,K,...] of ``match`` that depend on no trained parameter.
 
-        Test-time adaptation computes them once per pair of images and adds them to the support's encoding,
-        from which ``match`` reads them. ``memory`` is kept between comparisons of the same two images under
-        changing masks; a method may store results for later use in it.
+        Tests and test-time adaptation compute them once per pair of images and add them to the support's
+        encoding, from which ``match`` reads them. ``memory`` is kept between comparisons of the same two
+        images under changing masks; a method may store results for later use in it.
         """
         return {}

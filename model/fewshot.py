@@ -135,6 +135,17 @@ class FewShotModel(FeatureReader):
         features = self.support_features(image, mask, within_mask=True)
         return self.encode_support_features(features, mask, class_id)
 
+    def comparisons(
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
+    ) -> Encoding:
+        """Return the comparisons of a query and a support, both encoded as batches of one.
+
+        Together with the support's encoding they make decoding cheaper wherever the two meet again, in
+        another episode or after a step of adaptation; see ``MetaLearner.comparisons``.
+        """
+        pair = self.meta.comparisons(query, group_encoding(support, 1, 1), memory)
+        return {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
+
     def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
         """Encode auxiliary images [B,3,H,W], and their labels [B,H,W] if they are mined."""
         with_gradient = torch.is_grad_enabled() and self.meta.learning.auxiliary_gradient

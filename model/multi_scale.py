@@ -7,6 +7,7 @@ the probabilities are averaged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,12 @@ class MultiScale(FewShotModel):
             own = super().encode_query(resize(image, size, align_corners=False))
             encoding |= {f"{index}:{name}": tensor for name, tensor in own.items()}
         return encoding
+
+    def comparisons(
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
+    ) -> Encoding:
+        """Return nothing: they differ between the scales."""
+        return {}
 
     def decode(
         self, query: Encoding, support: Encoding, size: tuple[int, int], excluded: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -51,9 +51,11 @@ class Encoder:
         self, model: FewShotModel, images: ImageStream, cache: EncodingCache, size: BatchSize
     ) -> None:
         self._model, self._images, self._cache, self._size = model, images, cache, size
+        self._comparisons: dict[tuple[str, Support], Encoding] = {}
 
     def queries(self, names: Sequence[str]) -> dict[str, Query]:
-        """Encode queries."""
+        """Encode queries, whose comparisons with supports take the place of those of earlier ones."""
+        self._comparisons = {}
         found = {}
         for own in chunks(names, self._size.now):
             loaded = [self._images.get(name) for name in own]
@@ -65,11 +67,19 @@ class Encoder:
                 found[name] = Query(encoding, label.numpy(), size)
         return found
 
-    def supports(self, batch: Sequence[PlannedEpisode]) -> Encoding:
-        """Return the encodings of all supports and auxiliary images; their first axes are episodes, ways."""
+    def supports(self, batch: Sequence[PlannedEpisode], queries: Mapping[str, Query]) -> Encoding:
+        """Return the encodings of all supports and auxiliary images; their first axes are episodes, ways.
+
+        On a CPU those of supports hold their comparisons with the query, which its episodes share. A GPU
+        compares a whole batch faster in one operation.
+        """
         supports = [key for planned in batch for key in planned.supports]
         auxiliary = [key for planned in batch for key in planned.auxiliary]
         encoded, further = self._encodings(supports), self._encodings(auxiliary)
+        if self._model.device.type == "cpu":
+            asked = [planned.spec.query for planned in batch for _ in planned.supports]
+            pairs = zip(asked, supports, encoded, strict=True)
+            encoded = [own | self._compared(name, queries[name], key, own) for name, key, own in pairs]
         return grouped(encoded, further, len(batch), len(batch[0].spec.class_ids))
 
     def _encodings(self, keys: Sequence[Support]) -> list[Encoding]:
@@ -83,6 +93,12 @@ class Encoder:
             return fresh[key] if key in fresh else self._encode([key])[0]
 
         return [self._cache.get(key, partial(encode, key)) for key in keys]
+
+    def _compared(self, name: str, query: Query, key: Support, support: Encoding) -> Encoding:
+        """Return the comparisons of a query and a support, which are computed once."""
+        if (name, key) not in self._comparisons:
+            self._comparisons[name, key] = self._model.comparisons(query.encoding, support)
+        return self._comparisons[name, key]
 
     def _encode(self, keys: Sequence[Support]) -> list[Encoding]:
         """Encode images that are all supports or all auxiliary."""

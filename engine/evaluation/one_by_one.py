@@ -72,6 +72,7 @@ def predict(model: FewShotModel, episode: Episode) -> Prediction:
     classes = episode.class_id.flatten().repeat_interleave(episode.shots)
     images = zip(episode.support.flatten(0, 2), episode.support_mask.flatten(0, 2), classes, strict=True)
     supports = [model.encode_support(*(tensor[None] for tensor in image)) for image in images]
+    supports = [support | model.comparisons(query, support) for support in supports]
     auxiliary: list[Encoding] = []
     if episode.auxiliary is not None:
         auxiliary = [model.encode_auxiliary(image[None]) for image in episode.auxiliary.flatten(0, 2)]

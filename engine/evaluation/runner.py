@@ -80,7 +80,7 @@ class Runner:
 
     def _count(self, task: Task, queries: Mapping[str, Query], batch: Sequence[PlannedEpisode]) -> None:
         asked = [queries[planned.spec.query] for planned in batch]
-        supports = self.encoder.supports(batch)
+        supports = self.encoder.supports(batch, queries)
         query = dict(asked[0].encoding) if len(asked) == 1 else stack_encodings([q.encoding for q in asked])
         task.tally.seed(batch[0], self.device)
         prediction = task.model.decode(query, supports, asked[0].size)

@@ -261,8 +261,7 @@ class AdaptedEpisode:
         if key in self.compared:
             return self.compared[key]
         memory = self.memories.setdefault(image, {}) if support.index is None else None
-        pair = self.model.meta.comparisons(query, group_encoding(support.encoding, 1, 1), memory)
-        comparison = {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
+        comparison = self.model.comparisons(query, support.encoding, memory)
         if support.index is not None:
             self.compared[key] = comparison
         return comparison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -12,9 +13,11 @@ from fewseg.model.encoding import Encoding
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.features import middle_features
 from fewseg.model.layer.pooling import foreground, masked_average_pool
-from fewseg.model.layer.prior import PRIOR_MAP, object_features
+from fewseg.model.layer.prior import PRIOR_MAP, object_features, shot_priors
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.records import Adaptation, Inputs, Published, SupportView
+
+_SHOT_PRIOR = "shot_prior"
 
 
 class PriorGuided(MetaLearner):
@@ -54,6 +57,18 @@ class PriorGuided(MetaLearner):
         if self.reads_prior:
             encoding["prior_object"] = object_features(features["high"], mask)
         return encoding
+
+    def comparisons(
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
+    ) -> Encoding:
+        if not self.reads_prior:
+            return {}
+        return {_SHOT_PRIOR: shot_priors(query["prior_query"], support["prior_object"])}
+
+    def priors(self, query: Encoding, support: Encoding) -> Tensor:
+        """Return the priors of K supports, [B,K,1,h,w], from the support's encoding if they are there."""
+        compared = support if _SHOT_PRIOR in support else self.comparisons(query, support)
+        return compared[_SHOT_PRIOR]
 
     def encode_object(self, feature: Tensor, mask: Tensor) -> Encoding:
         """Encode the object of supports by reduced features [B,C,h,w] and foreground [B,1,H,W]."""

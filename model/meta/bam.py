@@ -17,7 +17,6 @@ from fewseg.model.encoding import SHOT_WEIGHTS, Encoding
 from fewseg.model.episode import Prediction
 from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
-from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.shot_weights import SHOT_BOUND, ShotWeightOptions, ShotWeights, fuse_shots
@@ -73,7 +72,7 @@ class BAM(PriorGuided):
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         weights = self.shot_weights(query, support)
-        priors = shot_priors(query["prior_query"], support["prior_object"])
+        priors = self.priors(query, support)
         return {
             "prototype": fuse_shots(support["prototype"], weights),
             "prior": fuse_shots(priors, weights),

@@ -22,7 +22,6 @@ from fewseg.model.layer.block import reduction
 from fewseg.model.layer.decoder import ASPPDecoder, published_decoder_names
 from fewseg.model.layer.loss import binary_tasks, pixel_cross_entropy
 from fewseg.model.layer.pooling import foreground, masked_average_pool
-from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize_like
 from fewseg.model.layer.retain_and_recover import (
@@ -95,7 +94,7 @@ class RARE(PriorGuided):
         return self.strategies.encode(feature, mask)
 
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        prior = shot_priors(query["prior_query"], support["prior_object"]).mean(1)
+        prior = self.priors(query, support).mean(1)
         first_shot_uses_mean = self.options.first_shot_uses_mean
         guidance = self.strategies.guide(query["feature"], support, first_shot_uses_mean=first_shot_uses_mean)
         return {"prior": prior, **guidance}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from fewseg.model.options import Channels, Factor, Weight
 from fewseg.model.records import BASE_FEATURE, Inputs, Learning, Map, Published, SupportView
 
 _FAR = -1e9
+
+_COMPARED = ("embedding", "high")
+"""The features whose largest cosines with the support object guide the query."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,20 @@ class HDMNet(MetaLearner):
             encoding[f"inside{level}"] = gather_positions(inside.to(encoded.dtype), inside)[:, 0]
         return encoding
 
+    def comparisons(
+        self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
+    ) -> Encoding:
+        return {
+            f"{name}_similarity": largest_cosine(query[name], support[f"{name}_object"]) for name in _COMPARED
+        }
+
     def match(self, query: Encoding, support: Encoding) -> Encoding:
-        similarity = [
-            largest_cosine(query[name], support[f"{name}_object"]).mean(1) for name in ("embedding", "high")
-        ]
+        names = [f"{name}_similarity" for name in _COMPARED]
+        compared = support if names[0] in support else self.comparisons(query, support)
         tokens = {f"tokens{n}": support[f"tokens{n}"].transpose(2, 3).flatten(1, 2) for n in range(LEVELS)}
         return {
             "prototype": support["prototype"].mean(1),
-            "similarity": torch.stack(similarity, 1),
+            "similarity": torch.stack([compared[name].mean(1) for name in names], 1),
             **tokens,
             **{f"inside{n}": support[f"inside{n}"].flatten(1, 2) for n in range(LEVELS)},
             SHOT_WEIGHTS: self.shot_weights(query, support),

@@ -24,7 +24,6 @@ from fewseg.model.layer.enrichment import (
     enrichment_losses,
     grid_sizes,
 )
-from fewseg.model.layer.prior import shot_priors
 from fewseg.model.layer.prior_guided import PriorGuided
 from fewseg.model.layer.resize import resize
 from fewseg.model.layer.retain_and_recover import (
@@ -107,7 +106,7 @@ class PFENet(PriorGuided):
     def match(self, query: Encoding, support: Encoding) -> Encoding:
         guidance = self.strategies.guide(query["feature"], support)
         if self.options.prior:
-            guidance["prior"] = shot_priors(query["prior_query"], support["prior_object"]).mean(1)
+            guidance["prior"] = self.priors(query, support).mean(1)
         return guidance
 
     def segment(self, query: Encoding, guidance: Encoding) -> Prediction:

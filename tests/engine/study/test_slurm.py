@@ -34,7 +34,7 @@ SECONDS = 90
 
 @cache
 def why_not() -> str:
-    """Return why nothing can be submitted here; empty if it can. A cluster that is down is asked for seconds."""
+    """Return why nothing can be submitted here; empty if it can."""
     if shutil.which("sbatch") is None:
         return "sbatch is not installed"
     asked = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60)
