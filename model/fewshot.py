@@ -138,13 +138,14 @@ class FewShotModel(FeatureReader):
     def comparisons(
         self, query: Encoding, support: Encoding, memory: dict[str, Any] | None = None
     ) -> Encoding:
-        """Return the comparisons of a query and a support, both encoded as batches of one.
+        """Return the comparisons of B queries with one support each, all encoded.
 
         Together with the support's encoding they make decoding cheaper wherever the two meet again, in
         another episode or after a step of adaptation; see ``MetaLearner.comparisons``.
         """
-        pair = self.meta.comparisons(query, group_encoding(support, 1, 1), memory)
-        return {name: tensor.flatten(0, 1) for name, tensor in pair.items()}
+        pairs = len(next(iter(support.values())))
+        compared = self.meta.comparisons(query, group_encoding(support, pairs, 1), memory)
+        return {name: tensor.flatten(0, 1) for name, tensor in compared.items()}
 
     def encode_auxiliary(self, image: Tensor, label: Tensor | None = None) -> Encoding:
         """Encode auxiliary images [B,3,H,W], and their labels [B,H,W] if they are mined."""

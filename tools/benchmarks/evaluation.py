@@ -21,7 +21,7 @@ from tools.benchmarks.forms import TRAINING_ONLY, Form, add_forms, chosen_forms
 from tools.benchmarks.machine import add_machine, described, device_of
 from tools.benchmarks.pascal import EPISODES, SHOTS, Costs, full_test_seconds, one_by_one_seconds
 from tools.benchmarks.published_bam import Outputs, published_counts, published_outputs
-from tools.episode_parts import DECODE, QUERY, SUPPORT, EpisodeParts, flops_of
+from tools.episode_parts import COMPARE, DECODE, QUERY, SUPPORT, EpisodeParts, flops_of
 from tools.timing import by_turns, draw_episode
 
 PUBLISHED, ALONE = "published loop, an episode", "our model, an episode alone"
@@ -51,11 +51,13 @@ class Measured:
         seconds: form and what is measured -> seconds of one image or one episode.
         deviations: form and what is measured -> largest deviation of the logits from the published loop's in
             float32.
+        shot: number of supports.
     """
 
     flops: Mapping[str, float]
     seconds: Mapping[Key, float]
     deviations: Mapping[Key, float]
+    shot: int = 1
 
     @cached_property
     def forms(self) -> list[str]:
@@ -69,6 +71,8 @@ class Measured:
             support=self.seconds[form, SUPPORT],
             decode=self.seconds[form, DECODE],
             count=self.seconds["float32", COUNT],
+            compare=self.seconds.get((form, COMPARE), 0.0),
+            shot=self.shot,
         )
 
     def one_by_one(self, what: str, form: str = "float32") -> float:
@@ -95,7 +99,7 @@ class Bench:
 
     def __init__(self, device: torch.device, shot: int, batch: int, size: int, **options: Any) -> None:
         torch.manual_seed(0)
-        self.device, self.batch = device, batch
+        self.device, self.batch, self.compares_once = device, batch, device.type == "cpu"
         self.published, unfolded, folded = (
             create_model("bam", shot=shot, image_size=size, **options).eval().to(device) for _ in range(3)
         )
@@ -119,7 +123,7 @@ class Bench:
         first = results["float32", PUBLISHED].final
         logits = {key: _logits(result) for key, result in results.items() if key[1] in (PUBLISHED, ALONE)}
         deviations = {key: float((value - first).abs().max()) for key, value in logits.items()}
-        return Measured(flops, seconds, deviations)
+        return Measured(flops, seconds, deviations, self.episode.shots)
 
     @torch.inference_mode()
     def parts(self, forms: Mapping[str, Form], rounds: int) -> dict[Key, float]:
@@ -131,12 +135,12 @@ class Bench:
         self, actions: Mapping[Key, Callable[[], Any]], rounds: int
     ) -> tuple[dict[Key, float], dict[Key, Any]]:
         seconds, results = by_turns(actions, rounds, device=self.device)
-        together = {QUERY, SUPPORT, DECODE, COUNT, PLAIN}
+        together = {QUERY, SUPPORT, COMPARE, DECODE, COUNT, PLAIN}
         single = {key: value / (self.batch if key[1] in together else 1) for key, value in seconds.items()}
         return single, results
 
     def _flops(self) -> dict[str, float]:
-        parts = EpisodeParts(self.ours, self.episodes)
+        parts = EpisodeParts(self.ours, self.episodes, compared=self.compares_once)
         counted = {part: flops / self.batch for part, flops in parts.flops.items()}
         counted[PUBLISHED], _ = flops_of(lambda: published_outputs(self.published, self.episode))
         counted[ALONE], _ = flops_of(lambda: self.ours(self.episode))
@@ -162,7 +166,8 @@ class Bench:
         for name, form in forms.items():
             prepare = torch.compile if form.compiled else _same
             with form.autocast(self.device):  # encodings that are decoded have the form's precision
-                parts = EpisodeParts(self.ours if form.folded else self.unfolded, self.episodes, prepare)
+                model = self.ours if form.folded else self.unfolded
+                parts = EpisodeParts(model, self.episodes, prepare, compared=self.compares_once)
             for what, action in (*parts.actions.items(), (PLAIN, self._plain())):
                 actions[name, what] = form.action(self.device, action)
         return actions

@@ -18,6 +18,10 @@ They are those of protocol ``bam``, with 1 shot as with 5.
 """
 
 
+COMPARISONS = {1: (4584, 4716, 4897, 4572), 5: (16410, 19184, 22478, 16089)}
+"""Number of shots -> the different pairs of query and support in a run, for every fold."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """What the parts of an evaluation cost, in seconds each.
@@ -26,17 +30,23 @@ class Costs:
         query, support: encoding of one image.
         decode: of one episode.
         count: resizing one prediction to its label and counting pixels.
+        compare: of one query with one support, where that is no part of decoding.
+        shot: number of supports of an episode.
     """
 
     query: float
     support: float
     decode: float
     count: float
+    compare: float = 0.0
+    shot: int = 1
 
     def run(self, fold: int) -> float:
-        """Return the seconds of a run, which encodes every query and every pair once."""
+        """Return the seconds of a run, which encodes all images, and compares two of them, once."""
         queries, pairs = FOLDS[fold]
-        return queries * self.query + pairs * self.support + EPISODES * (self.decode + self.count)
+        encoded = queries * self.query + pairs * self.support
+        compared = COMPARISONS[self.shot][fold] if self.shot in COMPARISONS else self.shot * EPISODES
+        return encoded + compared * self.compare + EPISODES * (self.decode + self.count)
 
 
 def full_test_seconds(costs: Mapping[int, Costs]) -> float:

@@ -121,6 +121,20 @@ def test_every_query_and_support_is_encoded_once(configure, monkeypatch):
     assert calls["decode"] == 20
 
 
+def test_a_query_is_compared_once_with_every_support(configure, monkeypatch):
+    model, episodes = opened(configure, shot=2)
+    pairs = [
+        (planned.spec.query, key)
+        for visit in plan_visits([Task(model, Tally(episodes))])
+        for planned in visit.episodes
+        for key in planned.supports
+    ]
+    calls, compare = [], model.meta.comparisons
+    monkeypatch.setattr(model.meta, "comparisons", lambda *both: calls.append(both) or compare(*both))
+    evaluate(model, episodes)
+    assert len(calls) == len(set(pairs)) < len(pairs) == 40
+
+
 @pytest.mark.parametrize("changes", [{"shot": 2}, {"ways": 2}], ids=str)
 def test_batches_of_several_queries_give_the_same_counts(configure, monkeypatch, changes):
     """Larger batches round differently, which moves pixels whose logits are equal but for that."""

@@ -19,7 +19,7 @@ from tools.benchmarks.evaluation import (
     show_test,
 )
 from tools.benchmarks.forms import FORMS
-from tools.episode_parts import DECODE, QUERY, SUPPORT
+from tools.episode_parts import COMPARE, DECODE, QUERY, SUPPORT
 
 TINY = ["--size", "33", "--backbone", "resnet18", "--rounds", "1"]
 
@@ -60,7 +60,7 @@ def test_every_part_is_printed_in_every_form(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert f"torch {torch.__version__}" in out.splitlines()[0]
     for form in ("float32", "bfloat16"):
-        for what in (PUBLISHED, ALONE, QUERY, SUPPORT, DECODE, PLAIN):
+        for what in (PUBLISHED, ALONE, QUERY, SUPPORT, COMPARE, DECODE, PLAIN):
             assert f"\n{form:18}{what}" in out
         assert f"encode once, {form}" in out
     assert "encode once, unfolded" in out

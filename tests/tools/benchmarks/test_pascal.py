@@ -11,13 +11,23 @@ from fewseg.dataset.classes.split import class_split
 from fewseg.dataset.episodes.protocol import load_protocol
 from fewseg.dataset.lists.image_lists import ImageList
 from tests.dataset.lists.areas import index_of
-from tools.benchmarks.pascal import EPISODES, FOLDS, SHOTS, Costs, full_test_seconds, one_by_one_seconds
+from tools.benchmarks.pascal import (
+    COMPARISONS,
+    EPISODES,
+    FOLDS,
+    SHOTS,
+    Costs,
+    full_test_seconds,
+    one_by_one_seconds,
+)
 
 
 def test_a_run_encodes_every_image_once_and_decodes_every_episode() -> None:
     assert Costs(query=1, support=0, decode=0, count=0).run(2) == 592
     assert Costs(query=0, support=1, decode=0, count=0).run(2) == 734
     assert Costs(query=0, support=0, decode=0.5, count=0.25).run(2) == 0.75 * 5000
+    assert Costs(query=0, support=0, decode=0, count=0, compare=2, shot=5).run(0) == 2 * 16410
+    assert Costs(query=0, support=0, decode=0, count=0, compare=2, shot=3).run(0) == 2 * 3 * 5000
     assert Costs(query=2, support=3, decode=0.5, count=0.25).run(0) == 2 * 364 + 3 * 365 + 3750
 
 
@@ -47,3 +57,5 @@ def test_counts_of_images_are_those_of_the_real_lists(shared: Path) -> None:
             assert len({spec.query for spec in specs}) == queries
             supports = {(name, spec.class_ids[0]) for spec in specs for name in spec.supports[0]}
             assert len(supports) == pairs
+            compared = {(s.query, name, s.class_ids[0]) for s in specs for name in s.supports[0]}
+            assert len(compared) == COMPARISONS[shot][number]
