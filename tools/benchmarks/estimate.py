@@ -172,7 +172,7 @@ def full_test(card: Card, found: Mapping[int, Counted], batch: int) -> dict[str,
     costs, episodes = {}, {}
     for shot, counted in found.items():
         seconds = {what: card.seconds(operations) for what, operations in counted.items()}
-        parts = (QUERY, SUPPORT, DECODE, evaluation.COUNT)
-        costs[shot] = Costs(*(seconds[part] / batch for part in parts))
+        each = {what: taken / batch for what, taken in seconds.items()}
+        costs[shot] = Costs(each[QUERY], each[SUPPORT], each[DECODE], each[evaluation.COUNT], shot=shot)
         episodes[shot] = seconds[evaluation.PUBLISHED] + seconds[evaluation.PUBLISHED_COUNT]
     return {"published loop": one_by_one_seconds(episodes), "encode once": full_test_seconds(costs)}
