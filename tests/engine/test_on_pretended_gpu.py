@@ -18,6 +18,12 @@ from tests.pretend_gpu import pretended_gpu
 WITH_BASE_LEARNER = [name for name in list_models() if METHODS[name].published.base]
 ADAPTABLE = [name for name in list_models() if METHODS[name].adaptation]
 MINED = ["mlc", "mlc-reconstruction", "panet"]
+ONE_WAIT_EACH = [
+    *(("evaluation", method) for method in list_models()),
+    *(("generalised", method) for method in WITH_BASE_LEARNER),
+    *(("prediction", method) for method in list_models()),
+]
+"""Work that waits once per batch of decoded episodes or predicted image, whose number it returns."""
 
 
 @pytest.fixture
@@ -32,28 +38,16 @@ def test_training_waits_once_where_it_shows_its_losses(gpu, method):
     assert len(gpu.waits) <= 1, gpu.listed()
 
 
-@pytest.mark.parametrize("method", list_models())
-def test_evaluation_waits_once_per_batch(gpu, method):
-    batches = WORK["evaluation"](method, gpu)
-    assert len(gpu.waits) <= batches, gpu.listed()
-
-
-@pytest.mark.parametrize("method", WITH_BASE_LEARNER)
-def test_generalised_evaluation_waits_once_per_batch(gpu, method):
-    batches = WORK["generalised"](method, gpu)
-    assert len(gpu.waits) <= batches, gpu.listed()
+@pytest.mark.parametrize(("work", "method"), ONE_WAIT_EACH)
+def test_a_batch_of_episodes_or_a_predicted_image_is_one_wait(gpu, work, method):
+    expected = WORK[work](method, gpu)
+    assert len(gpu.waits) <= expected, gpu.listed()
 
 
 @pytest.mark.parametrize("method", ADAPTABLE)
 def test_adaptation_waits_for_the_chosen_round_and_the_counts(gpu, method):
     WORK["adaptation"](method, gpu)
     assert len(gpu.waits) <= 2 * ADAPTED, gpu.listed()
-
-
-@pytest.mark.parametrize("method", list_models())
-def test_prediction_waits_once_per_image(gpu, method):
-    images = WORK["prediction"](method, gpu)
-    assert len(gpu.waits) <= images, gpu.listed()
 
 
 @pytest.mark.parametrize("method", MINED)
